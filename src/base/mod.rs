@@ -1,1 +1,3 @@
-//! base.
+//! Ground floor: text, numbers, clock, hashes, identifiers. Knows nothing of Redis' data or clients.
+
+pub mod text;

@@ -1,1 +1,6 @@
-//! keyspace.
+//! The keyspace.
+
+#[allow(unsafe_code)]
+mod arena;
+#[allow(unsafe_code)]
+mod table;

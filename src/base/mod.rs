@@ -2,4 +2,5 @@
 
 #[allow(unsafe_code)]
 pub mod alloc;
+pub mod number;
 pub mod text;

@@ -1,0 +1,613 @@
+//! One key and its value in one allocation.
+//!
+//! ```text
+//!  0        1       2            5        6           8
+//!  +--------+-------+------------+--------+-----------+---------+----------+----------+-----+-------+
+//!  | type,  | flags | access     | key    | value     | expiry  | value    | long key | key | value |
+//!  | encod. |       | clock (24) | length | length    | (8, if) | address  | length   |     | bytes |
+//!  +--------+-------+------------+--------+-----------+---------+----------+----------+-----+-------+
+//!                                                       EXPIRY    POINTER    LONG_KEY         inline
+//! ```
+//!
+//! Strings up to [`INLINE_MAX`] bytes and integers (in as few of 1, 2, 4 or 8 bytes as hold them)
+//! lie inside; everything bigger is behind the address. The allocation's size follows from the
+//! header alone, rounded to the allocator's class, so an overwrite that stays in the class needs
+//! no allocation. The entry never changes its key.
+//!
+//! An entry has no lock of its own: it belongs to a table slot, and what guards that guards it.
+
+use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::mem::ManuallyDrop;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use super::table::TableEntry;
+use crate::base::alloc::size_class;
+use crate::types::string::{self, SharedBytes, StringRef};
+use crate::types::{Encoding, Type};
+
+/// Longest string kept inside the entry, in bytes.
+pub const INLINE_MAX: usize = 1024;
+
+const HEADER: usize = 8;
+/// The entry has room for an expiry; [`NO_EXPIRY`] there means none is set.
+const EXPIRY: u8 = 1;
+/// The value is behind an address.
+const POINTER: u8 = 2;
+/// The key's length does not fit one byte and stands before the key.
+const LONG_KEY: u8 = 4;
+const NO_EXPIRY: i64 = i64::MIN;
+
+/// A value to be stored.
+#[derive(Debug)]
+pub enum NewValue<'a> {
+    /// A string, encoded by its content (int, embstr or raw).
+    Bytes(&'a [u8]),
+    /// A string that reports `raw` whatever its content, as one that was changed in place.
+    RawBytes(&'a [u8]),
+    /// An integer.
+    Int(i64),
+    /// A string in an allocation of its own.
+    Shared(SharedBytes),
+}
+
+/// An owned entry.
+pub struct Entry {
+    raw: NonNull<u8>,
+}
+
+/// What is freed after the locks: values too big to be freed under them.
+#[derive(Debug)]
+pub enum Garbage {
+    /// A string.
+    Bytes(SharedBytes),
+}
+
+/// How a value is laid out in an entry.
+struct Plan<'a> {
+    encoding: Encoding,
+    body: Body<'a>,
+}
+
+enum Body<'a> {
+    Inline(&'a [u8]),
+    Int(i64, usize),
+    Pointer(SharedBytes),
+}
+
+fn int_width(n: i64) -> usize {
+    if i64::from(n as i8) == n {
+        1
+    } else if i64::from(n as i16) == n {
+        2
+    } else if i64::from(n as i32) == n {
+        4
+    } else {
+        8
+    }
+}
+
+impl<'a> Plan<'a> {
+    fn new(value: NewValue<'a>) -> Self {
+        match value {
+            NewValue::Int(n) => Self::int(n),
+            NewValue::RawBytes(bytes) => Self::bytes(bytes, Encoding::Raw),
+            NewValue::Bytes(bytes) => match string::encode(bytes) {
+                (_, Some(n)) => Self::int(n),
+                (encoding, None) => Self::bytes(bytes, encoding),
+            },
+            NewValue::Shared(bytes) => Self {
+                encoding: Encoding::Raw,
+                body: Body::Pointer(bytes),
+            },
+        }
+    }
+
+    fn int(n: i64) -> Self {
+        Self {
+            encoding: Encoding::Int,
+            body: Body::Int(n, int_width(n)),
+        }
+    }
+
+    fn bytes(bytes: &'a [u8], encoding: Encoding) -> Self {
+        let body = if bytes.len() <= INLINE_MAX {
+            Body::Inline(bytes)
+        } else {
+            Body::Pointer(Arc::new(bytes.to_vec()))
+        };
+        Self { encoding, body }
+    }
+
+    fn flags(&self) -> u8 {
+        match self.body {
+            Body::Pointer(_) => POINTER,
+            _ => 0,
+        }
+    }
+
+    fn inline_len(&self) -> usize {
+        match &self.body {
+            Body::Inline(bytes) => bytes.len(),
+            Body::Int(_, width) => *width,
+            Body::Pointer(_) => 0,
+        }
+    }
+}
+
+impl Entry {
+    /// A new entry of a string value. `expiry` is a Unix time in milliseconds.
+    pub fn new(key: &[u8], value: NewValue<'_>, expiry: Option<i64>, clock: u32) -> Self {
+        let plan = Plan::new(value);
+        Self::build(key, plan, expiry, clock)
+    }
+
+    fn build(key: &[u8], plan: Plan<'_>, expiry: Option<i64>, clock: u32) -> Self {
+        let mut flags = plan.flags();
+        if expiry.is_some() {
+            flags |= EXPIRY;
+        }
+        if key.len() > 255 {
+            flags |= LONG_KEY;
+        }
+        let size = key_offset(flags) + key.len() + plan.inline_len();
+        let layout = layout(size);
+        // SAFETY: the layout's size is at least the header's.
+        let Some(raw) = NonNull::new(unsafe { alloc(layout) }) else {
+            handle_alloc_error(layout)
+        };
+        let entry = ManuallyDrop::new(Self { raw });
+        // SAFETY: all offsets follow from the flags that `size` was computed from, so every
+        // write lies within the allocation; 8-byte fields are at multiples of 8.
+        unsafe {
+            entry.put(1, flags);
+            entry.set_clock(clock);
+            entry.put(5, key.len() as u8);
+            if let Some(at) = expiry {
+                raw.add(HEADER).cast::<i64>().write(at);
+            }
+            if flags & LONG_KEY != 0 {
+                let at = raw.add(key_offset(flags) - 4);
+                at.cast::<u32>().write_unaligned(key.len() as u32);
+            }
+            std::ptr::copy_nonoverlapping(
+                key.as_ptr(),
+                raw.add(key_offset(flags)).as_ptr(),
+                key.len(),
+            );
+            entry.write_value(Type::String, plan);
+        }
+        ManuallyDrop::into_inner(entry)
+    }
+
+    /// Writes type, encoding, length and value into an entry laid out for them.
+    ///
+    /// # Safety
+    /// Flags and key are set and the allocation has room for the value. What an address there
+    /// pointed to before was taken.
+    unsafe fn write_value(&self, kind: Type, plan: Plan<'_>) {
+        // SAFETY: the caller guarantees the room.
+        unsafe {
+            self.put(0, (kind as u8) << 4 | plan.encoding as u8);
+            self.put_len(plan.inline_len());
+            match plan.body {
+                Body::Inline(bytes) => std::ptr::copy_nonoverlapping(
+                    bytes.as_ptr(),
+                    self.inline_address(),
+                    bytes.len(),
+                ),
+                Body::Int(n, width) => std::ptr::copy_nonoverlapping(
+                    n.to_le_bytes().as_ptr(),
+                    self.inline_address(),
+                    width,
+                ),
+                Body::Pointer(shared) => self.address_slot().write(Some(shared)),
+            }
+        }
+    }
+
+    #[inline]
+    fn get(&self, offset: usize) -> u8 {
+        // SAFETY: only called with offsets inside the header.
+        unsafe { self.raw.add(offset).read() }
+    }
+
+    #[inline]
+    fn put(&self, offset: usize, value: u8) {
+        // SAFETY: only called with offsets inside the header.
+        unsafe { self.raw.add(offset).write(value) }
+    }
+
+    fn put_len(&self, len: usize) {
+        // SAFETY: inside the header; aligned.
+        unsafe { self.raw.add(6).cast::<u16>().write(len as u16) }
+    }
+
+    #[inline]
+    fn inline_len(&self) -> usize {
+        // SAFETY: inside the header; aligned.
+        usize::from(unsafe { self.raw.add(6).cast::<u16>().read() })
+    }
+
+    #[inline]
+    fn flags(&self) -> u8 {
+        self.get(1)
+    }
+
+    #[inline]
+    fn key_len(&self) -> usize {
+        let flags = self.flags();
+        if flags & LONG_KEY == 0 {
+            usize::from(self.get(5))
+        } else {
+            // SAFETY: LONG_KEY means the length stands before the key.
+            let at = unsafe { self.raw.add(key_offset(flags) - 4) };
+            // SAFETY: as above.
+            unsafe { at.cast::<u32>().read_unaligned() as usize }
+        }
+    }
+
+    #[inline]
+    fn inline_address(&self) -> *mut u8 {
+        let offset = key_offset(self.flags()) + self.key_len();
+        // SAFETY: the value begins after the key, inside the allocation or one past its end.
+        unsafe { self.raw.add(offset).as_ptr() }
+    }
+
+    /// Bytes in use, before rounding to the allocator's class.
+    fn content_size(&self) -> usize {
+        key_offset(self.flags()) + self.key_len() + self.inline_len()
+    }
+
+    /// The key.
+    #[inline]
+    pub fn key(&self) -> &[u8] {
+        let (offset, len) = (key_offset(self.flags()), self.key_len());
+        // SAFETY: the key lies at this offset for the entry's life.
+        unsafe { std::slice::from_raw_parts(self.raw.add(offset).as_ptr(), len) }
+    }
+
+    /// The value's type.
+    #[inline]
+    pub fn kind(&self) -> Type {
+        Type::String
+    }
+
+    /// The value's encoding.
+    pub fn encoding(&self) -> Encoding {
+        match self.get(0) & 15 {
+            1 => Encoding::Int,
+            2 => Encoding::EmbStr,
+            _ => Encoding::Raw,
+        }
+    }
+
+    /// The value of a string.
+    #[inline]
+    pub fn string(&self) -> StringRef<'_> {
+        if self.flags() & POINTER != 0 {
+            return StringRef::Shared(self.shared());
+        }
+        let len = self.inline_len();
+        // SAFETY: the value's bytes lie there until the entry is changed, which needs `&mut`.
+        let bytes = unsafe { std::slice::from_raw_parts(self.inline_address(), len) };
+        if self.get(0) & 15 == Encoding::Int as u8 {
+            let mut full = [if bytes[len - 1] & 0x80 != 0 { 0xff } else { 0 }; 8];
+            full[..len].copy_from_slice(bytes);
+            StringRef::Int(i64::from_le_bytes(full))
+        } else {
+            StringRef::Inline(bytes)
+        }
+    }
+
+    /// Where the address stands, if POINTER is set: `None` is null there.
+    fn address_slot(&self) -> *mut Option<SharedBytes> {
+        let at = pointer_offset(self.flags());
+        self.raw.as_ptr().wrapping_add(at).cast()
+    }
+
+    fn shared(&self) -> &SharedBytes {
+        // SAFETY: POINTER is set, so an initialised slot stands there; aligned.
+        let slot = unsafe { &*self.address_slot() };
+        slot.as_ref()
+            .expect("only taken by what replaces the value")
+    }
+
+    /// Makes a string's bytes changeable in place, as an allocation of their own, encoding raw.
+    /// Replies that still hold the old bytes keep them.
+    pub fn bytes_mut(&mut self) -> &mut Vec<u8> {
+        if self.flags() & POINTER == 0 {
+            let bytes = self.string().to_vec();
+            self.set_value(NewValue::Shared(Arc::new(bytes)));
+        }
+        self.put(0, (Type::String as u8) << 4 | Encoding::Raw as u8);
+        // SAFETY: POINTER is set, and `&mut self` makes this the only access.
+        let slot = unsafe { &mut *self.address_slot() };
+        Arc::make_mut(
+            slot.as_mut()
+                .expect("only taken by what replaces the value"),
+        )
+    }
+
+    /// Bytes of an inline string that are to be changed without changing their number; the
+    /// encoding becomes raw. `None` when the value is elsewhere or an integer.
+    pub fn inline_mut(&mut self) -> Option<&mut [u8]> {
+        if self.flags() & POINTER != 0 || self.get(0) & 15 == Encoding::Int as u8 {
+            return None;
+        }
+        self.put(0, (Type::String as u8) << 4 | Encoding::Raw as u8);
+        // SAFETY: the value's bytes, exclusively borrowed through self.
+        Some(unsafe { std::slice::from_raw_parts_mut(self.inline_address(), self.inline_len()) })
+    }
+
+    /// Expiry as a Unix time in milliseconds.
+    #[inline]
+    pub fn expiry(&self) -> Option<i64> {
+        if self.flags() & EXPIRY == 0 {
+            return None;
+        }
+        // SAFETY: EXPIRY means the field is there; aligned.
+        let at = unsafe { self.raw.add(HEADER).cast::<i64>().read() };
+        (at != NO_EXPIRY).then_some(at)
+    }
+
+    /// The 24-bit access clock: seconds for LRU, minutes and a counter for LFU.
+    #[inline]
+    pub fn clock(&self) -> u32 {
+        u32::from(self.get(2)) | u32::from(self.get(3)) << 8 | u32::from(self.get(4)) << 16
+    }
+
+    /// Sets the access clock, if it differs (an unchanged cache line is not written).
+    #[inline]
+    pub fn set_clock(&self, clock: u32) {
+        if self.clock() != clock {
+            self.put(2, clock as u8);
+            self.put(3, (clock >> 8) as u8);
+            self.put(4, (clock >> 16) as u8);
+        }
+    }
+
+    /// Replaces the value, keeping key, expiry and clock; returns what to free later.
+    pub fn set_value(&mut self, value: NewValue<'_>) -> Option<Garbage> {
+        let garbage = self.take_pointer();
+        let plan = self.widen(Plan::new(value));
+        let flags = self.flags();
+        let new_flags = flags & !POINTER | plan.flags();
+        let base = key_offset(flags) + self.key_len();
+        let new_size = key_offset(new_flags) + self.key_len() + plan.inline_len();
+        // Without its address the entry counts as laid out by `flags` all the same.
+        let old_size = base + self.inline_len();
+        if new_flags == flags && size_class(new_size) == size_class(old_size) {
+            // SAFETY: same flags and same allocation class: there is room.
+            unsafe { self.write_value(Type::String, plan) };
+        } else {
+            let new = Self::build(self.key(), plan, self.expiry(), self.clock());
+            self.become_other(new);
+        }
+        garbage
+    }
+
+    /// Keeps an integer's width when the new value fits: counters then change in place.
+    fn widen<'a>(&self, plan: Plan<'a>) -> Plan<'a> {
+        match plan.body {
+            Body::Int(n, width)
+                if self.get(0) & 15 == Encoding::Int as u8
+                    && self.flags() & POINTER == 0
+                    && self.inline_len() > width =>
+            {
+                Plan {
+                    encoding: plan.encoding,
+                    body: Body::Int(n, self.inline_len()),
+                }
+            }
+            _ => plan,
+        }
+    }
+
+    /// Sets or removes the expiry (Unix time in milliseconds).
+    pub fn set_expiry(&mut self, expiry: Option<i64>) {
+        if self.flags() & EXPIRY != 0 {
+            // SAFETY: EXPIRY means the field is there; aligned.
+            unsafe {
+                self.raw
+                    .add(HEADER)
+                    .cast::<i64>()
+                    .write(expiry.unwrap_or(NO_EXPIRY))
+            };
+        } else if expiry.is_some() {
+            let moved = self.take_plan();
+            let new = Self::build(self.key(), moved, expiry, self.clock());
+            self.become_other(new);
+        }
+    }
+
+    /// The value as a plan that owns what was behind the address (no longer in the entry).
+    fn take_plan(&mut self) -> Plan<'static> {
+        let encoding = self.encoding();
+        let body = match self.take_pointer() {
+            Some(Garbage::Bytes(shared)) => Body::Pointer(shared),
+            None => match self.string() {
+                StringRef::Int(n) => Body::Int(n, self.inline_len()),
+                StringRef::Inline(bytes) => {
+                    // SAFETY: the bytes live until `become_other`, which follows the copy.
+                    Body::Inline(unsafe { &*std::ptr::from_ref(bytes) })
+                }
+                StringRef::Shared(_) => unreachable!("the address was taken"),
+            },
+        };
+        Plan { encoding, body }
+    }
+
+    /// Takes what the address leads to; the caller fills or frees the entry next.
+    fn take_pointer(&mut self) -> Option<Garbage> {
+        if self.flags() & POINTER == 0 {
+            return None;
+        }
+        // SAFETY: POINTER is set, so an initialised slot stands there; `&mut self` is exclusive.
+        unsafe { &mut *self.address_slot() }
+            .take()
+            .map(Garbage::Bytes)
+    }
+
+    fn become_other(&mut self, new: Entry) {
+        let old = std::mem::replace(&mut self.raw, ManuallyDrop::new(new).raw);
+        drop(Entry { raw: old });
+    }
+
+    /// Consumes the entry; what is big comes back to be freed later.
+    pub fn into_garbage(mut self) -> Option<Garbage> {
+        self.take_pointer()
+    }
+
+    /// Bytes that key and value occupy, as the allocator counts them.
+    pub fn memory(&self) -> usize {
+        let own = size_class(self.content_size());
+        match self.string() {
+            StringRef::Shared(bytes) => own + size_class(40) + size_class(bytes.capacity()),
+            _ => own,
+        }
+    }
+}
+
+#[inline]
+fn pointer_offset(flags: u8) -> usize {
+    HEADER + usize::from(flags & EXPIRY) * 8
+}
+
+#[inline]
+fn key_offset(flags: u8) -> usize {
+    let pointer = usize::from(flags & POINTER != 0) * 8;
+    let long = usize::from(flags & LONG_KEY != 0) * 4;
+    pointer_offset(flags) + pointer + long
+}
+
+fn layout(content: usize) -> Layout {
+    Layout::from_size_align(size_class(content), 8).expect("entries are far below isize::MAX")
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        drop(self.take_pointer());
+        // SAFETY: allocated with this layout: it follows from header and key length only.
+        unsafe { dealloc(self.raw.as_ptr(), layout(self.content_size())) }
+    }
+}
+
+// SAFETY: an entry owns all it points to.
+unsafe impl Send for Entry {}
+
+// SAFETY: entries are 8-byte aligned heap addresses, which user space keeps below 2^48.
+unsafe impl TableEntry for Entry {
+    fn into_raw(self) -> NonNull<u8> {
+        ManuallyDrop::new(self).raw
+    }
+
+    unsafe fn from_raw(raw: NonNull<u8>) -> Self {
+        Self { raw }
+    }
+
+    #[inline]
+    unsafe fn key<'a>(raw: NonNull<u8>) -> &'a [u8] {
+        // SAFETY: by contract the entry is alive for 'a.
+        unsafe { &*std::ptr::from_ref(ManuallyDrop::new(Self { raw }).key()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(entry: &Entry) -> Vec<u8> {
+        entry.string().to_vec()
+    }
+
+    #[test]
+    fn entries_are_small() {
+        let integer = Entry::new(b"key:1234567", NewValue::Int(1_000_000), None, 0);
+        assert_eq!(integer.memory(), 24);
+        let short = Entry::new(
+            b"key:1234567",
+            NewValue::Bytes(b"sixteen bytes..x"),
+            None,
+            0,
+        );
+        assert_eq!(short.memory(), 40);
+    }
+
+    #[test]
+    fn every_change_keeps_the_rest() {
+        let values: Vec<Vec<u8>> = [
+            0,
+            1,
+            7,
+            44,
+            45,
+            255,
+            256,
+            INLINE_MAX,
+            INLINE_MAX + 1,
+            70_000,
+        ]
+        .into_iter()
+        .map(|n| (0..n).map(|i| (i * 7 + n) as u8 | 0x80).collect())
+        .chain([
+            b"0".to_vec(),
+            b"-1".to_vec(),
+            b"32768".to_vec(),
+            b"-2147483649".to_vec(),
+        ])
+        .chain([
+            i64::MIN.to_string().into_bytes(),
+            i64::MAX.to_string().into_bytes(),
+        ])
+        .collect();
+        for key_len in [0, 1, 11, 255, 256, 70_000] {
+            let key: Vec<u8> = (0..key_len).map(|i| i as u8).collect();
+            for first in &values {
+                for second in &values {
+                    let mut e = Entry::new(&key, NewValue::Bytes(first), None, 0x00ab_cdef);
+                    assert_eq!(text(&e), *first);
+                    e.set_expiry(Some(77));
+                    assert_eq!((text(&e), e.expiry()), (first.clone(), Some(77)));
+                    drop(e.set_value(NewValue::Bytes(second)));
+                    assert_eq!((text(&e), e.expiry()), (second.clone(), Some(77)));
+                    e.set_expiry(None);
+                    e.bytes_mut().push(b'!');
+                    let mut longer = second.clone();
+                    longer.push(b'!');
+                    assert_eq!((text(&e), e.expiry()), (longer, None));
+                    assert_eq!((e.key(), e.clock()), (&key[..], 0x00ab_cdef));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn counters_change_in_place_and_encodings_follow_redis() {
+        let mut e = Entry::new(b"n", NewValue::Bytes(b"-5"), Some(1), 0);
+        for n in [3, 127, -128, 128, 40_000, -1, i64::MAX, i64::MIN, 0] {
+            drop(e.set_value(NewValue::Int(n)));
+            assert_eq!(
+                (text(&e), e.encoding()),
+                (n.to_string().into_bytes(), Encoding::Int)
+            );
+        }
+        drop(e.set_value(NewValue::Bytes(b"012")));
+        assert_eq!(e.encoding(), Encoding::EmbStr);
+        drop(e.set_value(NewValue::Bytes(&[b'x'; 45])));
+        assert_eq!(e.encoding(), Encoding::Raw);
+        e.inline_mut().expect("inline")[0] = b'y';
+        assert_eq!(text(&e)[..2], *b"yx");
+    }
+
+    #[test]
+    fn replies_keep_the_bytes_they_hold() {
+        let mut e = Entry::new(b"k", NewValue::Bytes(&[1; 5000]), None, 0);
+        let StringRef::Shared(held) = e.string() else {
+            panic!("big strings are shared")
+        };
+        let held = Arc::clone(held);
+        e.bytes_mut()[0] = 9;
+        assert_eq!((held[0], text(&e)[0]), (1, 9));
+    }
+}

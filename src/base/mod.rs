@@ -2,5 +2,9 @@
 
 #[allow(unsafe_code)]
 pub mod alloc;
+pub mod clock;
+pub mod crc;
+pub mod glob;
 pub mod number;
+pub mod random;
 pub mod text;

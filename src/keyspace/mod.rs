@@ -1,8 +1,18 @@
-//! The keyspace.
+//! The keyspace: shards and their locks, entries, lookup, expiry, eviction, SCAN.
+//!
+//! [`shards`] holds the lock order, [`db`] is the only door to a key, [`table`] and [`arena`]
+//! the memory below, [`entry`] one key with its value, [`outbox`] what subscribers will hear.
 
+pub mod access;
 #[allow(unsafe_code)]
 mod arena;
 #[allow(unsafe_code)]
-pub mod entry;
+pub mod db;
 #[allow(unsafe_code)]
-mod table;
+pub mod entry;
+pub mod event;
+pub mod outbox;
+#[allow(unsafe_code)]
+pub mod shards;
+#[allow(unsafe_code)]
+pub mod table;

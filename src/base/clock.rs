@@ -1,0 +1,124 @@
+//! Time. Everything that needs the time takes it from here, so that there is one place to look.
+//!
+//! Unix time decides when keys expire and is what clients see; it may jump. Monotonic time measures
+//! how long something took; its zero is the first use in the process. Reading either is a vDSO call
+//! of some 25 ns, too much to do per key: a worker reads [`Now`] once per batch of commands and
+//! hands it down, and threads that only need a rough time share a [`CachedClock`].
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// A moment that was read once and holds for a whole batch of commands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Now {
+    /// Unix time in milliseconds.
+    pub ms: i64,
+    /// Unix time in microseconds.
+    pub us: i64,
+}
+
+impl Now {
+    /// Reads the clock.
+    pub fn read() -> Self {
+        Now::from_us(unix_us())
+    }
+
+    /// The moment of a Unix time in microseconds.
+    pub const fn from_us(us: i64) -> Self {
+        Now {
+            ms: us.div_euclid(1000),
+            us,
+        }
+    }
+
+    /// The moment of a Unix time in milliseconds.
+    pub const fn from_ms(ms: i64) -> Self {
+        Now {
+            ms,
+            us: ms.saturating_mul(1000),
+        }
+    }
+
+    /// Unix time in seconds, rounded down.
+    pub const fn seconds(self) -> i64 {
+        self.ms.div_euclid(1000)
+    }
+}
+
+/// Unix time in microseconds; negative before 1970.
+pub fn unix_us() -> i64 {
+    match SystemTime::now().duration_since(UNIX_EPOCH) {
+        Ok(since) => i64::try_from(since.as_micros()).unwrap_or(i64::MAX),
+        Err(before) => i64::try_from(before.duration().as_micros()).map_or(i64::MIN, |us| -us),
+    }
+}
+
+/// Unix time in milliseconds.
+pub fn unix_ms() -> i64 {
+    unix_us().div_euclid(1000)
+}
+
+/// Monotonic time in nanoseconds since its first use in this process.
+pub fn mono_ns() -> u64 {
+    static ZERO: OnceLock<Instant> = OnceLock::new();
+    let since = ZERO.get_or_init(Instant::now).elapsed();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Monotonic time in microseconds since its first use in this process.
+pub fn mono_us() -> u64 {
+    mono_ns() / 1000
+}
+
+/// A Unix time in milliseconds that one thread refreshes and many read.
+///
+/// It is as old as its last [`CachedClock::refresh`] and never goes back by itself.
+#[derive(Debug)]
+pub struct CachedClock {
+    ms: AtomicI64,
+}
+
+impl CachedClock {
+    /// A clock that shows the present.
+    pub fn new() -> Self {
+        CachedClock {
+            ms: AtomicI64::new(unix_ms()),
+        }
+    }
+
+    /// Reads the system's clock, for the caller and for everyone else.
+    pub fn refresh(&self) -> Now {
+        let now = Now::read();
+        // Nothing else is published through the time: no ordering is needed.
+        self.ms.store(now.ms, Ordering::Relaxed);
+        now
+    }
+
+    /// Unix time in milliseconds as of the last refresh.
+    pub fn ms(&self) -> i64 {
+        self.ms.load(Ordering::Relaxed)
+    }
+}
+
+impl Default for CachedClock {
+    fn default() -> Self {
+        CachedClock::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clocks_agree_and_go_forward() {
+        let (first, clock) = (mono_ns(), CachedClock::new());
+        let now = clock.refresh();
+        assert_eq!(clock.ms(), now.ms);
+        assert!((unix_ms() - now.ms).abs() < 10_000);
+        assert!(mono_ns() >= first && mono_us() <= mono_ns());
+        assert_eq!(Now::from_us(-1).ms, -1);
+        assert_eq!(Now::from_ms(1999).seconds(), 1);
+    }
+}

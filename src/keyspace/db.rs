@@ -1,0 +1,436 @@
+//! The only door to a key: lookup, change, removal, expiry, seen through the locks of a command.
+//!
+//! A command gets a [`Db`]: the selected database through the shards that the command holds. It
+//! looks keys up, changes them, and says with [`Db::changed`] what happened; from that one call
+//! follow the dirty count, WATCH, the notification and that the command is propagated. A key
+//! found expired is removed on the spot, counted, announced, and its removal propagated, all
+//! under the lock of the command that met it.
+
+use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+
+use super::access::Access;
+use super::entry::{Entry, Garbage, NewValue};
+use super::event::{self, Event};
+use super::outbox::Notice;
+use super::shards::{Keyspace, LockSet};
+use super::table::{Locked, Slot, TableEntry};
+
+/// What commands see of the world beside the keys: read once a batch, frozen within a
+/// transaction.
+#[derive(Clone, Copy, Debug)]
+pub struct Env {
+    /// Unix time in milliseconds.
+    pub now_ms: i64,
+    /// How accesses are recorded for eviction.
+    pub access: Access,
+    /// Enabled notification classes ([`super::event`]); 0 when off.
+    pub notify: u32,
+    /// False on a replica, where expired keys only read as absent until the primary says so.
+    pub expires_keys: bool,
+    /// False under CLIENT NO-TOUCH and while a client must not change access clocks.
+    pub touches: bool,
+    /// Expired keys are freed outside the lock (`lazyfree-lazy-expire`).
+    pub lazy_expire: bool,
+}
+
+/// What a command did, recorded as it did it.
+#[derive(Default)]
+pub struct Effects {
+    /// Changes to the data set (Redis' `dirty`).
+    pub dirty: u64,
+    /// Keys removed because they had expired, in order: (database, key).
+    pub expired: Vec<(usize, Box<[u8]>)>,
+    /// Values to free when the locks are released.
+    pub garbage: Vec<Garbage>,
+    /// Successful reads of keys.
+    pub hits: u64,
+    /// Reads of keys that are not there.
+    pub misses: u64,
+    /// The form in which the command is propagated, when not as it came.
+    pub rewrite: Rewrite,
+    /// An event was recorded: the outbox needs delivery.
+    pub noticed: bool,
+}
+
+/// How a command that changed something is propagated.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub enum Rewrite {
+    /// As it came.
+    #[default]
+    Verbatim,
+    /// As other commands, in order, each a list of arguments. None: not at all.
+    As(Vec<Vec<Vec<u8>>>),
+}
+
+impl Effects {
+    /// States the deterministic form of the command, once it is known.
+    pub fn rewrite(&mut self, args: &[&[u8]]) {
+        let command = args.iter().map(|a| a.to_vec()).collect();
+        match &mut self.rewrite {
+            Rewrite::As(commands) => commands.push(command),
+            Rewrite::Verbatim => self.rewrite = Rewrite::As(vec![command]),
+        }
+    }
+
+    /// Forgets everything, keeping the vectors.
+    pub fn clear(&mut self) {
+        self.dirty = 0;
+        self.expired.clear();
+        self.garbage.clear();
+        self.hits = 0;
+        self.misses = 0;
+        self.rewrite = Rewrite::Verbatim;
+        self.noticed = false;
+    }
+}
+
+/// What becomes of a key's expiry when its value is replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ttl {
+    /// Removed.
+    Clear,
+    /// Kept.
+    Keep,
+    /// Set, as a Unix time in milliseconds.
+    At(i64),
+}
+
+/// A database as one command sees it.
+pub struct Db<'c, 'k> {
+    keyspace: &'k Keyspace,
+    locks: &'c mut LockSet<'k>,
+    env: &'c Env,
+    /// What was done; also carries the rewritten form.
+    pub effects: &'c mut Effects,
+    index: usize,
+    /// Hash of the key at this address, known from the prefetch.
+    hint: (*const u8, u64),
+}
+
+/// An entry to be read.
+pub struct EntryRef<'a> {
+    entry: ManuallyDrop<Entry>,
+    lives: PhantomData<&'a Entry>,
+}
+
+impl Deref for EntryRef<'_> {
+    type Target = Entry;
+    #[inline]
+    fn deref(&self) -> &Entry {
+        &self.entry
+    }
+}
+
+/// An entry to be changed; the table learns of its new address and expiry when this is dropped.
+pub struct EntryMut<'a> {
+    entry: ManuallyDrop<Entry>,
+    slot: Slot,
+    table: Locked<'a, Entry>,
+}
+
+impl Deref for EntryMut<'_> {
+    type Target = Entry;
+    #[inline]
+    fn deref(&self) -> &Entry {
+        &self.entry
+    }
+}
+
+impl DerefMut for EntryMut<'_> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut Entry {
+        &mut self.entry
+    }
+}
+
+impl Drop for EntryMut<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        let volatile = self.entry.expiry().is_some();
+        // SAFETY: the entry is taken once, here, and its ownership goes back to the slot.
+        let raw = unsafe { ManuallyDrop::take(&mut self.entry) }.into_raw();
+        self.table.replace(self.slot, raw, volatile);
+    }
+}
+
+/// Borrows the entry at an address.
+///
+/// # Safety
+/// The address came from a table whose lock is held, with no other claim on the entry, for 'a.
+#[inline]
+unsafe fn borrow<'a>(raw: NonNull<u8>) -> EntryRef<'a> {
+    EntryRef {
+        // SAFETY: never dropped: ManuallyDrop.
+        entry: ManuallyDrop::new(unsafe { Entry::from_raw(raw) }),
+        lives: PhantomData,
+    }
+}
+
+impl<'c, 'k> Db<'c, 'k> {
+    /// The view on database `index` through `locks`. `hint` is the address and hash of a key
+    /// whose hash is already known.
+    #[inline]
+    pub fn new(
+        keyspace: &'k Keyspace,
+        locks: &'c mut LockSet<'k>,
+        env: &'c Env,
+        effects: &'c mut Effects,
+        index: usize,
+        hint: (*const u8, u64),
+    ) -> Self {
+        Self {
+            keyspace,
+            locks,
+            env,
+            effects,
+            index,
+            hint,
+        }
+    }
+
+    /// Number of the selected database.
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// Number of databases.
+    pub fn databases(&self) -> usize {
+        self.keyspace.databases()
+    }
+
+    /// The time of this command, Unix milliseconds.
+    #[inline]
+    pub fn now_ms(&self) -> i64 {
+        self.env.now_ms
+    }
+
+    /// What the command sees beside the keys.
+    pub fn env(&self) -> &Env {
+        self.env
+    }
+
+    /// The same locks seen on another database, for COPY and MOVE.
+    pub fn other(&mut self, index: usize) -> Db<'_, 'k> {
+        Db {
+            keyspace: self.keyspace,
+            locks: self.locks,
+            env: self.env,
+            effects: self.effects,
+            index,
+            hint: self.hint,
+        }
+    }
+
+    #[inline]
+    fn hash(&self, key: &[u8]) -> u64 {
+        if std::ptr::eq(self.hint.0, key.as_ptr()) {
+            self.hint.1
+        } else {
+            self.keyspace.hash(key)
+        }
+    }
+
+    #[inline]
+    fn table(&mut self, hash: u64) -> Locked<'_, Entry> {
+        self.locks.shard(Keyspace::shard_of(hash)).table(self.index)
+    }
+
+    /// Finds a key that is not expired; an expired one is removed (or, where keys are not
+    /// expired by this server, hidden).
+    #[inline]
+    fn find(&mut self, key: &[u8]) -> Option<(u64, Slot)> {
+        let hash = self.hash(key);
+        let slot = self.table(hash).find(hash, key)?;
+        if !slot.is_volatile() {
+            return Some((hash, slot));
+        }
+        self.find_volatile(hash, slot)
+    }
+
+    fn find_volatile(&mut self, hash: u64, slot: Slot) -> Option<(u64, Slot)> {
+        // SAFETY: the slot was just found under the lock that `self` holds.
+        let entry = unsafe { borrow(slot.pointer()) };
+        if entry.expiry().is_some_and(|at| at > self.env.now_ms) {
+            return Some((hash, slot));
+        }
+        if self.env.expires_keys {
+            self.expire_slot(hash, slot);
+        }
+        None
+    }
+
+    fn expire_slot(&mut self, hash: u64, slot: Slot) {
+        let entry = self.table(hash).remove(slot);
+        let key: Box<[u8]> = entry.key().into();
+        self.effects.garbage.extend(entry.into_garbage());
+        self.announce(&key, event::ON_EXPIRED);
+        self.touch(&key);
+        self.effects.expired.push((self.index, key));
+    }
+
+    /// Removes `key` if it has expired; true when it did.
+    pub fn expire_if_due(&mut self, key: &[u8]) -> bool {
+        let before = self.effects.expired.len();
+        let _ = self.find(key);
+        self.effects.expired.len() > before
+    }
+
+    /// Looks a key up to read it: counts the hit or miss, and records the access.
+    #[inline]
+    pub fn read(&mut self, key: &[u8]) -> Option<EntryRef<'_>> {
+        let Some((_, slot)) = self.find(key) else {
+            self.effects.misses += 1;
+            if self.env.notify & event::KEY_MISS != 0 {
+                self.announce(key, event::ON_KEY_MISS);
+            }
+            return None;
+        };
+        self.effects.hits += 1;
+        // SAFETY: found under the lock that `self` holds; the borrow of self keeps others out.
+        let entry = unsafe { borrow(slot.pointer()) };
+        if self.env.touches {
+            self.env.access.touch(&entry);
+        }
+        Some(entry)
+    }
+
+    /// Looks a key up without a trace in statistics or access clocks.
+    pub fn peek(&mut self, key: &[u8]) -> Option<EntryRef<'_>> {
+        let (_, slot) = self.find(key)?;
+        // SAFETY: found under the lock that `self` holds; the borrow of self keeps others out.
+        Some(unsafe { borrow(slot.pointer()) })
+    }
+
+    /// A key's entry by shared borrow, so that several can be read at once. Expired keys read as
+    /// absent; [`Db::read`] or [`Db::peek`] them first to have them removed and counted.
+    pub fn get(&self, key: &[u8]) -> Option<EntryRef<'_>> {
+        let hash = self.hash(key);
+        let table = self.locks.table_ref(Keyspace::shard_of(hash), self.index)?;
+        let slot = table.find(hash, key)?;
+        // SAFETY: found under the lock that `self` holds; no `&mut` borrow can exist meanwhile.
+        let entry = unsafe { borrow(slot.pointer()) };
+        (entry.expiry().is_none_or(|at| at > self.env.now_ms)).then_some(entry)
+    }
+
+    /// Looks a key up to change it. Says nothing to anybody: call [`Db::changed`] afterwards.
+    #[inline]
+    pub fn write(&mut self, key: &[u8]) -> Option<EntryMut<'_>> {
+        let (hash, slot) = self.find(key)?;
+        let (access, touches) = (self.env.access, self.env.touches);
+        let table = self.table(hash);
+        // SAFETY: found under the lock; the slot's ownership passes to the guard and back.
+        let entry = ManuallyDrop::new(unsafe { Entry::from_raw(slot.pointer()) });
+        if touches {
+            access.touch(&entry);
+        }
+        Some(EntryMut { entry, slot, table })
+    }
+
+    /// True when the key exists (without a trace, but expired keys are removed).
+    pub fn exists(&mut self, key: &[u8]) -> bool {
+        self.find(key).is_some()
+    }
+
+    /// Sets a key to a string, whatever it was. True when the key is new.
+    #[inline]
+    pub fn put(&mut self, key: &[u8], value: NewValue<'_>, ttl: Ttl) -> bool {
+        let access = self.env.access;
+        if self.exists(key) {
+            let garbage = self.overwrite(key, value, ttl);
+            self.effects.garbage.extend(garbage);
+            return false;
+        }
+        let expiry = match ttl {
+            Ttl::At(at) => Some(at),
+            _ => None,
+        };
+        self.insert(key, Entry::new(key, value, expiry, access.initial()));
+        true
+    }
+
+    fn overwrite(&mut self, key: &[u8], value: NewValue<'_>, ttl: Ttl) -> Option<Garbage> {
+        let mut entry = self.write(key)?;
+        let garbage = entry.set_value(value);
+        match ttl {
+            Ttl::Keep => {}
+            Ttl::Clear => entry.set_expiry(None),
+            Ttl::At(at) => entry.set_expiry(Some(at)),
+        }
+        garbage
+    }
+
+    /// Adds an entry under a key that does not exist, and announces it as new.
+    pub fn insert(&mut self, key: &[u8], entry: Entry) {
+        debug_assert_eq!(entry.key(), key);
+        let hash = self.hash(key);
+        let keyspace = self.keyspace;
+        let volatile = entry.expiry().is_some();
+        self.table(hash)
+            .insert(hash, entry, volatile, &|key| keyspace.hash(key));
+        if self.env.notify & event::NEW != 0 {
+            self.announce(key, event::ON_NEW);
+        }
+    }
+
+    /// Takes a key out of the database. Says nothing to anybody.
+    pub fn take(&mut self, key: &[u8]) -> Option<Entry> {
+        let (hash, slot) = self.find(key)?;
+        Some(self.table(hash).remove(slot))
+    }
+
+    /// Removes a key; true when it existed. Says nothing to anybody.
+    pub fn remove(&mut self, key: &[u8]) -> bool {
+        let Some(entry) = self.take(key) else {
+            return false;
+        };
+        self.effects.garbage.extend(entry.into_garbage());
+        true
+    }
+
+    /// Tells that `key` changed by `event`: counts it, raises its watchers, announces the event.
+    /// The command will be propagated.
+    #[inline]
+    pub fn changed(&mut self, key: &[u8], event: Event) {
+        self.changed_silently(key);
+        if self.env.notify & event.class != 0 {
+            self.announce(key, event);
+        }
+    }
+
+    /// [`Db::changed`] for a change that no notification tells of.
+    #[inline]
+    pub fn changed_silently(&mut self, key: &[u8]) {
+        self.effects.dirty += 1;
+        self.touch(key);
+    }
+
+    /// Announces a further event of a change that was already told with [`Db::changed`].
+    pub fn also(&mut self, key: &[u8], event: Event) {
+        if self.env.notify & event.class != 0 {
+            self.announce(key, event);
+        }
+    }
+
+    #[inline]
+    fn touch(&mut self, key: &[u8]) {
+        let shard = Keyspace::shard_of(self.hash(key));
+        let db = self.index;
+        self.locks.shard(shard).touch_watchers(db, key);
+    }
+
+    #[cold]
+    fn announce(&mut self, key: &[u8], event: Event) {
+        if self.env.notify & event.class == 0 {
+            return;
+        }
+        self.effects.noticed = true;
+        self.keyspace.outbox.record(Notice {
+            db: self.index,
+            key: key.into(),
+            event,
+        });
+    }
+}

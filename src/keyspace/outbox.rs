@@ -1,0 +1,68 @@
+//! Events on their way out: what happened to keys, in the order in which it happened.
+//!
+//! Events are recorded while the shard that they concern is locked and handed to subscribers
+//! after it is unlocked. One queue for the whole keyspace, not one for each shard, keeps the
+//! order of a transaction's events too; it is touched only when notifications are on. Whoever
+//! delivers holds a lock of its own meanwhile, so two workers cannot announce SET and DEL of one
+//! key the wrong way round.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+
+/// Something that happened to a key.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// The key's database.
+    pub db: usize,
+    /// The key.
+    pub key: Box<[u8]>,
+    /// What happened.
+    pub event: Event,
+}
+
+/// A kind of event: its class in `notify-keyspace-events` and its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// One of the class bits of [`super::event`].
+    pub class: u32,
+    /// The name that subscribers see.
+    pub name: &'static str,
+}
+
+/// The queue; see the module.
+#[derive(Default)]
+pub struct Outbox {
+    pending: AtomicUsize,
+    queue: Mutex<VecDeque<Notice>>,
+    delivery: Mutex<()>,
+}
+
+impl Outbox {
+    /// Records an event. Called under the lock of the key's shard.
+    pub fn record(&self, notice: Notice) {
+        let mut queue = self.queue.lock();
+        queue.push_back(notice);
+        self.pending.store(queue.len(), Ordering::Relaxed);
+    }
+
+    /// Hands every recorded event to `send`, in order. Called without shard locks.
+    pub fn deliver(&self, mut send: impl FnMut(Notice)) {
+        if self.pending.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        let _turn = self.delivery.lock();
+        loop {
+            let batch = {
+                let mut queue = self.queue.lock();
+                self.pending.store(0, Ordering::Relaxed);
+                std::mem::take(&mut *queue)
+            };
+            if batch.is_empty() {
+                return;
+            }
+            batch.into_iter().for_each(&mut send);
+        }
+    }
+}

@@ -1,0 +1,368 @@
+//! Shards: the keyspace's lock units, and the order in which they are locked.
+//!
+//! The keyspace is cut into [`SHARDS`] by the first bits of the key's hash. One mutex guards a
+//! shard's part of every database. **Lock order**: shards ascending ([`Keyspace::lock_many`],
+//! [`Keyspace::lock_all`]); leaves taken under them (watch lists are inside; outbox, stream,
+//! arena) are never held while a shard is locked. Under a shard lock nothing is freed that is
+//! big, nothing is sent and nothing is awaited.
+//!
+//! Tables lie apart from the mutexes, by database, so that an unused database owns no memory and
+//! a prefetch need not touch the line that the lock bounces.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+
+use parking_lot::{Mutex, MutexGuard};
+use smallvec::SmallVec;
+
+use super::entry::Entry;
+use super::outbox::Outbox;
+use super::table::{Locked, SKIP, Table};
+
+/// Number of shards. Locking all of them takes some 8 µs.
+pub const SHARDS: usize = 1 << SKIP;
+
+/// What WATCH leaves with a key: raised when the key changes.
+pub type WatchFlag = Arc<AtomicBool>;
+
+/// What a shard's lock guards beside its tables.
+#[derive(Default)]
+pub struct ShardState {
+    /// Who watches which key of which database. Empty costs one test per change.
+    watched: HashMap<(usize, Box<[u8]>), Vec<WatchFlag>>,
+}
+
+#[repr(align(128))]
+struct Shard {
+    state: Mutex<ShardState>,
+}
+
+type Tables = [Table<Entry>; SHARDS];
+
+/// All databases.
+pub struct Keyspace {
+    shards: Box<[Shard]>,
+    databases: Box<[AtomicPtr<Tables>]>,
+    seed: foldhash::quality::FixedState,
+    by_slot: bool,
+    /// Events on their way to subscribers.
+    pub outbox: Outbox,
+}
+
+/// A locked shard.
+pub struct ShardGuard<'k> {
+    keyspace: &'k Keyspace,
+    index: usize,
+    state: MutexGuard<'k, ShardState>,
+}
+
+/// The shards a command holds.
+pub enum LockSet<'k> {
+    /// None: the command has no keys.
+    None,
+    /// The shard of a single key.
+    One(ShardGuard<'k>),
+    /// Several, ascending; or all, when there are [`SHARDS`] of them.
+    Many(Vec<ShardGuard<'k>>),
+}
+
+impl Keyspace {
+    /// An empty keyspace of `databases` databases. `by_slot` orders keys by cluster hash slot.
+    pub fn new(databases: usize, by_slot: bool) -> Self {
+        let shard = || Shard {
+            state: Mutex::new(ShardState::default()),
+        };
+        Self {
+            shards: (0..SHARDS).map(|_| shard()).collect(),
+            databases: (0..databases)
+                .map(|_| AtomicPtr::new(std::ptr::null_mut()))
+                .collect(),
+            seed: foldhash::quality::FixedState::with_seed(rand::random()),
+            by_slot,
+            outbox: Outbox::default(),
+        }
+    }
+
+    /// Number of databases.
+    pub fn databases(&self) -> usize {
+        self.databases.len()
+    }
+
+    /// The 64 bits that place a key: seeded, so that clients cannot choose collisions. Under
+    /// `by_slot` the first 14 bits are the key's hash slot.
+    #[inline]
+    pub fn hash(&self, key: &[u8]) -> u64 {
+        let mut hasher = self.seed.build_hasher();
+        hasher.write(key);
+        let hash = hasher.finish();
+        if self.by_slot {
+            u64::from(crate::base::crc::key_slot(key)) << 50 | hash >> 14
+        } else {
+            hash
+        }
+    }
+
+    /// The shard of a hash.
+    #[inline]
+    pub fn shard_of(hash: u64) -> usize {
+        (hash >> (64 - SKIP)) as usize
+    }
+
+    #[inline]
+    fn tables(&self, db: usize) -> Option<&Tables> {
+        // SAFETY: set once, to a leaked allocation.
+        unsafe { self.databases[db].load(Ordering::Acquire).as_ref() }
+    }
+
+    /// The database's tables, made on first use.
+    #[inline]
+    fn tables_or_new(&self, db: usize) -> &Tables {
+        match self.tables(db) {
+            Some(tables) => tables,
+            None => self.new_tables(db),
+        }
+    }
+
+    #[cold]
+    fn new_tables(&self, db: usize) -> &Tables {
+        let fresh: Box<Tables> = (0..SHARDS)
+            .map(|_| Table::new())
+            .collect::<Vec<_>>()
+            .try_into()
+            .unwrap_or_else(|_| unreachable!("SHARDS tables were made"));
+        let fresh = Box::into_raw(fresh);
+        let slot = &self.databases[db];
+        let null = std::ptr::null_mut();
+        match slot.compare_exchange(null, fresh, Ordering::AcqRel, Ordering::Acquire) {
+            // SAFETY: never freed before the keyspace.
+            Ok(_) => unsafe { &*fresh },
+            Err(other) => {
+                // SAFETY: this thread's allocation, which nobody saw; the other's is never freed.
+                unsafe {
+                    drop(Box::from_raw(fresh));
+                    &*other
+                }
+            }
+        }
+    }
+
+    /// Number of keys in a database: exact while nothing writes, recent otherwise.
+    pub fn len(&self, db: usize) -> usize {
+        self.tables(db)
+            .map_or(0, |tables| tables.iter().map(Table::len).sum())
+    }
+
+    /// Number of keys with an expiry in a database, as exact as [`Keyspace::len`].
+    pub fn volatile(&self, db: usize) -> usize {
+        self.tables(db)
+            .map_or(0, |tables| tables.iter().map(Table::volatile).sum())
+    }
+
+    /// Keys, and keys with an expiry, of one shard's part of a database; a recent value.
+    #[inline]
+    pub fn shard_len(&self, db: usize, shard: usize) -> (usize, usize) {
+        self.tables(db).map_or((0, 0), |tables| {
+            (tables[shard].len(), tables[shard].volatile())
+        })
+    }
+
+    /// Asks the processor for the bucket of a key.
+    #[inline]
+    pub fn prefetch_bucket(&self, db: usize, hash: u64) {
+        if let Some(tables) = self.tables(db) {
+            tables[Self::shard_of(hash)].prefetch_bucket(hash);
+        }
+    }
+
+    /// Asks the processor for the entry of a key, once its bucket should have arrived.
+    #[inline]
+    pub fn prefetch_entry(&self, db: usize, hash: u64) {
+        if let Some(tables) = self.tables(db) {
+            tables[Self::shard_of(hash)].prefetch_entry(hash);
+        }
+    }
+
+    /// Locks one shard.
+    #[inline]
+    pub fn lock(&self, shard: usize) -> ShardGuard<'_> {
+        ShardGuard {
+            keyspace: self,
+            index: shard,
+            state: self.shards[shard].state.lock(),
+        }
+    }
+
+    /// Locks the shard of one hash.
+    #[inline]
+    pub fn lock_one(&self, hash: u64) -> LockSet<'_> {
+        LockSet::One(self.lock(Self::shard_of(hash)))
+    }
+
+    /// Locks the shards of all `hashes`, lowest first.
+    pub fn lock_many(&self, hashes: impl Iterator<Item = u64>) -> LockSet<'_> {
+        let mut wanted: SmallVec<[usize; 16]> = hashes.map(Self::shard_of).collect();
+        wanted.sort_unstable();
+        wanted.dedup();
+        match wanted[..] {
+            [] => LockSet::None,
+            [one] => LockSet::One(self.lock(one)),
+            _ => LockSet::Many(wanted.into_iter().map(|s| self.lock(s)).collect()),
+        }
+    }
+
+    /// Locks every shard, which stops all access to keys.
+    pub fn lock_all(&self) -> LockSet<'_> {
+        LockSet::Many((0..SHARDS).map(|s| self.lock(s)).collect())
+    }
+}
+
+impl Drop for Keyspace {
+    fn drop(&mut self) {
+        for slot in &mut self.databases {
+            let tables = *slot.get_mut();
+            if tables.is_null() {
+                continue;
+            }
+            // SAFETY: made by Box::into_raw in `new_tables`; nobody else is left.
+            let tables = unsafe { Box::from_raw(tables) };
+            for table in *tables {
+                table.destroy();
+            }
+        }
+    }
+}
+
+impl<'k> ShardGuard<'k> {
+    /// Which shard this is.
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// The shard's part of a database.
+    #[inline]
+    pub fn table(&mut self, db: usize) -> Locked<'_, Entry> {
+        let table = &self.keyspace.tables_or_new(db)[self.index];
+        // SAFETY: the guard holds the lock, and `&mut self` allows one claim at a time.
+        unsafe { table.assume_locked() }
+    }
+
+    /// Exchanges the shard's parts of two different databases.
+    pub fn swap(&mut self, a: usize, b: usize) {
+        assert_ne!(a, b);
+        let (a, b) = (
+            self.keyspace.tables_or_new(a),
+            self.keyspace.tables_or_new(b),
+        );
+        // SAFETY: the guard holds the lock; the two tables are different, one claim on each.
+        unsafe {
+            let mut first = a[self.index].assume_locked();
+            first.swap(&mut b[self.index].assume_locked());
+        }
+    }
+
+    /// Raises the flags of those who watch `key`.
+    #[inline]
+    pub fn touch_watchers(&self, db: usize, key: &[u8]) {
+        if !self.state.watched.is_empty() {
+            self.touch_watchers_slow(db, key);
+        }
+    }
+
+    #[cold]
+    fn touch_watchers_slow(&self, db: usize, key: &[u8]) {
+        // A change while keys are watched is rare enough for the copy that the lookup needs.
+        if let Some(flags) = self.state.watched.get(&(db, key.into())) {
+            for flag in flags {
+                flag.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Every watched (database, key) of this shard whose watchers `pick` wants raised.
+    pub fn touch_watchers_where(&self, mut pick: impl FnMut(usize, &[u8]) -> bool) {
+        for ((db, key), flags) in &self.state.watched {
+            if pick(*db, key) {
+                for flag in flags {
+                    flag.store(true, Ordering::Relaxed);
+                }
+            }
+        }
+    }
+
+    /// True when some key of this shard is watched.
+    pub fn has_watchers(&self) -> bool {
+        !self.state.watched.is_empty()
+    }
+
+    /// Adds a watcher of a key.
+    pub fn watch(&mut self, db: usize, key: &[u8], flag: &WatchFlag) {
+        let flags = self.state.watched.entry((db, key.into())).or_default();
+        if !flags.iter().any(|f| Arc::ptr_eq(f, flag)) {
+            flags.push(Arc::clone(flag));
+        }
+    }
+
+    /// Removes a watcher of a key.
+    pub fn unwatch(&mut self, db: usize, key: &[u8], flag: &WatchFlag) {
+        let place = (db, Box::from(key));
+        if let Some(flags) = self.state.watched.get_mut(&place) {
+            flags.retain(|f| !Arc::ptr_eq(f, flag));
+            if flags.is_empty() {
+                self.state.watched.remove(&place);
+            }
+        }
+        if self.state.watched.is_empty() {
+            self.state.watched.shrink_to_fit();
+        }
+    }
+}
+
+impl<'k> LockSet<'k> {
+    /// The guard of a shard that the set holds.
+    ///
+    /// # Panics
+    /// When it does not hold it: a command touched a key that its row does not name.
+    #[inline]
+    pub fn shard(&mut self, index: usize) -> &mut ShardGuard<'k> {
+        let at = self.place(index);
+        match self {
+            Self::One(guard) => guard,
+            Self::Many(guards) => &mut guards[at],
+            Self::None => unreachable!("place() panics without shards"),
+        }
+    }
+
+    /// Where the guard of a shard stands in the set.
+    #[inline]
+    fn place(&self, index: usize) -> usize {
+        match self {
+            Self::One(guard) if guard.index == index => 0,
+            Self::Many(guards) if guards.len() == SHARDS => index,
+            Self::Many(guards) => guards
+                .binary_search_by_key(&index, |g| g.index)
+                .expect("the command's keys are locked"),
+            _ => panic!("the command's keys are locked"),
+        }
+    }
+
+    /// A database's table in a held shard, for shared reading; `None` while the database is unused.
+    #[inline]
+    pub fn table_ref(&self, index: usize, db: usize) -> Option<Locked<'_, Entry>> {
+        let at = self.place(index);
+        let guard = match self {
+            Self::One(guard) => guard,
+            Self::Many(guards) => &guards[at],
+            Self::None => unreachable!("place() panics without shards"),
+        };
+        let table = &guard.keyspace.tables(db)?[index];
+        // SAFETY: the guard holds the lock; the shared borrow of the set keeps changes out.
+        Some(unsafe { table.assume_locked() })
+    }
+
+    /// True when every shard is held.
+    pub fn is_all(&self) -> bool {
+        matches!(self, Self::Many(guards) if guards.len() == SHARDS)
+    }
+}

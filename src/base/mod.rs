@@ -8,3 +8,5 @@ pub mod glob;
 pub mod number;
 pub mod random;
 pub mod text;
+#[allow(unsafe_code)]
+pub mod ticks;

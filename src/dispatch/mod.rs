@@ -1,1 +1,17 @@
-//! dispatch.
+//! From a request to its effect: the command table, refusals, locks, execution, transactions.
+//!
+//! [`command`] says what a command is, [`table`] finds it, [`keys`] finds its keys, [`admit`]
+//! holds every refusal in Redis' order, [`execute`] locks, runs, propagates and accounts,
+//! [`transaction`] does so for MULTI, and [`context`] is what handlers see.
+
+pub mod admit;
+pub mod args;
+pub mod command;
+pub mod context;
+pub mod error;
+pub mod execute;
+pub mod keys;
+pub mod monitor;
+pub mod pause;
+pub mod table;
+pub mod transaction;

@@ -1,0 +1,242 @@
+//! Every client of the process, as the other threads see it.
+//!
+//! A [`Handle`] holds what is fixed for a connection, what its worker publishes about it (plain
+//! atomics, written at most once a turn), and how to reach it. The worker alone owns the
+//! [`super::session::Session`].
+
+use std::sync::Arc;
+use std::sync::atomic::{
+    AtomicBool, AtomicI32, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed,
+};
+
+use bytes::Bytes;
+use dashmap::DashMap;
+use parking_lot::{Mutex, RwLock};
+
+use super::mailbox::{Bell, Mailbox};
+
+/// What kind of client this is, for `client-output-buffer-limit` and CLIENT KILL TYPE.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// A normal client, MONITOR included.
+    Normal,
+    /// A replica.
+    Replica,
+    /// A subscriber.
+    PubSub,
+    /// Our link to our primary.
+    Primary,
+}
+
+/// Bits of [`Live::flags`].
+pub mod flag {
+    /// Within MULTI.
+    pub const MULTI: u32 = 1 << 0;
+    /// In MONITOR.
+    pub const MONITOR: u32 = 1 << 1;
+    /// Subscribed to something.
+    pub const PUBSUB: u32 = 1 << 2;
+    /// To be closed when its output is written.
+    pub const CLOSE_AFTER_REPLY: u32 = 1 << 3;
+    /// To be closed at once.
+    pub const CLOSE_ASAP: u32 = 1 << 4;
+    /// Connected by the Unix socket.
+    pub const UNIX_SOCKET: u32 = 1 << 5;
+    /// A watched key changed.
+    pub const DIRTY_CAS: u32 = 1 << 6;
+    /// CLIENT NO-EVICT.
+    pub const NO_EVICT: u32 = 1 << 7;
+    /// CLIENT NO-TOUCH.
+    pub const NO_TOUCH: u32 = 1 << 8;
+    /// Waiting in a blocking command or for the end of CLIENT PAUSE.
+    pub const BLOCKED: u32 = 1 << 9;
+    /// READONLY in cluster mode.
+    pub const READONLY: u32 = 1 << 10;
+}
+
+/// What a worker publishes about a client of its own.
+#[derive(Default)]
+pub struct Live {
+    /// Bits of [`flag`].
+    pub flags: AtomicU32,
+    /// Selected database.
+    pub db: AtomicU32,
+    /// Unix time in milliseconds of the last request.
+    pub last_ms: AtomicI64,
+    /// Id of the last command plus 1; 0 before the first.
+    pub last_command: AtomicU32,
+    /// Number of channels, patterns and shard channels subscribed to.
+    pub channels: AtomicU32,
+    /// See `channels`.
+    pub patterns: AtomicU32,
+    /// See `channels`.
+    pub shard_channels: AtomicU32,
+    /// Commands queued in MULTI; -1 outside.
+    pub multi: AtomicI32,
+    /// Bytes in the query buffer.
+    pub query_len: AtomicUsize,
+    /// Spare bytes of the query buffer.
+    pub query_free: AtomicUsize,
+    /// Bytes held by arguments of an incomplete request.
+    pub argv_memory: AtomicUsize,
+    /// Bytes held by queued commands.
+    pub multi_memory: AtomicUsize,
+    /// Size of the output's flat buffer, and its recent peak.
+    pub reply_size: AtomicUsize,
+    /// See `reply_size`.
+    pub reply_peak: AtomicUsize,
+    /// Bytes in the flat buffer.
+    pub output_len: AtomicUsize,
+    /// Number of chunks beyond it.
+    pub output_chunks: AtomicUsize,
+    /// Bytes in those chunks.
+    pub output_memory: AtomicUsize,
+    /// All memory of the client.
+    pub total_memory: AtomicUsize,
+    /// Requests served.
+    pub commands: AtomicU64,
+    /// 2 or 3.
+    pub protocol: AtomicU32,
+}
+
+/// One client, shared between threads.
+pub struct Handle {
+    /// Unique, ascending.
+    pub id: u64,
+    /// Address of the peer, or the path of the Unix socket with `:0`.
+    pub address: String,
+    /// Our side's address.
+    pub local_address: String,
+    /// File descriptor, for CLIENT LIST.
+    pub fd: i32,
+    /// Unix time in milliseconds of the connection.
+    pub created_ms: i64,
+    /// CLIENT SETNAME.
+    pub name: RwLock<Box<[u8]>>,
+    /// Authenticated user.
+    pub user: RwLock<Arc<str>>,
+    /// CLIENT SETINFO LIB-NAME and LIB-VER.
+    pub library: RwLock<(Box<[u8]>, Box<[u8]>)>,
+    /// Raised when a watched key changes.
+    pub watch_flag: Arc<AtomicBool>,
+    /// What the worker publishes.
+    pub live: Live,
+    /// Bytes from other threads.
+    pub mailbox: Mailbox,
+    killed: AtomicBool,
+    bell: Mutex<Arc<Bell>>,
+}
+
+impl Handle {
+    /// Sends encoded bytes; the worker that owns the client is told.
+    pub fn send(&self, message: Bytes) {
+        self.mailbox.push(message);
+        self.ring();
+    }
+
+    /// Asks the client's worker to look at it.
+    pub fn ring(&self) {
+        let bell = Arc::clone(&self.bell.lock());
+        bell.call(self.id);
+    }
+
+    /// Hands the client to another worker.
+    pub fn set_bell(&self, bell: Arc<Bell>) {
+        *self.bell.lock() = bell;
+    }
+
+    /// Has the client closed by its worker.
+    pub fn kill(&self) {
+        self.killed.store(true, Relaxed);
+        self.ring();
+    }
+
+    /// True once [`Handle::kill`] was called.
+    pub fn is_killed(&self) -> bool {
+        self.killed.load(Relaxed)
+    }
+
+    /// What kind of client this is.
+    pub fn class(&self) -> Class {
+        let flags = self.live.flags.load(Relaxed);
+        if flags & flag::PUBSUB != 0 {
+            Class::PubSub
+        } else {
+            Class::Normal
+        }
+    }
+}
+
+/// All clients.
+#[derive(Default)]
+pub struct Registry {
+    clients: DashMap<u64, Arc<Handle>>,
+    last_id: AtomicU64,
+}
+
+/// What a new connection is registered with.
+pub struct Arrival {
+    /// See [`Handle::address`].
+    pub address: String,
+    /// See [`Handle::local_address`].
+    pub local_address: String,
+    /// See [`Handle::fd`].
+    pub fd: i32,
+    /// Unix time in milliseconds.
+    pub now_ms: i64,
+    /// The owning worker's bell.
+    pub bell: Arc<Bell>,
+}
+
+impl Registry {
+    /// Registers a client under a new id.
+    pub fn add(&self, arrival: Arrival) -> Arc<Handle> {
+        let handle = Arc::new(Handle {
+            id: self.last_id.fetch_add(1, Relaxed) + 1,
+            address: arrival.address,
+            local_address: arrival.local_address,
+            fd: arrival.fd,
+            created_ms: arrival.now_ms,
+            name: RwLock::default(),
+            user: RwLock::new(Arc::from("default")),
+            library: RwLock::default(),
+            watch_flag: Arc::default(),
+            live: Live::default(),
+            mailbox: Mailbox::default(),
+            killed: AtomicBool::new(false),
+            bell: Mutex::new(arrival.bell),
+        });
+        handle.live.last_ms.store(arrival.now_ms, Relaxed);
+        handle.live.multi.store(-1, Relaxed);
+        handle.live.protocol.store(2, Relaxed);
+        self.clients.insert(handle.id, Arc::clone(&handle));
+        handle
+    }
+
+    /// Forgets a client.
+    pub fn remove(&self, id: u64) {
+        self.clients.remove(&id);
+    }
+
+    /// The client of an id.
+    pub fn get(&self, id: u64) -> Option<Arc<Handle>> {
+        self.clients.get(&id).map(|c| Arc::clone(&c))
+    }
+
+    /// Number of clients.
+    pub fn len(&self) -> usize {
+        self.clients.len()
+    }
+
+    /// True without clients.
+    pub fn is_empty(&self) -> bool {
+        self.clients.is_empty()
+    }
+
+    /// All clients, oldest first.
+    pub fn all(&self) -> Vec<Arc<Handle>> {
+        let mut all: Vec<_> = self.clients.iter().map(|c| Arc::clone(&c)).collect();
+        all.sort_unstable_by_key(|c| c.id);
+        all
+    }
+}

@@ -1,0 +1,93 @@
+//! Why a command is refused or fails. The text that a client sees is made here and nowhere else.
+
+use std::borrow::Cow;
+
+/// The cause of an error reply.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// The arguments do not make sense.
+    Syntax,
+    /// An argument is not an integer in range.
+    NotInteger,
+    /// An argument is not a number.
+    NotFloat,
+    /// The key holds another type.
+    WrongType,
+    /// There is no such key.
+    NoSuchKey,
+    /// An index beyond the value.
+    IndexOutOfRange,
+    /// A number outside of what the command takes.
+    OutOfRange,
+    /// A database number outside of what the server has.
+    DbOutOfRange,
+    /// Source and destination are one.
+    SameObject,
+    /// The value would be longer than `proto-max-bulk-len`.
+    StringTooLong,
+    /// Memory is short.
+    OutOfMemory,
+    /// The client must authenticate.
+    NoAuth,
+    /// A number that cannot be the expiry that a command sets.
+    InvalidExpire(&'static str),
+    /// A wrong number of arguments; the command's full name.
+    Arity(Cow<'static, str>),
+    /// A whole error line beginning with its code, without the `-`.
+    Line(Cow<'static, str>),
+    /// As [`Error::Line`], for lines that quote bytes of the client.
+    Bytes(Vec<u8>),
+}
+
+impl Error {
+    /// An error with the general code `ERR`.
+    pub fn err(message: impl std::fmt::Display) -> Self {
+        Self::Line(Cow::Owned(format!("ERR {message}")))
+    }
+
+    /// A fixed line, code included.
+    pub const fn line(line: &'static str) -> Self {
+        Self::Line(Cow::Borrowed(line))
+    }
+
+    /// The line that the client gets, code included, without the `-`.
+    pub fn text(&self) -> Cow<'_, [u8]> {
+        let fixed = match self {
+            Self::Syntax => "ERR syntax error",
+            Self::NotInteger => "ERR value is not an integer or out of range",
+            Self::NotFloat => "ERR value is not a valid float",
+            Self::WrongType => {
+                "WRONGTYPE Operation against a key holding the wrong kind of value"
+            }
+            Self::NoSuchKey => "ERR no such key",
+            Self::IndexOutOfRange => "ERR index out of range",
+            Self::OutOfRange => "ERR value is out of range",
+            Self::DbOutOfRange => "ERR DB index is out of range",
+            Self::SameObject => "ERR source and destination objects are the same",
+            Self::StringTooLong => "ERR string exceeds maximum allowed size (proto-max-bulk-len)",
+            Self::OutOfMemory => "OOM command not allowed when used memory > 'maxmemory'.",
+            Self::NoAuth => "NOAUTH Authentication required.",
+            Self::InvalidExpire(command) => {
+                return Cow::Owned(
+                    format!("ERR invalid expire time in '{command}' command").into_bytes(),
+                );
+            }
+            Self::Arity(name) => {
+                return Cow::Owned(
+                    format!("ERR wrong number of arguments for '{name}' command").into_bytes(),
+                );
+            }
+            Self::Line(line) => return Cow::Borrowed(line.as_bytes()),
+            Self::Bytes(line) => return Cow::Borrowed(line),
+        };
+        Cow::Borrowed(fixed.as_bytes())
+    }
+
+    /// Bytes of a client within an error line: `ERR <before><bytes><after>`.
+    pub fn quoting(before: &str, bytes: &[u8], after: &str) -> Self {
+        let mut line = format!("ERR {before}").into_bytes();
+        line.extend_from_slice(bytes);
+        line.extend_from_slice(after.as_bytes());
+        Self::Bytes(line)
+    }
+}

@@ -1,0 +1,87 @@
+//! Where the keys of a request are, by the key specifications of its command.
+
+use super::args::Args;
+use super::command::{Begin, Command, Find, KeyFlags, KeySpec};
+use crate::base::number;
+
+/// A key's argument index and what is done with it.
+pub type Found = (usize, KeyFlags);
+
+/// Calls `found` for each key of the request, in the order of the specifications. Arguments that
+/// do not make sense (a count that is no number, or too great) have no keys.
+pub fn each(command: &Command, args: Args<'_>, mut found: impl FnMut(usize, KeyFlags)) {
+    for spec in command.keys.0 {
+        each_of(spec, args, &mut found);
+    }
+}
+
+/// Index of the first key, for the prefetch: only when that is plain from the row.
+#[inline]
+pub fn first_index(command: &Command) -> Option<usize> {
+    match command.keys.0.first() {
+        Some(KeySpec { begin: Begin::Index(i), find: Find::Range { .. }, .. }) => Some(*i),
+        _ => None,
+    }
+}
+
+/// True when the command has exactly one key, at a fixed place.
+#[inline]
+pub fn is_single(command: &Command) -> bool {
+    matches!(
+        command.keys.0,
+        [KeySpec { begin: Begin::Index(_), find: Find::Range { last: 0, .. }, .. }]
+    )
+}
+
+/// All keys of the request.
+pub fn collect(command: &Command, args: Args<'_>) -> Vec<Found> {
+    let mut all = Vec::new();
+    each(command, args, |index, flags| all.push((index, flags)));
+    all
+}
+
+fn each_of(spec: &KeySpec, args: Args<'_>, found: &mut impl FnMut(usize, KeyFlags)) {
+    let Some(begin) = beginning(spec.begin, args) else {
+        return;
+    };
+    match spec.find {
+        Find::Range { last, step, limit } => {
+            let end = match (last, limit) {
+                (0.., _) => begin + last as usize,
+                (_, 0 | 1) => (args.len() as i64 + i64::from(last)).max(0) as usize,
+                (_, limit) => begin + (args.len() - begin) / limit - 1,
+            };
+            let mut index = begin;
+            while index <= end && index < args.len() {
+                found(index, spec.flags);
+                index += step.max(1);
+            }
+        }
+        Find::Count { at, first, step } => {
+            let Some(count) = args.get(begin + at).and_then(number::parse_i64) else {
+                return;
+            };
+            let room = (args.len() - begin).saturating_sub(first).div_ceil(step.max(1));
+            if (0..=room as i64).contains(&count) {
+                (0..count as usize).for_each(|i| found(begin + first + i * step, spec.flags));
+            }
+        }
+        Find::Unknown => {}
+    }
+}
+
+fn beginning(begin: Begin, args: Args<'_>) -> Option<usize> {
+    match begin {
+        Begin::Index(index) => (index < args.len()).then_some(index),
+        Begin::Keyword(word, from @ 0..) => {
+            let at = (from as usize..args.len()).find(|&i| args.is(i, word))?;
+            (at + 1 < args.len()).then_some(at + 1)
+        }
+        Begin::Keyword(word, from) => {
+            let start = (args.len() as i64 + i64::from(from)).max(1) as usize;
+            let at = (1..=start.min(args.len() - 1)).rev().find(|&i| args.is(i, word))?;
+            (at + 1 < args.len()).then_some(at + 1)
+        }
+        Begin::Unknown => None,
+    }
+}

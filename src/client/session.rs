@@ -95,6 +95,23 @@ impl Session {
         }
     }
 
+    /// Connected from this machine: by the Unix socket or a loopback address.
+    pub fn is_local(&self) -> bool {
+        let address = &self.handle.address;
+        self.is_unix() || address.starts_with("127.") || address.starts_with("[::1]")
+    }
+
+    /// Connected by the Unix socket.
+    pub fn is_unix(&self) -> bool {
+        use std::sync::atomic::Ordering::Relaxed;
+        self.handle.live.flags.load(Relaxed) & super::registry::flag::UNIX_SOCKET != 0
+    }
+
+    /// The client as MONITOR shows it.
+    pub fn monitor_address(&self) -> &str {
+        &self.handle.address
+    }
+
     /// Subscribed to anything.
     pub fn is_subscriber(&self) -> bool {
         !self.channels.is_empty() || !self.patterns.is_empty() || !self.shard_channels.is_empty()

@@ -46,7 +46,7 @@ pub enum Handler {
     /// Runs to completion under the locks of its own keys and reaches nothing else.
     Data(fn(&mut DataCtx<'_, '_>) -> Result<(), Error>),
     /// Reaches the session and the server; locks shards itself if it needs any.
-    Server(fn(&mut ServerCtx<'_>) -> Result<(), Error>),
+    Server(fn(&mut ServerCtx<'_, '_>) -> Result<(), Error>),
     /// Has only subcommands.
     Container,
 }

@@ -8,6 +8,7 @@ pub mod admit;
 pub mod args;
 pub mod command;
 pub mod context;
+pub mod control;
 pub mod error;
 pub mod execute;
 pub mod keys;

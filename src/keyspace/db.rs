@@ -161,7 +161,7 @@ impl Drop for EntryMut<'_> {
 /// # Safety
 /// The address came from a table whose lock is held, with no other claim on the entry, for 'a.
 #[inline]
-unsafe fn borrow<'a>(raw: NonNull<u8>) -> EntryRef<'a> {
+pub(super) unsafe fn borrow<'a>(raw: NonNull<u8>) -> EntryRef<'a> {
     EntryRef {
         // SAFETY: never dropped: ManuallyDrop.
         entry: ManuallyDrop::new(unsafe { Entry::from_raw(raw) }),
@@ -188,6 +188,19 @@ impl<'c, 'k> Db<'c, 'k> {
             effects,
             index,
             hint,
+        }
+    }
+
+    /// The same view, lent.
+    #[inline]
+    pub fn reborrow(&mut self) -> Db<'_, 'k> {
+        Db {
+            keyspace: self.keyspace,
+            locks: self.locks,
+            env: self.env,
+            effects: self.effects,
+            index: self.index,
+            hint: self.hint,
         }
     }
 

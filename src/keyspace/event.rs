@@ -1,42 +1,19 @@
 //! The events of keyspace notifications: classes (as `notify-keyspace-events` has them) and names.
 
 pub use super::outbox::Event;
+use crate::config::NotifyFlags;
 
-/// `K`: publish to `__keyspace@<db>__:<key>`.
-pub const KEYSPACE: u32 = 1 << 0;
-/// `E`: publish to `__keyevent@<db>__:<event>`.
-pub const KEYEVENT: u32 = 1 << 1;
-/// `g`: commands of no particular type.
-pub const GENERIC: u32 = 1 << 2;
-/// `$`: string commands.
-pub const STRING: u32 = 1 << 3;
-/// `l`: list commands.
-pub const LIST: u32 = 1 << 4;
-/// `s`: set commands.
-pub const SET: u32 = 1 << 5;
-/// `h`: hash commands.
-pub const HASH: u32 = 1 << 6;
-/// `z`: sorted set commands.
-pub const ZSET: u32 = 1 << 7;
-/// `x`: keys that expired.
-pub const EXPIRED: u32 = 1 << 8;
-/// `e`: keys evicted for memory.
-pub const EVICTED: u32 = 1 << 9;
-/// `t`: stream commands.
-pub const STREAM: u32 = 1 << 10;
-/// `m`: reads of keys that are not there.
-pub const KEY_MISS: u32 = 1 << 11;
-/// `d`: events of module types.
-pub const MODULE: u32 = 1 << 13;
-/// `n`: keys that were created.
-pub const NEW: u32 = 1 << 14;
+/// Class `m`, which lookups test before they take the trouble to announce.
+pub const KEY_MISS: u32 = NotifyFlags::KEY_MISS.0;
+/// Class `n`, as [`KEY_MISS`].
+pub const NEW: u32 = NotifyFlags::NEW.0;
 
 /// Defines the events of one class.
 macro_rules! events {
     ($class:ident: $($(#[$doc:meta])* $name:ident = $text:literal),* $(,)?) => {
         $(
             #[doc = concat!("`", $text, "`")]
-            pub const $name: Event = Event { class: $class, name: $text };
+            pub const $name: Event = Event { class: NotifyFlags::$class.0, name: $text };
         )*
     };
 }

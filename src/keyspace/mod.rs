@@ -11,6 +11,7 @@ pub mod db;
 #[allow(unsafe_code)]
 pub mod entry;
 pub mod event;
+pub mod eviction;
 pub mod outbox;
 #[allow(unsafe_code)]
 pub mod shards;

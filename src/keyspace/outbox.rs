@@ -25,7 +25,7 @@ pub struct Notice {
 /// A kind of event: its class in `notify-keyspace-events` and its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// One of the class bits of [`super::event`].
+    /// One class bit of `config::NotifyFlags`.
     pub class: u32,
     /// The name that subscribers see.
     pub name: &'static str,

@@ -184,6 +184,19 @@ impl Keyspace {
         }
     }
 
+    /// True when a key is there but its time is over. The key's shard is in `locks`.
+    pub fn is_expired(&self, locks: &LockSet<'_>, db: usize, key: &[u8], now_ms: i64) -> bool {
+        let hash = self.hash(key);
+        let Some(table) = locks.table_ref(Self::shard_of(hash), db) else {
+            return false;
+        };
+        let slot = table.find(hash, key).filter(|slot| slot.is_volatile());
+        // SAFETY: the slot was just found in a table whose lock is held.
+        slot.map(|slot| unsafe { super::db::borrow(slot.pointer()) })
+            .and_then(|entry| entry.expiry())
+            .is_some_and(|at| at <= now_ms)
+    }
+
     /// Locks one shard.
     #[inline]
     pub fn lock(&self, shard: usize) -> ShardGuard<'_> {

@@ -1,1 +1,14 @@
-//! propagation.
+//! The stream: one ordered log of the effects of all commands.
+//!
+//! A command appends what it did while it still holds the locks of its shards, and a transaction
+//! appends all of it as one block; so for each key the order in the log is the order of
+//! execution, and a reader that applies the log gets the same data. The byte offset of the log is
+//! the replication offset.
+//!
+//! The log is a plain mutex around chunked buffers (measured cheaper than lock-free reservation,
+//! and it gives one global order). While nobody reads it, a command pays one relaxed load.
+//! The mutex is a leaf: it is taken under shard locks, and nothing is taken under it.
+
+mod stream;
+
+pub use stream::{Block, Reader, Stream};

@@ -1,0 +1,193 @@
+//! Every refusal of a command, in Redis' order. Nothing has been done when one is given.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::args::Args;
+use super::command::{Flags, Handler};
+use super::context::{Shared, Worker};
+use super::error::Error;
+use super::pause::Paused;
+use super::table::Known;
+use crate::base::alloc;
+use crate::client::session::Session;
+use crate::resp::write::{Output, Protocol};
+
+/// What becomes of a request.
+pub enum Verdict<'t> {
+    /// It runs now.
+    Run(&'t Known),
+    /// MULTI keeps it.
+    Queue(&'t Known),
+    /// It waits for the end of CLIENT PAUSE.
+    Wait,
+}
+
+/// Finds the command, or the subcommand, of a request.
+pub fn resolve<'t>(
+    shared: &'t Shared,
+    found: Option<&'t Known>,
+    args: Args<'_>,
+) -> Result<&'t Known, Error> {
+    let Some(known) = found else {
+        return Err(unknown_command(args));
+    };
+    let mut resolved = known;
+    if !known.row.subcommands.is_empty() && args.len() > 1 {
+        match shared.commands.find_sub(known, &args[1]) {
+            Some(sub) => resolved = sub,
+            // A container that also runs by itself (COMMAND) takes no other words.
+            None => return Err(unknown_subcommand(args)),
+        }
+    }
+    let arity = resolved.row.arity;
+    let len = args.len() as i32;
+    let wrong = (arity > 0 && len != arity) || len < -arity;
+    if wrong || (args.len() == 1 && matches!(resolved.row.handler, Handler::Container)) {
+        return Err(Error::Arity(resolved.full_name.clone().into()));
+    }
+    Ok(resolved)
+}
+
+fn unknown_command(args: Args<'_>) -> Error {
+    let name = &args[0][..args[0].len().min(128)];
+    let mut line = b"ERR unknown command '".to_vec();
+    line.extend_from_slice(name);
+    line.extend_from_slice(b"', with args beginning with: ");
+    let mut shown = 0;
+    for arg in args.rest(1) {
+        if shown >= 128 {
+            break;
+        }
+        let part = &arg[..arg.len().min(128 - shown)];
+        line.push(b'\'');
+        line.extend_from_slice(part);
+        line.extend_from_slice(b"' ");
+        shown += part.len() + 3;
+    }
+    Error::Bytes(line)
+}
+
+fn unknown_subcommand(args: Args<'_>) -> Error {
+    let sub = &args[1][..args[1].len().min(128)];
+    let mut line = b"ERR unknown subcommand '".to_vec();
+    line.extend_from_slice(sub);
+    line.extend_from_slice(b"'. Try ");
+    line.extend_from_slice(&args[0].to_ascii_uppercase());
+    line.extend_from_slice(b" HELP.");
+    Error::Bytes(line)
+}
+
+/// Decides about a resolved command.
+#[inline]
+pub fn admit<'t>(
+    shared: &'t Shared,
+    worker: &mut Worker,
+    session: &mut Session,
+    out: &Output,
+    known: &'t Known,
+    args: Args<'_>,
+) -> Result<Verdict<'t>, Error> {
+    let flags = known.flags;
+    if flags.has(Flags::PROTECTED) {
+        protected(worker, session, known)?;
+    }
+    if !session.authenticated && !flags.has(Flags::NO_AUTH) {
+        return Err(Error::NoAuth);
+    }
+    if session.multi.is_some() && flags.has(Flags::NO_MULTI) {
+        return Err(Error::line("ERR Command not allowed inside a transaction"));
+    }
+    if worker.settings.maxmemory > 0 {
+        memory(shared, worker, session, known)?;
+    }
+    if !flags.has(Flags::SUBSCRIBER) && session.is_subscriber() && out.protocol() == Protocol::Resp2
+    {
+        return Err(Error::err(format_args!(
+            "Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are \
+             allowed in this context",
+            known.full_name
+        )));
+    }
+    if shared.pause.is_set() && waits(shared, worker, session, known) {
+        return Ok(Verdict::Wait);
+    }
+    let _ = args;
+    if session.multi.is_some() && !flags.has(Flags::UNQUEUED) {
+        return Ok(Verdict::Queue(known));
+    }
+    Ok(Verdict::Run(known))
+}
+
+#[cold]
+fn protected(worker: &Worker, session: &Session, known: &Known) -> Result<(), Error> {
+    let local = session.is_local();
+    if worker.settings.enable_debug_command.allows(local) {
+        return Ok(());
+    }
+    let _ = known;
+    Err(Error::line(
+        "ERR DEBUG command not allowed. If the enable-debug-command option is set to \"local\", \
+         you can run it from a local connection, otherwise you need to set this option in the \
+         configuration file, and then restart the server.",
+    ))
+}
+
+/// Flags of a command; of EXEC, those of the queued commands with it.
+fn effective_flags(session: &Session, shared: &Shared, known: &Known) -> Flags {
+    match &session.multi {
+        Some(multi) if known.flags.has(Flags::EXEC) => {
+            let queued = multi.queue.iter().map(|q| shared.commands.get(q.command).flags);
+            queued.fold(known.flags, Flags::or)
+        }
+        _ => known.flags,
+    }
+}
+
+#[cold]
+fn memory(
+    shared: &Shared,
+    worker: &mut Worker,
+    session: &Session,
+    known: &Known,
+) -> Result<(), Error> {
+    if alloc::used() <= worker.settings.maxmemory as usize {
+        return Ok(());
+    }
+    let freed = super::execute::evict(shared, worker);
+    let flags = effective_flags(session, shared, known);
+    let queues = session.multi.is_some()
+        && !known.flags.has(Flags::EXEC)
+        && !matches!(known.row.name, "discard" | "quit" | "reset");
+    if !freed && (flags.has(Flags::DENYOOM) || queues) {
+        return Err(Error::OutOfMemory);
+    }
+    Ok(())
+}
+
+#[cold]
+fn waits(shared: &Shared, worker: &Worker, session: &Session, known: &Known) -> bool {
+    let flags = effective_flags(session, shared, known);
+    match shared.pause.at(worker.now.ms) {
+        Some(Paused::All) => true,
+        Some(Paused::Writes) => flags.has(Flags::WRITE.or(Flags::MAY_REPLICATE)),
+        None => false,
+    }
+}
+
+/// Accounts for a refusal: statistics, and the transaction that it spoils.
+pub fn refused(
+    shared: &Shared,
+    worker: &Worker,
+    session: &mut Session,
+    known: Option<&Known>,
+    error: &Error,
+) {
+    if let Some(known) = known {
+        let rejected = &worker.stats.commands[known.id].rejected;
+        rejected.store(rejected.load(Relaxed) + 1, Relaxed);
+    }
+    shared.stats.count_error(&error.text());
+    if let Some(multi) = &mut session.multi {
+        multi.refused = true;
+    }
+}

@@ -1,0 +1,288 @@
+//! What the parts of the server share, and what a handler sees of it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize};
+
+use crate::base::clock::Now;
+use crate::base::ticks::Ticks;
+use crate::client::registry::Registry;
+use crate::client::session::Session;
+use crate::config::{Config, MaxmemoryPolicy, Settings};
+use crate::keyspace::access::Access;
+use crate::keyspace::db::{Db, Effects, Env};
+use crate::keyspace::eviction::Evictor;
+use crate::keyspace::shards::{Keyspace, LockSet};
+use crate::observe::latency::Latency;
+use crate::observe::slowlog::SlowLog;
+use crate::observe::stats::{Stats, WorkerStats};
+use crate::propagation::Stream;
+use crate::pubsub::Hub;
+use crate::resp::write::Output;
+
+use super::args::Args;
+use super::command::Command;
+use super::control::Control;
+use super::monitor::Monitors;
+use super::pause::Pause;
+use super::table::Table;
+
+/// The server: everything that its threads share.
+pub struct Shared {
+    /// Parameters.
+    pub config: Config,
+    /// Keys and values.
+    pub keyspace: Keyspace,
+    /// Connected clients.
+    pub clients: Registry,
+    /// Subscriptions.
+    pub pubsub: Hub,
+    /// The log of effects.
+    pub stream: Arc<Stream>,
+    /// Commands.
+    pub commands: Table,
+    /// Counters.
+    pub stats: Stats,
+    /// SLOWLOG.
+    pub slowlog: SlowLog,
+    /// LATENCY.
+    pub latency: Latency,
+    /// Clients in MONITOR.
+    pub monitors: Monitors,
+    /// CLIENT PAUSE.
+    pub pause: Pause,
+    /// Keeps memory below `maxmemory`.
+    pub evictor: Evictor,
+    /// What commands ask of the server's frame (listeners, shutdown, log).
+    pub control: Control,
+    /// What happened once for all.
+    pub status: Status,
+}
+
+/// Facts about the process and switches that commands and cron share.
+pub struct Status {
+    /// 40 hexadecimal digits, new at each start.
+    pub run_id: String,
+    /// Unix time in milliseconds of the start.
+    pub started_ms: i64,
+    /// Number of workers.
+    pub workers: usize,
+    /// DEBUG SET-ACTIVE-EXPIRE.
+    pub active_expire: AtomicBool,
+    /// DEBUG SLEEP: workers stop at the start of their next turn.
+    pub stall: Stall,
+    /// Highest `used_memory` seen, in bytes.
+    pub peak_memory: AtomicUsize,
+    /// `used_memory` once the server had started, in bytes.
+    pub startup_memory: AtomicUsize,
+    /// Unix time in milliseconds when SHUTDOWN began to wait; 0 when it did not.
+    pub shutdown_since_ms: AtomicI64,
+    /// Memory of all clients in bytes, for `maxmemory-clients`.
+    pub client_memory: AtomicUsize,
+}
+
+/// Stops all commands for a while, as a hung single thread would.
+#[derive(Default)]
+pub struct Stall {
+    active: AtomicBool,
+    gate: parking_lot::Mutex<()>,
+}
+
+impl Stall {
+    /// Runs `hang` while no worker begins a new turn.
+    pub fn during(&self, hang: impl FnOnce()) {
+        let _gate = self.gate.lock();
+        self.active.store(true, std::sync::atomic::Ordering::Release);
+        hang();
+        self.active.store(false, std::sync::atomic::Ordering::Release);
+    }
+
+    /// Waits while another thread hangs.
+    #[inline]
+    pub fn wait(&self) {
+        if self.active.load(std::sync::atomic::Ordering::Relaxed) {
+            drop(self.gate.lock());
+        }
+    }
+}
+
+/// What a worker carries from command to command.
+pub struct Worker {
+    /// Which worker this is.
+    pub index: usize,
+    /// Parameters, as of the start of the turn.
+    pub settings: Arc<Settings>,
+    settings_version: u64,
+    /// What commands see beside keys.
+    pub env: Env,
+    /// The time of the turn.
+    pub now: Now,
+    /// What the running command did.
+    pub effects: Effects,
+    /// This worker's counters.
+    pub stats: Arc<WorkerStats>,
+    /// When the last command ended.
+    pub ticks: Ticks,
+    /// What a transaction propagates, collected until its end: (database, arguments).
+    pub pending: Vec<(usize, Vec<Vec<u8>>)>,
+    /// Set by a command that wants this worker's connections looked at after the batch.
+    pub attention: bool,
+}
+
+impl Worker {
+    /// The context of worker `index`.
+    pub fn new(shared: &Shared, index: usize) -> Self {
+        let settings = shared.config.load();
+        let now = Now::read();
+        Self {
+            index,
+            env: env_of(&settings, now),
+            settings_version: shared.config.version(),
+            settings,
+            now,
+            effects: Effects::default(),
+            stats: shared.stats.worker(index),
+            ticks: Ticks::now(),
+            pending: Vec::new(),
+            attention: false,
+        }
+    }
+
+    /// Reads the clock, and the parameters if they changed. At the start of each turn and after
+    /// commands that may have changed either.
+    #[inline]
+    pub fn refresh(&mut self, shared: &Shared) {
+        self.now = Now::read();
+        self.ticks = Ticks::now();
+        let version = shared.config.version();
+        if version != self.settings_version {
+            self.settings_version = version;
+            self.settings = shared.config.load();
+        }
+        self.env = env_of(&self.settings, self.now);
+    }
+
+    /// Takes over changed parameters without reading the clock.
+    pub fn refresh_settings(&mut self, shared: &Shared) {
+        if shared.config.version() != self.settings_version {
+            self.settings_version = shared.config.version();
+            self.settings = shared.config.load();
+            self.env = env_of(&self.settings, self.now);
+        }
+    }
+}
+
+/// What commands see beside keys, by parameters and time.
+pub fn env_of(settings: &Settings, now: Now) -> Env {
+    Env {
+        now_ms: now.ms,
+        access: access_of(settings, now.ms),
+        notify: settings.notify_keyspace_events.0,
+        expires_keys: true,
+        touches: true,
+        lazy_expire: settings.lazyfree_lazy_expire,
+    }
+}
+
+/// How accesses are recorded under a `maxmemory-policy`.
+pub fn access_of(settings: &Settings, now_ms: i64) -> Access {
+    match settings.maxmemory_policy {
+        MaxmemoryPolicy::AllkeysLfu | MaxmemoryPolicy::VolatileLfu => Access::lfu(
+            now_ms,
+            settings.lfu_log_factor as u32,
+            settings.lfu_decay_time as u32,
+        ),
+        _ => Access::lru(now_ms),
+    }
+}
+
+/// What a command on keys sees: its arguments, the database through its locks, the reply.
+pub struct DataCtx<'c, 'k> {
+    /// The request.
+    pub args: Args<'c>,
+    /// The selected database.
+    pub db: Db<'c, 'k>,
+    /// Where the reply goes.
+    pub out: &'c mut Output,
+    /// Parameters.
+    pub settings: &'c Settings,
+}
+
+/// What a command on the server sees.
+pub struct ServerCtx<'c, 'k> {
+    /// The server.
+    pub shared: &'k Shared,
+    /// The worker that runs it.
+    pub worker: &'c mut Worker,
+    /// The client.
+    pub session: &'c mut Session,
+    /// The command's own row.
+    pub command: &'static Command,
+    /// The request.
+    pub args: Args<'c>,
+    /// Where the reply goes.
+    pub out: &'c mut Output,
+    /// Shards that the surrounding transaction holds.
+    pub held: Option<&'c mut LockSet<'k>>,
+}
+
+impl<'k> ServerCtx<'_, 'k> {
+    /// Runs `work` on a database with all shards locked; what it did is propagated as this
+    /// command, and accounted.
+    pub fn with_all<R>(&mut self, work: impl FnOnce(&mut Db<'_, 'k>) -> R) -> R {
+        self.with_locks(|keyspace| keyspace.lock_all(), work)
+    }
+
+    /// As [`ServerCtx::with_all`], with the shards of some keys.
+    pub fn with_keys<R>(&mut self, keys: &[&[u8]], work: impl FnOnce(&mut Db<'_, 'k>) -> R) -> R {
+        let lock = |keyspace: &'k Keyspace| {
+            keyspace.lock_many(keys.iter().map(|key| keyspace.hash(key)))
+        };
+        self.with_locks(lock, work)
+    }
+
+    /// As [`ServerCtx::with_all`], with one shard: for walks, shard by shard.
+    pub fn with_shard<R>(&mut self, shard: usize, work: impl FnOnce(&mut Db<'_, 'k>) -> R) -> R {
+        let lock = |keyspace: &'k Keyspace| LockSet::One(keyspace.lock(shard));
+        self.with_locks(lock, work)
+    }
+
+    fn with_locks<R>(
+        &mut self,
+        lock: impl FnOnce(&'k Keyspace) -> LockSet<'k>,
+        work: impl FnOnce(&mut Db<'_, 'k>) -> R,
+    ) -> R {
+        let call = super::execute::Call {
+            shared: self.shared,
+            worker: self.worker,
+            db: self.session.db,
+            args: self.args,
+            hint: (std::ptr::null(), 0),
+            no_touch: self.session.no_touch,
+        };
+        match &mut self.held {
+            Some(held) => call.under(held, true, work),
+            None => {
+                let mut locks = lock(&self.shared.keyspace);
+                let result = call.under(&mut locks, false, work);
+                drop(locks);
+                super::execute::after(self.shared, self.worker);
+                result
+            }
+        }
+    }
+
+    /// Settings of the turn, kept beyond borrows of the context.
+    pub fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.worker.settings)
+    }
+}
+
+impl crate::pubsub::Sender for ServerCtx<'_, '_> {
+    fn id(&self) -> u64 {
+        self.session.handle.id
+    }
+
+    fn deliver(&mut self, message: &bytes::Bytes) {
+        self.out.append_bytes(message.clone());
+    }
+}

@@ -1,0 +1,414 @@
+//! Running a command: locks, handler, propagation, statistics. One path for every command.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::admit::{self, Verdict};
+use super::args::Args;
+use super::command::{Command, Flags, Handler};
+use super::context::{DataCtx, ServerCtx, Shared, Worker};
+use super::error::Error;
+use super::keys;
+use super::table::Known;
+use super::transaction;
+use crate::base::ticks::Ticks;
+use crate::client::session::{Replies, Session};
+use crate::keyspace::db::{Db, Rewrite};
+use crate::keyspace::outbox::Notice;
+use crate::keyspace::shards::{Keyspace, LockSet};
+use crate::observe::stats::bump;
+use crate::pubsub::Nobody;
+use crate::resp::write::Output;
+
+/// What the connection does after a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// Goes on with the next one.
+    Next,
+    /// Keeps the request and tries it again when the pause is over.
+    Park,
+}
+
+/// A request looked at ahead of its turn, so that its key can be prefetched.
+#[derive(Clone, Copy)]
+pub struct Prepared<'t> {
+    /// The command or container, if the name is known.
+    pub known: Option<&'t Known>,
+    /// Hash of the first key.
+    pub hash: Option<u64>,
+}
+
+/// Finds a request's command, and asks the processor for its first key's bucket.
+#[inline]
+pub fn prepare<'t>(shared: &'t Shared, db: usize, name: &[u8], key: impl Fn(usize) -> Option<&'t [u8]>) -> Prepared<'t> {
+    let known = shared.commands.find(name);
+    let hash = known
+        .and_then(|k| keys::first_index(k.row))
+        .and_then(key)
+        .map(|key| shared.keyspace.hash(key));
+    if let Some(hash) = hash {
+        shared.keyspace.prefetch_bucket(db, hash);
+    }
+    Prepared { known, hash }
+}
+
+/// Serves one request.
+pub fn request<'k>(
+    shared: &'k Shared,
+    worker: &mut Worker,
+    session: &mut Session,
+    out: &mut Output,
+    args: Args<'_>,
+    prepared: Prepared<'_>,
+) -> Flow {
+    let silent = session.replies != Replies::On;
+    let mark = silent.then(|| out.mark());
+    let flow = answer(shared, worker, session, out, args, prepared);
+    if let Some(mark) = mark {
+        suppress(session, out, mark);
+    }
+    flow
+}
+
+/// CLIENT REPLY OFF and SKIP: drops what the command answered.
+fn suppress(session: &mut Session, out: &mut Output, mark: crate::resp::write::Mark) {
+    match session.replies {
+        Replies::On => return,
+        Replies::Off => {}
+        // The command that asked to skip was silent itself; the next one will be.
+        Replies::SkipNext => session.replies = Replies::Skip,
+        Replies::Skip => session.replies = Replies::On,
+    }
+    out.truncate_to(mark);
+}
+
+fn answer<'k>(
+    shared: &'k Shared,
+    worker: &mut Worker,
+    session: &mut Session,
+    out: &mut Output,
+    args: Args<'_>,
+    prepared: Prepared<'_>,
+) -> Flow {
+    let resolved = admit::resolve(shared, prepared.known, args);
+    let admitted = match resolved {
+        Ok(known) => admit::admit(shared, worker, session, out, known, args),
+        Err(error) => {
+            if prepared.known.is_none() && is_foreign(&args[0]) {
+                return security_warning(session);
+            }
+            Err(error)
+        }
+    };
+    match admitted {
+        Ok(Verdict::Run(known)) => {
+            call(shared, worker, session, out, known, args, prepared.hash, None);
+        }
+        Ok(Verdict::Queue(known)) => {
+            transaction::queue(session, known, args);
+            out.simple("QUEUED");
+        }
+        Ok(Verdict::Wait) => return Flow::Park,
+        Err(error) => {
+            let known = resolved.ok().or(prepared.known);
+            admit::refused(shared, worker, session, known, &error);
+            if known.is_some_and(|k| k.flags.has(Flags::EXEC)) {
+                transaction::abort(shared, session, out, &error);
+            } else {
+                out.error_bytes(&error.text());
+            }
+        }
+    }
+    Flow::Next
+}
+
+fn is_foreign(name: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(b"post") || name.eq_ignore_ascii_case(b"host:")
+}
+
+/// A browser was tricked into talking to us: hang up.
+#[cold]
+fn security_warning(session: &mut Session) -> Flow {
+    tracing::warn!(
+        "Possible SECURITY ATTACK detected. It looks like somebody is sending POST or Host: \
+         commands to Redis. This is likely due to an attacker attempting to use Cross Protocol \
+         Scripting to compromise your Redis instance. Connection from {} aborted.",
+        session.handle.address
+    );
+    session.close_now = true;
+    Flow::Next
+}
+
+/// Runs a command, alone or (with `held`) within a transaction, and accounts for it.
+#[allow(clippy::too_many_arguments)]
+pub fn call<'k>(
+    shared: &'k Shared,
+    worker: &mut Worker,
+    session: &mut Session,
+    out: &mut Output,
+    known: &Known,
+    args: Args<'_>,
+    hash: Option<u64>,
+    held: Option<&mut LockSet<'k>>,
+) {
+    if !shared.monitors.is_empty() && !known.flags.has(Flags::SKIP_MONITOR.or(Flags::ADMIN)) {
+        let address = session.monitor_address();
+        shared.monitors.feed(crate::base::clock::unix_us(), session.db, address, args.all());
+    }
+    let start = worker.ticks;
+    let row = known.row;
+    let result = match row.handler {
+        Handler::Data(run) => data(shared, worker, session, out, row, run, args, hash, held),
+        Handler::Server(run) => {
+            let mut ctx = ServerCtx {
+                shared,
+                worker,
+                session,
+                command: row,
+                args,
+                out,
+                held,
+            };
+            run(&mut ctx)
+        }
+        Handler::Container => Err(Error::Arity(known.full_name.clone().into())),
+    };
+    if let Err(error) = result {
+        let text = error.text();
+        shared.stats.count_error(&text);
+        bump(&worker.stats.commands[known.id].failed, 1);
+        out.error_bytes(&text);
+    }
+    account(shared, worker, session, known, args, start);
+}
+
+/// Times a command that just ended.
+#[inline]
+fn account(
+    shared: &Shared,
+    worker: &mut Worker,
+    session: &Session,
+    known: &Known,
+    args: Args<'_>,
+    start: Ticks,
+) {
+    let end = Ticks::now();
+    let nanos = end.nanos_since(start);
+    worker.ticks = end;
+    let settings = &worker.settings;
+    worker.stats.commands[known.id].record(nanos, settings.latency_tracking);
+    bump(&worker.stats.counters.commands, 1);
+    bump(&worker.stats.counters.command_nanos, nanos);
+    let micros = nanos / 1000;
+    let slower_than = settings.slowlog_log_slower_than;
+    if slower_than >= 0 && micros >= slower_than as u64 && !known.flags.has(Flags::SKIP_SLOWLOG) {
+        slow(shared, worker, session, args, micros);
+    }
+    let threshold = worker.settings.latency_monitor_threshold;
+    if threshold > 0 && micros / 1000 >= threshold as u64 {
+        let event = if known.flags.has(Flags::FAST) { "fast-command" } else { "command" };
+        shared.latency.record(event, worker.now.ms / 1000, (micros / 1000) as u32);
+    }
+}
+
+#[cold]
+fn slow(shared: &Shared, worker: &Worker, session: &Session, args: Args<'_>, micros: u64) {
+    let name = session.handle.name.read().clone();
+    let client = (&session.handle.address[..], &name[..]);
+    let max_len = worker.settings.slowlog_max_len as usize;
+    shared.slowlog.record(worker.now.ms / 1000, micros, args.all(), client, max_len);
+}
+
+#[allow(clippy::too_many_arguments)]
+#[inline]
+fn data<'k>(
+    shared: &'k Shared,
+    worker: &mut Worker,
+    session: &mut Session,
+    out: &mut Output,
+    row: &'static Command,
+    run: fn(&mut DataCtx<'_, '_>) -> Result<(), Error>,
+    args: Args<'_>,
+    hash: Option<u64>,
+    held: Option<&mut LockSet<'k>>,
+) -> Result<(), Error> {
+    let hint = match (hash, keys::first_index(row)) {
+        (Some(hash), Some(index)) => (args[index].as_ptr(), hash),
+        _ => (std::ptr::null(), 0),
+    };
+    let settings = std::sync::Arc::clone(&worker.settings);
+    let settings = &*settings;
+    let db = session.db;
+    let no_touch = session.no_touch;
+    let call = Call { shared, worker: &mut *worker, db, args, hint, no_touch };
+    let work = |db: &mut Db<'_, 'k>| {
+        // The context owns its view of the database; `db` gets what it did back by reference.
+        let mut ctx = DataCtx { args, db: db.reborrow(), out, settings };
+        run(&mut ctx)
+    };
+    match held {
+        Some(held) => call.under(held, true, work),
+        None => {
+            let mut locks = lock(shared, row, args, hash);
+            let result = call.under(&mut locks, false, work);
+            drop(locks);
+            after(shared, worker);
+            result
+        }
+    }
+}
+
+/// Locks the shards of a command's keys.
+#[inline]
+fn lock<'k>(shared: &'k Shared, row: &Command, args: Args<'_>, hash: Option<u64>) -> LockSet<'k> {
+    match hash {
+        Some(hash) if keys::is_single(row) => shared.keyspace.lock_one(hash),
+        _ => {
+            let found = keys::collect(row, args);
+            let hashes = found.iter().map(|(i, _)| shared.keyspace.hash(&args[*i]));
+            shared.keyspace.lock_many(hashes)
+        }
+    }
+}
+
+/// One command's work under locks.
+pub(super) struct Call<'a, 'k> {
+    pub shared: &'k Shared,
+    pub worker: &'a mut Worker,
+    pub db: usize,
+    pub args: Args<'a>,
+    pub hint: (*const u8, u64),
+    pub no_touch: bool,
+}
+
+impl<'k> Call<'_, 'k> {
+    /// Runs `work` under `locks` and propagates what it did, at once or (`within` a transaction)
+    /// with the rest of it.
+    pub fn under<R>(
+        self,
+        locks: &mut LockSet<'k>,
+        within: bool,
+        work: impl FnOnce(&mut Db<'_, 'k>) -> R,
+    ) -> R {
+        let Self { shared, worker, db, args, hint, no_touch } = self;
+        worker.env.touches = !no_touch;
+        let keyspace: &'k Keyspace = &shared.keyspace;
+        let mut view = Db::new(keyspace, locks, &worker.env, &mut worker.effects, db, hint);
+        let result = work(&mut view);
+        let effects = &mut worker.effects;
+        if effects.dirty > 0 || !effects.expired.is_empty() {
+            bump(&worker.stats.counters.changes, effects.dirty);
+            if shared.stream.is_active() {
+                let commands = propagated(worker, db, args);
+                if within {
+                    worker.pending.extend(commands);
+                } else {
+                    append(shared, &commands);
+                }
+            }
+        }
+        worker.effects.dirty = 0;
+        worker.effects.rewrite = Rewrite::Verbatim;
+        if !worker.effects.expired.is_empty() {
+            bump(&worker.stats.counters.expired, worker.effects.expired.len() as u64);
+            worker.effects.expired.clear();
+        }
+        result
+    }
+}
+
+/// What a command that just ran propagates: removals of keys it found expired, then itself.
+#[cold]
+fn propagated(worker: &mut Worker, db: usize, args: Args<'_>) -> Vec<(usize, Vec<Vec<u8>>)> {
+    let effects = &mut worker.effects;
+    let removal = if worker.env.lazy_expire { &b"UNLINK"[..] } else { b"DEL" };
+    let expired = effects.expired.iter();
+    let mut commands: Vec<_> = expired
+        .map(|(db, key)| (*db, vec![removal.to_vec(), key.to_vec()]))
+        .collect();
+    if effects.dirty > 0 {
+        match std::mem::take(&mut effects.rewrite) {
+            Rewrite::Verbatim => commands.push((db, args.all().iter().map(|a| a.to_vec()).collect())),
+            Rewrite::As(forms) => commands.extend(forms.into_iter().map(|form| (db, form))),
+        }
+    }
+    commands
+}
+
+/// Appends commands to the stream as one block, a transaction if there are several.
+pub fn append(shared: &Shared, commands: &[(usize, Vec<Vec<u8>>)]) {
+    if commands.is_empty() {
+        return;
+    }
+    shared.stream.append(|block| {
+        if commands.len() > 1 {
+            block.bare(&["MULTI"]);
+        }
+        for (db, args) in commands {
+            block.command(*db, args);
+        }
+        if commands.len() > 1 {
+            block.bare(&["EXEC"]);
+        }
+    });
+}
+
+/// What follows a command once its locks are released: freeing, statistics, notifications.
+#[inline]
+pub fn after(shared: &Shared, worker: &mut Worker) {
+    let effects = &mut worker.effects;
+    if !effects.garbage.is_empty() {
+        effects.garbage.clear();
+    }
+    if effects.hits > 0 {
+        bump(&worker.stats.counters.hits, effects.hits);
+        effects.hits = 0;
+    }
+    if effects.misses > 0 {
+        bump(&worker.stats.counters.misses, effects.misses);
+        effects.misses = 0;
+    }
+    if effects.noticed {
+        effects.noticed = false;
+        deliver(shared);
+    }
+}
+
+/// Publishes the events that keys left in the outbox.
+pub fn deliver(shared: &Shared) {
+    let settings = shared.config.settings();
+    let flags = settings.notify_keyspace_events;
+    shared.keyspace.outbox.deliver(|notice| publish(shared, flags, &notice));
+}
+
+fn publish(shared: &Shared, flags: crate::config::NotifyFlags, notice: &Notice) {
+    use crate::config::NotifyFlags;
+    let name = notice.event.name.as_bytes();
+    if flags.has(NotifyFlags::KEYSPACE) {
+        let mut channel = format!("__keyspace@{}__:", notice.db).into_bytes();
+        channel.extend_from_slice(&notice.key);
+        shared.pubsub.publish(&channel, name, &mut Nobody);
+    }
+    if flags.has(NotifyFlags::KEYEVENT) {
+        let mut channel = format!("__keyevent@{}__:", notice.db).into_bytes();
+        channel.extend_from_slice(name);
+        shared.pubsub.publish(&channel, &notice.key, &mut Nobody);
+    }
+}
+
+/// Frees memory until it is below `maxmemory`; false when that does not succeed.
+pub fn evict(shared: &Shared, worker: &mut Worker) -> bool {
+    let settings = std::sync::Arc::clone(&worker.settings);
+    let env = worker.env;
+    let mut removed = |db: usize, key: &[u8]| {
+        shared.stats.global.evicted.fetch_add(1, Relaxed);
+        if shared.stream.is_active() {
+            let word = if settings.lazyfree_lazy_eviction { "UNLINK" } else { "DEL" };
+            append(shared, &[(db, vec![word.into(), key.to_vec()])]);
+        }
+    };
+    let freed = shared.evictor.run(&shared.keyspace, &settings, &env, &mut removed);
+    if env.notify != 0 {
+        deliver(shared);
+    }
+    freed
+}

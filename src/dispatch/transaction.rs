@@ -1,0 +1,166 @@
+//! MULTI, EXEC and WATCH.
+//!
+//! EXEC locks the union of the shards of all queued commands and watched keys, looks whether a
+//! watched key changed, runs the commands, appends everything they did to the stream as one
+//! block, and unlocks: nobody sees a part of it, and nothing can slip between check and run.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::args::Args;
+use super::command::{Command, Scope};
+use super::context::{ServerCtx, Shared};
+use super::error::Error;
+use super::execute;
+use super::keys;
+use super::table::Known;
+use crate::client::session::{Multi, Queued, Session};
+use crate::keyspace::shards::{Keyspace, LockSet};
+use crate::resp::write::Output;
+
+/// Keeps a request for EXEC.
+pub fn queue(session: &mut Session, known: &Known, args: Args<'_>) {
+    let Some(multi) = &mut session.multi else {
+        return;
+    };
+    // A transaction that will abort anyway need not grow.
+    if multi.refused {
+        return;
+    }
+    let args: Vec<Vec<u8>> = args.all().iter().map(|a| a.to_vec()).collect();
+    multi.argument_bytes += args.iter().map(Vec::len).sum::<usize>();
+    multi.queue.push(Queued { command: known.id, args });
+}
+
+/// EXEC was refused: the transaction ends with the reason.
+pub fn abort(shared: &Shared, session: &mut Session, out: &mut Output, error: &Error) {
+    discard(shared, session);
+    let text = error.text();
+    let reason = text.strip_prefix(b"ERR ").unwrap_or(&text);
+    let mut line = b"EXECABORT Transaction discarded because of: ".to_vec();
+    line.extend_from_slice(reason);
+    out.error_bytes(&line);
+}
+
+/// Ends the transaction without running it, and forgets the watched keys.
+pub fn discard(shared: &Shared, session: &mut Session) {
+    session.multi = None;
+    unwatch(shared, session);
+}
+
+/// Watches a key; the caller holds its shard.
+pub fn watch(session: &mut Session, locks: &mut LockSet<'_>, keyspace: &Keyspace, key: &[u8], expired: bool) {
+    let db = session.db;
+    if session.watched.iter().any(|(d, k)| *d == db && **k == *key) {
+        return;
+    }
+    let shard = Keyspace::shard_of(keyspace.hash(key));
+    locks.shard(shard).watch(db, key, &session.handle.watch_flag);
+    if expired {
+        session.watched_expired.push(session.watched.len());
+    }
+    session.watched.push((db, key.into()));
+}
+
+/// Forgets all watched keys.
+pub fn unwatch(shared: &Shared, session: &mut Session) {
+    session.watched_expired.clear();
+    for (db, key) in std::mem::take(&mut session.watched) {
+        let shard = Keyspace::shard_of(shared.keyspace.hash(&key));
+        let mut guard = shared.keyspace.lock(shard);
+        guard.unwatch(db, &key, &session.handle.watch_flag);
+    }
+    session.handle.watch_flag.store(false, Relaxed);
+}
+
+/// EXEC.
+pub fn exec(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
+    let Some(multi) = ctx.session.multi.take() else {
+        return Err(Error::line("ERR EXEC without MULTI"));
+    };
+    if multi.refused {
+        unwatch(ctx.shared, ctx.session);
+        return Err(Error::line(
+            "EXECABORT Transaction discarded because of previous errors.",
+        ));
+    }
+    let shared = ctx.shared;
+    let started = ctx.worker.ticks;
+    let mut locks = lock_union(shared, ctx.session, &multi);
+    if was_changed(ctx, &mut locks) {
+        drop(locks);
+        unwatch(shared, ctx.session);
+        ctx.out.null_array();
+        return Ok(());
+    }
+    unwatch_held(shared, ctx.session, &mut locks);
+    run_queue(ctx, &multi, &mut locks);
+    if !ctx.worker.pending.is_empty() {
+        let pending = std::mem::take(&mut ctx.worker.pending);
+        execute::append(shared, &pending);
+    }
+    drop(locks);
+    execute::after(shared, ctx.worker);
+    // EXEC's own time is that of everything it ran.
+    ctx.worker.ticks = started;
+    Ok(())
+}
+
+/// Runs the queued commands under `locks` and writes their replies as one array.
+fn run_queue<'k>(ctx: &mut ServerCtx<'_, 'k>, multi: &Multi, locks: &mut LockSet<'k>) {
+    ctx.out.array(multi.queue.len());
+    for queued in &multi.queue {
+        let known = ctx.shared.commands.get(queued.command);
+        let list: Vec<&[u8]> = queued.args.iter().map(|a| &a[..]).collect();
+        execute::call(
+            ctx.shared,
+            ctx.worker,
+            ctx.session,
+            ctx.out,
+            known,
+            Args::new(&list, &[]),
+            None,
+            Some(locks),
+        );
+    }
+}
+
+/// The shards of all queued commands' keys and of the watched keys; all of them when a queued
+/// command walks databases.
+fn lock_union<'k>(shared: &'k Shared, session: &Session, multi: &Multi) -> LockSet<'k> {
+    let row = |q: &Queued| -> &'static Command { shared.commands.get(q.command).row };
+    if multi.queue.iter().any(|q| row(q).scope == Scope::All) {
+        return shared.keyspace.lock_all();
+    }
+    let mut hashes: Vec<u64> = Vec::new();
+    for queued in &multi.queue {
+        let list: Vec<&[u8]> = queued.args.iter().map(|a| &a[..]).collect();
+        keys::each(row(queued), Args::new(&list, &[]), |index, _| {
+            hashes.push(shared.keyspace.hash(list[index]));
+        });
+    }
+    hashes.extend(session.watched.iter().map(|(_, key)| shared.keyspace.hash(key)));
+    shared.keyspace.lock_many(hashes.into_iter())
+}
+
+/// True when a watched key changed, or expired since it was watched.
+fn was_changed(ctx: &mut ServerCtx<'_, '_>, locks: &mut LockSet<'_>) -> bool {
+    if ctx.session.handle.watch_flag.load(Relaxed) {
+        return true;
+    }
+    let now_ms = ctx.worker.now.ms;
+    let keyspace = &ctx.shared.keyspace;
+    let session = &*ctx.session;
+    session.watched.iter().enumerate().any(|(i, (db, key))| {
+        !session.watched_expired.contains(&i) && keyspace.is_expired(locks, *db, key, now_ms)
+    })
+}
+
+/// Forgets the watched keys, whose shards are held.
+fn unwatch_held(shared: &Shared, session: &mut Session, locks: &mut LockSet<'_>) {
+    session.watched_expired.clear();
+    for (db, key) in std::mem::take(&mut session.watched) {
+        let shard = Keyspace::shard_of(shared.keyspace.hash(&key));
+        locks.shard(shard).unwatch(db, &key, &session.handle.watch_flag);
+    }
+    session.handle.watch_flag.store(false, Relaxed);
+}

@@ -1,12 +1,6 @@
 //! Ground floor: text, numbers, clock, hashes, identifiers. Knows nothing of Redis' data or clients.
 
-#[allow(unsafe_code)]
-pub mod alloc;
-pub mod clock;
-pub mod crc;
-pub mod glob;
 pub mod number;
-pub mod random;
 pub mod text;
 #[allow(unsafe_code)]
 pub mod ticks;

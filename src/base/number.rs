@@ -43,12 +43,6 @@ pub fn parse_u64(text: &[u8]) -> Option<u64> {
     Some(value)
 }
 
-/// Number of characters of `n` in decimal, its sign included.
-pub fn digits10(n: i64) -> usize {
-    let sign = usize::from(n < 0);
-    sign + n.unsigned_abs().checked_ilog10().unwrap_or(0) as usize + 1
-}
-
 /// Appends `value` as C's `%.17g` prints it.
 pub fn format_g17(out: &mut Vec<u8>, value: f64) {
     const EXACT: f64 = 1e17;

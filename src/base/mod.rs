@@ -1,6 +1,12 @@
 //! Ground floor: text, numbers, clock, hashes, identifiers. Knows nothing of Redis' data or clients.
 
+pub mod clock;
+pub mod crc;
+pub mod glob;
+pub mod long_double;
 pub mod number;
+pub mod random;
+pub mod strtod;
 pub mod text;
 #[allow(unsafe_code)]
 pub mod ticks;

@@ -23,8 +23,8 @@ pub enum Scanned<'a> {
     },
     /// `mantissa * 2^exponent`, and a little more when `sticky`.
     Hex {
-        /// The leading 64 significant bits or fewer.
-        mantissa: u64,
+        /// The leading 125 significant bits or more; all of them when there are fewer.
+        mantissa: u128,
         /// The exponent of two, saturated.
         exponent: i64,
         /// Digits that are not zero were cut off.
@@ -122,15 +122,15 @@ fn scan_hex(text: &[u8]) -> Option<(Scanned<'_>, usize)> {
     if len == 0 {
         return None;
     }
-    let (mut mantissa, mut exponent, mut sticky, mut point) = (0u64, 0i64, false, false);
+    let (mut mantissa, mut exponent, mut sticky, mut point) = (0u128, 0i64, false, false);
     for &byte in &digits[..len] {
         if byte == b'.' {
             point = true;
             continue;
         }
         let digit = char::from(byte).to_digit(16).unwrap_or(0);
-        if mantissa >> 60 == 0 {
-            mantissa = mantissa << 4 | u64::from(digit);
+        if mantissa >> 124 == 0 {
+            mantissa = mantissa << 4 | u128::from(digit);
             exponent -= if point { 4 } else { 0 };
         } else {
             sticky |= digit != 0;
@@ -232,9 +232,9 @@ pub(super) fn round_bits(
     }
 }
 
-fn hex_to_f64(mantissa: u64, exponent: i64, sticky: bool) -> f64 {
+fn hex_to_f64(mantissa: u128, exponent: i64, sticky: bool) -> f64 {
     const MIN_EXPONENT: i64 = -1074;
-    let (mantissa, exponent) = round_bits(u128::from(mantissa), exponent, sticky, 53, MIN_EXPONENT);
+    let (mantissa, exponent) = round_bits(mantissa, exponent, sticky, 53, MIN_EXPONENT);
     if mantissa == 0 {
         0.0
     } else if exponent > 971 {

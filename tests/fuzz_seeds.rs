@@ -73,9 +73,11 @@ fn input(rng: &mut SmallRng) -> Vec<u8> {
     bytes
 }
 
+type Target = fn(&[u8]);
+
 #[test]
 fn seeded_bytes_break_no_parser() {
-    let targets: [(&str, fn(&[u8])); 4] = [
+    let targets: [(&str, Target); 4] = [
         ("parse_request", entries::parse_request),
         ("read_reply", entries::read_reply),
         ("glob", entries::glob),

@@ -1,5 +1,7 @@
 //! Ground floor: text, numbers, clock, hashes, identifiers. Knows nothing of Redis' data or clients.
 
+#[allow(unsafe_code)]
+pub mod alloc;
 pub mod clock;
 pub mod crc;
 pub mod glob;

@@ -46,6 +46,12 @@ pub fn parse_u64(text: &[u8]) -> Option<u64> {
     Some(value)
 }
 
+/// Number of characters of `n` in decimal, its sign included.
+pub fn digits10(n: i64) -> usize {
+    let sign = usize::from(n < 0);
+    sign + n.unsigned_abs().checked_ilog10().unwrap_or(0) as usize + 1
+}
+
 /// Appends `value` as C's `%.17g` prints it.
 pub fn format_g17(out: &mut Vec<u8>, value: f64) {
     const EXACT: f64 = 1e17;
@@ -149,11 +155,6 @@ pub fn format_i64(out: &mut Vec<u8>, value: i64) {
     out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
-/// Number of decimal digits of `value`; 1 for zero.
-pub fn digits10(value: u64) -> usize {
-    value.checked_ilog10().unwrap_or(0) as usize + 1
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -190,8 +191,8 @@ mod tests {
         assert_eq!(parse_u64(b"18446744073709551616"), None);
         assert_eq!(parse_u64(b"123456789012345678901"), None);
         assert_eq!(
-            (digits10(0), digits10(9), digits10(10), digits10(u64::MAX)),
-            (1, 1, 2, 20)
+            [0, 9, 10, -1, i64::MAX, i64::MIN].map(digits10),
+            [1, 1, 2, 2, 19, 20]
         );
     }
 

@@ -876,6 +876,43 @@ mod tests {
         );
     }
 
+    /// Quadratic work would take minutes here.
+    #[test]
+    fn a_million_arguments_may_trickle_in() {
+        const COUNT: usize = 1_000_000;
+        let mut bytes = format!("*{COUNT}\r\n").into_bytes();
+        bytes.extend_from_slice(&b"$1\r\na\r\n".repeat(COUNT));
+        let (mut parser, mut request, mut pos) = (Parser::new(), Request::default(), 0);
+        for fed in (0..bytes.len()).step_by(5) {
+            let progress = parser.parse(&bytes[..fed], &mut pos, &Limits::default(), &mut request);
+            assert_eq!(progress, Ok(Progress::Incomplete));
+        }
+        let progress = parser.parse(&bytes, &mut pos, &Limits::default(), &mut request);
+        assert_eq!((progress, request.len()), (Ok(Progress::Complete), COUNT));
+        assert_eq!(request.arg(&bytes, COUNT - 1), b"a");
+    }
+
+    #[test]
+    fn a_partial_request_may_be_moved() {
+        let bytes = b"PING\r\n*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$2\r\nvv\r\n";
+        let (mut parser, mut request, mut pos) = (Parser::new(), Request::default(), 0);
+        let limits = Limits::default();
+        let mut parse = |parser: &mut Parser, input: &[u8], pos: &mut usize| {
+            let progress = parser.parse(input, pos, &limits, &mut request);
+            let args = (0..request.len()).filter(|_| progress == Ok(Progress::Complete));
+            args.map(|i| request.arg(input, i).to_vec())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(parse(&mut parser, &bytes[..30], &mut pos), [b"PING"]);
+        assert!(parse(&mut parser, &bytes[..30], &mut pos).is_empty());
+        assert_eq!(parser.start_of_request(), 6);
+        parser.rebase(6);
+        pos -= 6;
+        let args = parse(&mut parser, &bytes[6..], &mut pos);
+        assert_eq!(args, [&b"SET"[..], b"k", b"vv"]);
+        assert!(parser.is_idle());
+    }
+
     #[test]
     fn big_arguments_reserve_what_arrives() {
         let (mut parser, mut request, mut pos) = (Parser::new(), Request::default(), 0);

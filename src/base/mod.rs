@@ -5,8 +5,10 @@ pub mod alloc;
 pub mod clock;
 pub mod crc;
 pub mod glob;
+pub mod long_double;
 pub mod number;
 pub mod random;
+pub mod strtod;
 pub mod text;
 #[allow(unsafe_code)]
 pub mod ticks;

@@ -6,4 +6,5 @@
 //! byte slices in and takes byte slices out, so every part is testable with plain slices.
 
 pub mod parse;
+pub mod read;
 pub mod write;

@@ -22,6 +22,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::base::long_double::LongDouble;
 use crate::base::number::format_g17;
 
 /// Values of at least this many bytes are worth a chunk of their own instead of a copy.
@@ -228,12 +229,9 @@ impl Output {
     /// A double in its shortest plain notation (17 decimals, trailing zeros dropped), never with an
     /// exponent; a bulk string in RESP2.
     pub fn human_double(&mut self, value: f64) {
-        if !value.is_finite() {
-            return self.double(value);
-        }
-        let text = format!("{value:.17}");
-        let text = text.trim_end_matches('0').trim_end_matches('.');
-        self.number(if text == "-0" { b"0" } else { text.as_bytes() });
+        let mut text = Vec::with_capacity(40);
+        LongDouble::from_f64(value).format_into(&mut text);
+        self.number(&text);
     }
 
     /// The text of a floating point number: a double in RESP3, a bulk string in RESP2.

@@ -1,0 +1,107 @@
+//! What the fuzzers run: one function per parser, shared by the fuzz targets and by the test that
+//! drives them with seeded bytes on stable Rust. Each must neither panic nor take long, and checks
+//! what can be checked without knowing the input.
+
+use tessera::base::{glob, long_double::LongDouble, number, text};
+use tessera::resp::parse::{Limits, Parser, Progress, ProtocolError, Request};
+use tessera::resp::read::{ReadLimits, Reader};
+
+/// Requests, in pieces whose size the first byte gives: the same as in one piece.
+pub fn parse_request(data: &[u8]) {
+    let Some((&piece, bytes)) = data.split_first() else {
+        return;
+    };
+    let limits = Limits {
+        authenticated: piece & 1 == 0,
+        max_bulk_len: 100_000,
+        ..Limits::default()
+    };
+    let whole = requests(bytes, bytes.len(), &limits);
+    let pieces = requests(bytes, usize::from(piece), &limits);
+    // Only a line beyond the limit may be refused earlier when it comes in pieces.
+    if bytes.len() <= limits.max_inline {
+        assert_eq!(whole, pieces);
+    }
+}
+
+type Requests = (Vec<Vec<Vec<u8>>>, Option<ProtocolError>);
+
+fn requests(bytes: &[u8], piece: usize, limits: &Limits) -> Requests {
+    let (mut parser, mut request) = (Parser::new(), Request::default());
+    let (mut pos, mut fed, mut got) = (0, 0, Vec::new());
+    loop {
+        match parser.parse(&bytes[..fed], &mut pos, limits, &mut request) {
+            Ok(Progress::Complete) => {
+                let args = (0..request.len()).map(|i| request.arg(bytes, i).to_vec());
+                got.push(args.collect());
+            }
+            Ok(Progress::Empty) => {}
+            Ok(Progress::Incomplete) if fed == bytes.len() => return (got, None),
+            Ok(Progress::Incomplete) => fed = (fed + piece.max(1)).min(bytes.len()),
+            Err(error) => return (got, Some(error)),
+        }
+        assert!(pos <= fed && parser.start_of_request() <= pos);
+    }
+}
+
+/// Replies, whole and byte by byte.
+pub fn read_reply(data: &[u8]) {
+    let limits = ReadLimits {
+        max_depth: 32,
+        max_bulk: 1 << 20,
+        max_values: 10_000,
+    };
+    let read = |step: usize| {
+        let (mut reader, mut pos, mut fed, mut got) = (Reader::new(limits), 0, 0, Vec::new());
+        loop {
+            match reader.read(&data[..fed], &mut pos) {
+                Ok(Some(value)) => got.push(value),
+                Ok(None) if fed == data.len() => return (got, None),
+                Ok(None) => fed = (fed + step).min(data.len()),
+                Err(error) => return (got, Some(error)),
+            }
+        }
+    };
+    assert_eq!(read(data.len().max(1)), read(1));
+}
+
+/// A pattern and a text, divided by the first NUL; numbers of every kind besides.
+pub fn glob(data: &[u8]) {
+    let at = data.iter().position(|&b| b == 0).unwrap_or(data.len() / 2);
+    let (pattern, text) = data.split_at(at);
+    let exact = glob::matches(pattern, text, false);
+    let plain = |b: &u8| !matches!(b, b'*' | b'?' | b'[' | b'\\');
+    if pattern.iter().all(plain) {
+        assert_eq!(exact, pattern == text);
+        assert_eq!(
+            glob::matches(pattern, text, true),
+            pattern.eq_ignore_ascii_case(text)
+        );
+    }
+    numbers(text);
+}
+
+fn numbers(text: &[u8]) {
+    if let Some(value) = number::parse_i64(text) {
+        assert_eq!(value.to_string().as_bytes(), text);
+    }
+    if let Some(value) = number::parse_f64(text) {
+        let mut printed = Vec::new();
+        number::format_g17(&mut printed, value);
+        let again = number::parse_f64(&printed).map(f64::to_bits);
+        assert_eq!(again, Some(value.to_bits()));
+    }
+    if let Some(value) = LongDouble::parse(text) {
+        let sum = value + LongDouble::from_i64(1);
+        assert!(!sum.is_nan() && !sum.format().is_empty());
+    }
+}
+
+/// A line of arguments; quoting each gives the same arguments again.
+pub fn split_args(data: &[u8]) {
+    let Some(args) = text::split_args(data) else {
+        return;
+    };
+    let quoted: Vec<Vec<u8>> = args.iter().map(|arg| text::quote(arg)).collect();
+    assert_eq!(text::split_args(&quoted.join(&b' ')), Some(args));
+}

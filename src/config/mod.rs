@@ -231,6 +231,9 @@ impl Config {
             }
         }
         clamp(&mut new);
+        if new.repl_backlog_size != old.repl_backlog_size {
+            new.repl_backlog_size = new.repl_backlog_size.max(params::MIN_BACKLOG_BYTES);
+        }
         let new = Arc::new(new);
         self.publish(new.clone());
         for (param, name) in &effects {

@@ -49,7 +49,7 @@ pub fn parse_memory(text: &[u8]) -> Option<u64> {
 /// Writes `bytes` with the largest of the units `gb mb kb` that divides it, as CONFIG REWRITE does.
 pub fn format_memory(bytes: u64) -> String {
     for (shift, unit) in [(30, "gb"), (20, "mb"), (10, "kb")] {
-        if bytes != 0 && bytes % (1 << shift) == 0 {
+        if bytes != 0 && bytes.is_multiple_of(1 << shift) {
             return format!("{}{unit}", bytes >> shift);
         }
     }

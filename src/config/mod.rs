@@ -15,7 +15,6 @@ pub mod file;
 mod include;
 pub mod number;
 pub mod params;
-mod pattern;
 pub mod proc_title;
 pub mod rewrite;
 pub mod special;
@@ -26,6 +25,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::{ArcSwap, Guard};
 use parking_lot::Mutex;
+
+use crate::base::glob;
 
 pub use choices::*;
 pub use params::{PARAMS, Settings, lookup};
@@ -206,7 +207,7 @@ impl Config {
                 .filter(|param| !param.flags.has(Flags::HIDDEN))
             {
                 for name in std::iter::once(param.name).chain(param.alias) {
-                    if pattern::matches_ignoring_case(pattern, name.as_bytes()) {
+                    if glob::matches(pattern, name.as_bytes(), true) {
                         add(name.to_owned(), param);
                     }
                 }

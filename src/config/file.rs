@@ -36,7 +36,7 @@ pub enum LoadError {
 }
 
 /// Checks that other modules make while a file is read, so that the message can name the line.
-pub trait Directory {
+pub trait Checks {
     /// `rename-command old new`; an error is the reason.
     fn rename_command(&mut self, old: &[u8], new: &[u8]) -> Result<(), String>;
     /// `user name rule...`, arguments with the word `user`; an error is the whole message.
@@ -46,7 +46,7 @@ pub trait Directory {
 /// Checks nothing: every command and rule is taken to exist.
 pub struct Unchecked;
 
-impl Directory for Unchecked {
+impl Checks for Unchecked {
     fn rename_command(&mut self, _: &[u8], _: &[u8]) -> Result<(), String> {
         Ok(())
     }
@@ -60,7 +60,7 @@ pub fn load(
     settings: &mut Settings,
     line: &CommandLine,
     stdin: &mut dyn Read,
-    directory: &mut dyn Directory,
+    checks: &mut dyn Checks,
 ) -> Result<(), LoadError> {
     let mut text = match &line.config_file {
         Some(path) => read_files(path)?,
@@ -72,18 +72,18 @@ pub fn load(
     }
     text.push(b'\n');
     text.extend_from_slice(&line.text);
-    load_text(settings, &text, directory)
+    load_text(settings, &text, checks)
 }
 
 /// Reads the lines of `text` into `settings`.
 pub fn load_text(
     settings: &mut Settings,
     text: &[u8],
-    directory: &mut dyn Directory,
+    checks: &mut dyn Checks,
 ) -> Result<(), LoadError> {
     let mut loader = Loader {
         settings,
-        directory,
+        checks,
         origin: Origin::default(),
         depth: 0,
     };
@@ -92,7 +92,7 @@ pub fn load_text(
 
 struct Loader<'a> {
     settings: &'a mut Settings,
-    directory: &'a mut dyn Directory,
+    checks: &'a mut dyn Checks,
     origin: Origin,
     depth: usize,
 }
@@ -175,11 +175,11 @@ impl Loader<'_> {
             [name, _] if DEPRECATED.contains(&name.as_slice()) => {}
             [name, path] if name == b"include" => self.include(path)?,
             [name, old, new] if name == b"rename-command" => {
-                self.directory.rename_command(old, new)?;
+                self.checks.rename_command(old, new)?;
                 directives.rename_commands.push((old.clone(), new.clone()));
             }
             [name, _, ..] if name == b"user" => {
-                self.directory.user(&args)?;
+                self.checks.user(&args)?;
                 directives.users.push(args);
             }
             [name, rest @ ..] if name == b"loadmodule" && !rest.is_empty() => {

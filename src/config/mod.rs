@@ -15,7 +15,6 @@ pub mod file;
 mod include;
 pub mod number;
 pub mod params;
-mod pattern;
 pub mod proc_title;
 pub mod rewrite;
 pub mod special;
@@ -26,6 +25,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::{ArcSwap, Guard};
 use parking_lot::Mutex;
+
+use crate::base::glob;
 
 pub use choices::*;
 pub use params::{PARAMS, Settings, lookup};
@@ -89,6 +90,25 @@ impl Directives {
         Some(lines)
     }
 }
+
+impl Settings {
+    /// The defaults of a sentinel: its own port, and open to other machines.
+    pub fn for_sentinel() -> Settings {
+        let directives = Directives {
+            sentinel_mode: true,
+            ..Directives::default()
+        };
+        Settings {
+            port: SENTINEL_PORT,
+            protected_mode: false,
+            directives,
+            ..Settings::default()
+        }
+    }
+}
+
+/// Port of a sentinel that is told nothing.
+const SENTINEL_PORT: u16 = 26379;
 
 /// The number of workers when `io-threads` is not given: the processors that the affinity mask and
 /// the cgroup's quota leave to this process, within the parameter's range.
@@ -187,7 +207,7 @@ impl Config {
                 .filter(|param| !param.flags.has(Flags::HIDDEN))
             {
                 for name in std::iter::once(param.name).chain(param.alias) {
-                    if pattern::matches_ignoring_case(pattern, name.as_bytes()) {
+                    if glob::matches(pattern, name.as_bytes(), true) {
                         add(name.to_owned(), param);
                     }
                 }
@@ -231,6 +251,9 @@ impl Config {
             }
         }
         clamp(&mut new);
+        if new.repl_backlog_size != old.repl_backlog_size {
+            new.repl_backlog_size = new.repl_backlog_size.max(params::MIN_BACKLOG_BYTES);
+        }
         let new = Arc::new(new);
         self.publish(new.clone());
         for (param, name) in &effects {

@@ -1,20 +1,9 @@
-//! Numbers as `redis.conf` writes them: plain integers, memory sizes with units, octal, decimals.
+//! Numbers as `redis.conf` writes them: memory sizes with units, octal, decimals. Plain integers are
+//! in [`crate::base::number`].
 //!
 //! The readers accept exactly what the C functions behind Redis' configuration accept, quirks
 //! included (a memory size wraps on overflow, an octal number may have a sign), because a file that
 //! starts a Redis has to start this server with the same values. Nothing here knows a parameter.
-
-/// A plain signed integer: no spaces, no `+`, no leading zeros, nothing behind it.
-pub fn parse_integer(text: &[u8]) -> Option<i64> {
-    let digits = text.strip_prefix(b"-").unwrap_or(text);
-    match digits {
-        [b'0'] if digits.len() == text.len() => Some(0),
-        [b'1'..=b'9', ..] if digits.iter().all(u8::is_ascii_digit) => {
-            std::str::from_utf8(text).ok()?.parse().ok()
-        }
-        _ => None,
-    }
-}
 
 /// A memory size in bytes: digits and one of the units `b k kb m mb g gb` in any case, where `k` is
 /// 1000 and `kb` is 1024. No digits mean 0; digits beyond 64 bits saturate; the unit wraps.
@@ -49,7 +38,7 @@ pub fn parse_memory(text: &[u8]) -> Option<u64> {
 /// Writes `bytes` with the largest of the units `gb mb kb` that divides it, as CONFIG REWRITE does.
 pub fn format_memory(bytes: u64) -> String {
     for (shift, unit) in [(30, "gb"), (20, "mb"), (10, "kb")] {
-        if bytes != 0 && bytes % (1 << shift) == 0 {
+        if bytes != 0 && bytes.is_multiple_of(1 << shift) {
             return format!("{}{unit}", bytes >> shift);
         }
     }
@@ -108,26 +97,6 @@ pub fn c_string(text: &[u8]) -> &[u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn integers() {
-        for (text, expected) in [
-            ("0", Some(0)),
-            ("-1", Some(-1)),
-            ("9223372036854775807", Some(i64::MAX)),
-            ("-9223372036854775808", Some(i64::MIN)),
-            ("9223372036854775808", None),
-            ("-0", None),
-            ("007", None),
-            ("+7", None),
-            (" 7", None),
-            ("", None),
-            ("-", None),
-            ("7x", None),
-        ] {
-            assert_eq!(parse_integer(text.as_bytes()), expected, "{text:?}");
-        }
-    }
 
     #[test]
     fn memory() {

@@ -492,6 +492,9 @@ pub fn lookup(name: &[u8]) -> Option<(&'static Param, &'static str)> {
 /// Least and most runs of periodic work per second; values of `hz` beyond are moved to them.
 pub const HZ_RANGE: std::ops::RangeInclusive<i32> = 1..=500;
 
+/// Least size of the replication backlog; CONFIG SET raises smaller ones to it.
+pub const MIN_BACKLOG_BYTES: i64 = 16 * 1024;
+
 /// Longest host name, its zero byte included.
 const HOST_LEN: usize = 256;
 

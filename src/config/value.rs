@@ -12,7 +12,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::Settings;
-use super::number::{c_string, format_memory, parse_c_integer, parse_integer, parse_memory};
+use super::number::{c_string, format_memory, parse_c_integer, parse_memory};
+use crate::base::number::parse_i64;
 use crate::base::text::quote_into;
 
 /// One parameter: the single source of truth about it.
@@ -341,7 +342,7 @@ pub(super) fn quoted_line(name: &str, value: &[u8], force: bool) -> Line {
 impl Range {
     fn parse(&self, text: &[u8]) -> Result<i64, String> {
         let value = match self.unit {
-            Unit::Integer => parse_integer(text),
+            Unit::Integer => parse_i64(text),
             Unit::Memory => parse_memory(text).map(|bytes| bytes as i64),
             Unit::MemoryOrPercent => parse_memory(text)
                 .map(|bytes| bytes as i64)
@@ -419,7 +420,7 @@ impl Range {
 
 /// `5%` as -5.
 fn parse_percent(text: &[u8]) -> Option<i64> {
-    let percent = parse_integer(text.strip_suffix(b"%")?)?;
+    let percent = parse_i64(text.strip_suffix(b"%")?)?;
     (percent >= 0).then_some(-percent)
 }
 

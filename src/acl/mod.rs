@@ -67,6 +67,7 @@ impl Categories {
     /// The names of the set, in Redis' order.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
         let all = Self::ALL.iter();
-        all.filter(move |(c, _)| self.has(*c)).map(|(_, name)| *name)
+        all.filter(move |(c, _)| self.has(*c))
+            .map(|(_, name)| *name)
     }
 }

@@ -14,7 +14,10 @@ pub fn matches_any<'a>(given: &[u8], passwords: impl IntoIterator<Item = &'a [u8
 
 /// SHA-256 of a password in hexadecimal, as ACL rules and GETUSER show it.
 pub fn sha256_hex(password: &[u8]) -> String {
-    sha256(password).iter().map(|b| format!("{b:02x}")).collect()
+    sha256(password)
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect()
 }
 
 fn sha256(bytes: &[u8]) -> [u8; 32] {

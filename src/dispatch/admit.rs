@@ -85,11 +85,10 @@ pub fn admit<'t>(
     session: &mut Session,
     out: &Output,
     known: &'t Known,
-    args: Args<'_>,
 ) -> Result<Verdict<'t>, Error> {
     let flags = known.flags;
     if flags.has(Flags::PROTECTED) {
-        protected(worker, session, known)?;
+        protected(worker, session)?;
     }
     if !session.authenticated && !flags.has(Flags::NO_AUTH) {
         return Err(Error::NoAuth);
@@ -111,7 +110,6 @@ pub fn admit<'t>(
     if shared.pause.is_set() && waits(shared, worker, session, known) {
         return Ok(Verdict::Wait);
     }
-    let _ = args;
     if session.multi.is_some() && !flags.has(Flags::UNQUEUED) {
         return Ok(Verdict::Queue(known));
     }
@@ -119,12 +117,11 @@ pub fn admit<'t>(
 }
 
 #[cold]
-fn protected(worker: &Worker, session: &Session, known: &Known) -> Result<(), Error> {
+fn protected(worker: &Worker, session: &Session) -> Result<(), Error> {
     let local = session.is_local();
     if worker.settings.enable_debug_command.allows(local) {
         return Ok(());
     }
-    let _ = known;
     Err(Error::line(
         "ERR DEBUG command not allowed. If the enable-debug-command option is set to \"local\", \
          you can run it from a local connection, otherwise you need to set this option in the \
@@ -136,7 +133,10 @@ fn protected(worker: &Worker, session: &Session, known: &Known) -> Result<(), Er
 fn effective_flags(session: &Session, shared: &Shared, known: &Known) -> Flags {
     match &session.multi {
         Some(multi) if known.flags.has(Flags::EXEC) => {
-            let queued = multi.queue.iter().map(|q| shared.commands.get(q.command).flags);
+            let queued = multi
+                .queue
+                .iter()
+                .map(|q| shared.commands.get(q.command).flags);
             queued.fold(known.flags, Flags::or)
         }
         _ => known.flags,

@@ -74,9 +74,8 @@ impl<'a> Args<'a> {
     /// Argument `i` as an integer in a range; `ERR value is out of range` outside of it, with
     /// Redis' remark when the range is all that is positive.
     pub fn int_in(&self, i: usize, min: i64, max: i64) -> Result<i64, Error> {
-        let n = number::parse_i64(self.list[i]).ok_or(Error::line(
-            "ERR value is not an integer or out of range",
-        ))?;
+        let n = number::parse_i64(self.list[i])
+            .ok_or(Error::line("ERR value is not an integer or out of range"))?;
         if (min..=max).contains(&n) {
             return Ok(n);
         }

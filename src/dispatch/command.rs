@@ -257,7 +257,8 @@ impl KeyFlags {
     /// The names that COMMAND INFO prints, in its order.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
         let all = Self::NAMES.iter();
-        all.filter(move |(f, _)| self.has(*f)).map(|(_, name)| *name)
+        all.filter(move |(f, _)| self.has(*f))
+            .map(|(_, name)| *name)
     }
 
     /// `RO | ACCESS`: reads the value.
@@ -272,7 +273,11 @@ impl KeySpec {
     const fn range(first: usize, last: i32, step: usize, flags: KeyFlags) -> Self {
         Self {
             begin: Begin::Index(first),
-            find: Find::Range { last, step, limit: 0 },
+            find: Find::Range {
+                last,
+                step,
+                limit: 0,
+            },
             flags,
             notes: "",
         }

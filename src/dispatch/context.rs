@@ -91,9 +91,11 @@ impl Stall {
     /// Runs `hang` while no worker begins a new turn.
     pub fn during(&self, hang: impl FnOnce()) {
         let _gate = self.gate.lock();
-        self.active.store(true, std::sync::atomic::Ordering::Release);
+        self.active
+            .store(true, std::sync::atomic::Ordering::Release);
         hang();
-        self.active.store(false, std::sync::atomic::Ordering::Release);
+        self.active
+            .store(false, std::sync::atomic::Ordering::Release);
     }
 
     /// Waits while another thread hangs.
@@ -234,9 +236,8 @@ impl<'k> ServerCtx<'_, 'k> {
 
     /// As [`ServerCtx::with_all`], with the shards of some keys.
     pub fn with_keys<R>(&mut self, keys: &[&[u8]], work: impl FnOnce(&mut Db<'_, 'k>) -> R) -> R {
-        let lock = |keyspace: &'k Keyspace| {
-            keyspace.lock_many(keys.iter().map(|key| keyspace.hash(key)))
-        };
+        let lock =
+            |keyspace: &'k Keyspace| keyspace.lock_many(keys.iter().map(|key| keyspace.hash(key)));
         self.with_locks(lock, work)
     }
 

@@ -35,12 +35,20 @@ impl Control {
     /// The way and its end.
     pub fn new() -> (Self, Receiver<Request>) {
         let (sender, receiver) = channel();
-        (Self { sender: Mutex::new(sender) }, receiver)
+        (
+            Self {
+                sender: Mutex::new(sender),
+            },
+            receiver,
+        )
     }
 
     /// Sends a request. When the frame is gone the process is ending anyway.
     pub fn send(&self, request: Request) {
-        let sender = self.sender.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let sender = self
+            .sender
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
         let _ = sender.send(request);
     }
 

@@ -39,7 +39,12 @@ pub struct Prepared<'t> {
 
 /// Finds a request's command, and asks the processor for its first key's bucket.
 #[inline]
-pub fn prepare<'t>(shared: &'t Shared, db: usize, name: &[u8], key: impl Fn(usize) -> Option<&'t [u8]>) -> Prepared<'t> {
+pub fn prepare<'t>(
+    shared: &'t Shared,
+    db: usize,
+    name: &[u8],
+    key: impl Fn(usize) -> Option<&'t [u8]>,
+) -> Prepared<'t> {
     let known = shared.commands.find(name);
     let hash = known
         .and_then(|k| keys::first_index(k.row))
@@ -89,27 +94,32 @@ fn answer<'k>(
     args: Args<'_>,
     prepared: Prepared<'_>,
 ) -> Flow {
-    let resolved = admit::resolve(shared, prepared.known, args);
-    let admitted = match resolved {
-        Ok(known) => admit::admit(shared, worker, session, out, known, args),
-        Err(error) => {
-            if prepared.known.is_none() && is_foreign(&args[0]) {
-                return security_warning(session);
-            }
-            Err(error)
-        }
-    };
+    let mut known = prepared.known;
+    let resolved = admit::resolve(shared, known, args);
+    let admitted = resolved.and_then(|resolved| {
+        known = Some(resolved);
+        admit::admit(shared, worker, session, out, resolved)
+    });
     match admitted {
         Ok(Verdict::Run(known)) => {
-            call(shared, worker, session, out, known, args, prepared.hash, None);
+            call(
+                shared,
+                worker,
+                session,
+                out,
+                known,
+                args,
+                prepared.hash,
+                None,
+            );
         }
         Ok(Verdict::Queue(known)) => {
             transaction::queue(session, known, args);
             out.simple("QUEUED");
         }
         Ok(Verdict::Wait) => return Flow::Park,
+        Err(_) if known.is_none() && is_foreign(&args[0]) => return security_warning(session),
         Err(error) => {
-            let known = resolved.ok().or(prepared.known);
             admit::refused(shared, worker, session, known, &error);
             if known.is_some_and(|k| k.flags.has(Flags::EXEC)) {
                 transaction::abort(shared, session, out, &error);
@@ -152,7 +162,12 @@ pub fn call<'k>(
 ) {
     if !shared.monitors.is_empty() && !known.flags.has(Flags::SKIP_MONITOR.or(Flags::ADMIN)) {
         let address = session.monitor_address();
-        shared.monitors.feed(crate::base::clock::unix_us(), session.db, address, args.all());
+        shared.monitors.feed(
+            crate::base::clock::unix_us(),
+            session.db,
+            address,
+            args.all(),
+        );
     }
     let start = worker.ticks;
     let row = known.row;
@@ -205,8 +220,14 @@ fn account(
     }
     let threshold = worker.settings.latency_monitor_threshold;
     if threshold > 0 && micros / 1000 >= threshold as u64 {
-        let event = if known.flags.has(Flags::FAST) { "fast-command" } else { "command" };
-        shared.latency.record(event, worker.now.ms / 1000, (micros / 1000) as u32);
+        let event = if known.flags.has(Flags::FAST) {
+            "fast-command"
+        } else {
+            "command"
+        };
+        shared
+            .latency
+            .record(event, worker.now.ms / 1000, (micros / 1000) as u32);
     }
 }
 
@@ -215,7 +236,9 @@ fn slow(shared: &Shared, worker: &Worker, session: &Session, args: Args<'_>, mic
     let name = session.handle.name.read().clone();
     let client = (&session.handle.address[..], &name[..]);
     let max_len = worker.settings.slowlog_max_len as usize;
-    shared.slowlog.record(worker.now.ms / 1000, micros, args.all(), client, max_len);
+    shared
+        .slowlog
+        .record(worker.now.ms / 1000, micros, args.all(), client, max_len);
 }
 
 #[allow(clippy::too_many_arguments)]
@@ -239,10 +262,22 @@ fn data<'k>(
     let settings = &*settings;
     let db = session.db;
     let no_touch = session.no_touch;
-    let call = Call { shared, worker: &mut *worker, db, args, hint, no_touch };
+    let call = Call {
+        shared,
+        worker: &mut *worker,
+        db,
+        args,
+        hint,
+        no_touch,
+    };
     let work = |db: &mut Db<'_, 'k>| {
         // The context owns its view of the database; `db` gets what it did back by reference.
-        let mut ctx = DataCtx { args, db: db.reborrow(), out, settings };
+        let mut ctx = DataCtx {
+            args,
+            db: db.reborrow(),
+            out,
+            settings,
+        };
         run(&mut ctx)
     };
     match held {
@@ -289,7 +324,14 @@ impl<'k> Call<'_, 'k> {
         within: bool,
         work: impl FnOnce(&mut Db<'_, 'k>) -> R,
     ) -> R {
-        let Self { shared, worker, db, args, hint, no_touch } = self;
+        let Self {
+            shared,
+            worker,
+            db,
+            args,
+            hint,
+            no_touch,
+        } = self;
         worker.env.touches = !no_touch;
         let keyspace: &'k Keyspace = &shared.keyspace;
         let mut view = Db::new(keyspace, locks, &worker.env, &mut worker.effects, db, hint);
@@ -309,7 +351,10 @@ impl<'k> Call<'_, 'k> {
         worker.effects.dirty = 0;
         worker.effects.rewrite = Rewrite::Verbatim;
         if !worker.effects.expired.is_empty() {
-            bump(&worker.stats.counters.expired, worker.effects.expired.len() as u64);
+            bump(
+                &worker.stats.counters.expired,
+                worker.effects.expired.len() as u64,
+            );
             worker.effects.expired.clear();
         }
         result
@@ -320,14 +365,20 @@ impl<'k> Call<'_, 'k> {
 #[cold]
 fn propagated(worker: &mut Worker, db: usize, args: Args<'_>) -> Vec<(usize, Vec<Vec<u8>>)> {
     let effects = &mut worker.effects;
-    let removal = if worker.env.lazy_expire { &b"UNLINK"[..] } else { b"DEL" };
+    let removal = if worker.env.lazy_expire {
+        &b"UNLINK"[..]
+    } else {
+        b"DEL"
+    };
     let expired = effects.expired.iter();
     let mut commands: Vec<_> = expired
         .map(|(db, key)| (*db, vec![removal.to_vec(), key.to_vec()]))
         .collect();
     if effects.dirty > 0 {
         match std::mem::take(&mut effects.rewrite) {
-            Rewrite::Verbatim => commands.push((db, args.all().iter().map(|a| a.to_vec()).collect())),
+            Rewrite::Verbatim => {
+                commands.push((db, args.all().iter().map(|a| a.to_vec()).collect()))
+            }
             Rewrite::As(forms) => commands.extend(forms.into_iter().map(|form| (db, form))),
         }
     }
@@ -377,7 +428,10 @@ pub fn after(shared: &Shared, worker: &mut Worker) {
 pub fn deliver(shared: &Shared) {
     let settings = shared.config.settings();
     let flags = settings.notify_keyspace_events;
-    shared.keyspace.outbox.deliver(|notice| publish(shared, flags, &notice));
+    shared
+        .keyspace
+        .outbox
+        .deliver(|notice| publish(shared, flags, &notice));
 }
 
 fn publish(shared: &Shared, flags: crate::config::NotifyFlags, notice: &Notice) {
@@ -402,11 +456,17 @@ pub fn evict(shared: &Shared, worker: &mut Worker) -> bool {
     let mut removed = |db: usize, key: &[u8]| {
         shared.stats.global.evicted.fetch_add(1, Relaxed);
         if shared.stream.is_active() {
-            let word = if settings.lazyfree_lazy_eviction { "UNLINK" } else { "DEL" };
+            let word = if settings.lazyfree_lazy_eviction {
+                "UNLINK"
+            } else {
+                "DEL"
+            };
             append(shared, &[(db, vec![word.into(), key.to_vec()])]);
         }
     };
-    let freed = shared.evictor.run(&shared.keyspace, &settings, &env, &mut removed);
+    let freed = shared
+        .evictor
+        .run(&shared.keyspace, &settings, &env, &mut removed);
     if env.notify != 0 {
         deliver(shared);
     }

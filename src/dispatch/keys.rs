@@ -19,7 +19,11 @@ pub fn each(command: &Command, args: Args<'_>, mut found: impl FnMut(usize, KeyF
 #[inline]
 pub fn first_index(command: &Command) -> Option<usize> {
     match command.keys.0.first() {
-        Some(KeySpec { begin: Begin::Index(i), find: Find::Range { .. }, .. }) => Some(*i),
+        Some(KeySpec {
+            begin: Begin::Index(i),
+            find: Find::Range { .. },
+            ..
+        }) => Some(*i),
         _ => None,
     }
 }
@@ -29,7 +33,11 @@ pub fn first_index(command: &Command) -> Option<usize> {
 pub fn is_single(command: &Command) -> bool {
     matches!(
         command.keys.0,
-        [KeySpec { begin: Begin::Index(_), find: Find::Range { last: 0, .. }, .. }]
+        [KeySpec {
+            begin: Begin::Index(_),
+            find: Find::Range { last: 0, .. },
+            ..
+        }]
     )
 }
 
@@ -61,7 +69,9 @@ fn each_of(spec: &KeySpec, args: Args<'_>, found: &mut impl FnMut(usize, KeyFlag
             let Some(count) = args.get(begin + at).and_then(number::parse_i64) else {
                 return;
             };
-            let room = (args.len() - begin).saturating_sub(first).div_ceil(step.max(1));
+            let room = (args.len() - begin)
+                .saturating_sub(first)
+                .div_ceil(step.max(1));
             if (0..=room as i64).contains(&count) {
                 (0..count as usize).for_each(|i| found(begin + first + i * step, spec.flags));
             }
@@ -79,7 +89,9 @@ fn beginning(begin: Begin, args: Args<'_>) -> Option<usize> {
         }
         Begin::Keyword(word, from) => {
             let start = (args.len() as i64 + i64::from(from)).max(1) as usize;
-            let at = (1..=start.min(args.len() - 1)).rev().find(|&i| args.is(i, word))?;
+            let at = (1..=start.min(args.len() - 1))
+                .rev()
+                .find(|&i| args.is(i, word))?;
             (at + 1 < args.len()).then_some(at + 1)
         }
         Begin::Unknown => None,

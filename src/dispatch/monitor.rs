@@ -44,8 +44,12 @@ impl Monitors {
 
     /// Shows a command of a client at `address` on database `db`.
     pub fn feed(&self, now_us: i64, db: usize, address: &str, args: &[&[u8]]) {
-        let mut line = format!("+{}.{:06} [{db} {address}] ", now_us / 1_000_000, now_us % 1_000_000)
-            .into_bytes();
+        let mut line = format!(
+            "+{}.{:06} [{db} {address}] ",
+            now_us / 1_000_000,
+            now_us % 1_000_000
+        )
+        .into_bytes();
         for (i, arg) in args.iter().enumerate() {
             if i > 0 {
                 line.push(b' ');

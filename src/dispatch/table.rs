@@ -40,7 +40,9 @@ fn quick_hash(name: &[u8]) -> usize {
     // Letters differ in bit 5 only by case; the other bits and the length tell names apart.
     let mut hash = name.len() as u32;
     for &byte in name.iter().take(16) {
-        hash = (hash ^ u32::from(byte | 0x20)).wrapping_mul(0x9e37_79b1).rotate_left(7);
+        hash = (hash ^ u32::from(byte | 0x20))
+            .wrapping_mul(0x9e37_79b1)
+            .rotate_left(7);
     }
     (hash >> 3) as usize % QUICK
 }
@@ -92,7 +94,10 @@ impl Table {
         if place.is_none() {
             *place = Some((lower.clone(), id));
         }
-        assert!(self.names.insert(lower, id).is_none(), "two commands of one name");
+        assert!(
+            self.names.insert(lower, id).is_none(),
+            "two commands of one name"
+        );
     }
 
     /// Gives a command another name, or takes it away when `to` is empty (`rename-command`).
@@ -163,7 +168,9 @@ impl Table {
 
     /// The commands that can be called, by the name under which they can.
     pub fn named(&self) -> impl Iterator<Item = (&[u8], &Known)> {
-        self.names.iter().map(|(name, id)| (&name[..], &self.known[*id]))
+        self.names
+            .iter()
+            .map(|(name, id)| (&name[..], &self.known[*id]))
     }
 
     /// A number that differs between tables with different contents.
@@ -178,13 +185,21 @@ impl Table {
 
 /// First key, last key and step as COMMAND INFO shows them: of the first range that is plain.
 pub fn legacy_range(row: &Command) -> (i64, i64, i64) {
-    let ranges = row.keys.0.iter().filter_map(|spec| match (spec.begin, spec.find) {
-        (Begin::Index(first), Find::Range { last, step, .. }) => {
-            let last = if last >= 0 { first as i64 + i64::from(last) } else { i64::from(last) };
-            Some((first as i64, last, step as i64))
-        }
-        _ => None,
-    });
+    let ranges = row
+        .keys
+        .0
+        .iter()
+        .filter_map(|spec| match (spec.begin, spec.find) {
+            (Begin::Index(first), Find::Range { last, step, .. }) => {
+                let last = if last >= 0 {
+                    first as i64 + i64::from(last)
+                } else {
+                    i64::from(last)
+                };
+                Some((first as i64, last, step as i64))
+            }
+            _ => None,
+        });
     ranges
         .reduce(|a, b| {
             // Ranges that join into one (RENAME, COPY) are shown as one.

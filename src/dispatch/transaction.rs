@@ -28,7 +28,10 @@ pub fn queue(session: &mut Session, known: &Known, args: Args<'_>) {
     }
     let args: Vec<Vec<u8>> = args.all().iter().map(|a| a.to_vec()).collect();
     multi.argument_bytes += args.iter().map(Vec::len).sum::<usize>();
-    multi.queue.push(Queued { command: known.id, args });
+    multi.queue.push(Queued {
+        command: known.id,
+        args,
+    });
 }
 
 /// EXEC was refused: the transaction ends with the reason.
@@ -48,13 +51,21 @@ pub fn discard(shared: &Shared, session: &mut Session) {
 }
 
 /// Watches a key; the caller holds its shard.
-pub fn watch(session: &mut Session, locks: &mut LockSet<'_>, keyspace: &Keyspace, key: &[u8], expired: bool) {
+pub fn watch(
+    session: &mut Session,
+    locks: &mut LockSet<'_>,
+    keyspace: &Keyspace,
+    key: &[u8],
+    expired: bool,
+) {
     let db = session.db;
     if session.watched.iter().any(|(d, k)| *d == db && **k == *key) {
         return;
     }
     let shard = Keyspace::shard_of(keyspace.hash(key));
-    locks.shard(shard).watch(db, key, &session.handle.watch_flag);
+    locks
+        .shard(shard)
+        .watch(db, key, &session.handle.watch_flag);
     if expired {
         session.watched_expired.push(session.watched.len());
     }
@@ -138,7 +149,12 @@ fn lock_union<'k>(shared: &'k Shared, session: &Session, multi: &Multi) -> LockS
             hashes.push(shared.keyspace.hash(list[index]));
         });
     }
-    hashes.extend(session.watched.iter().map(|(_, key)| shared.keyspace.hash(key)));
+    hashes.extend(
+        session
+            .watched
+            .iter()
+            .map(|(_, key)| shared.keyspace.hash(key)),
+    );
     shared.keyspace.lock_many(hashes.into_iter())
 }
 
@@ -160,7 +176,9 @@ fn unwatch_held(shared: &Shared, session: &mut Session, locks: &mut LockSet<'_>)
     session.watched_expired.clear();
     for (db, key) in std::mem::take(&mut session.watched) {
         let shard = Keyspace::shard_of(shared.keyspace.hash(&key));
-        locks.shard(shard).unwatch(db, &key, &session.handle.watch_flag);
+        locks
+            .shard(shard)
+            .unwatch(db, &key, &session.handle.watch_flag);
     }
     session.handle.watch_flag.store(false, Relaxed);
 }

@@ -67,7 +67,10 @@ pub struct Snapshot {
 
 impl Default for Snapshot {
     fn default() -> Self {
-        Self { counts: vec![0; BUCKETS], total: 0 }
+        Self {
+            counts: vec![0; BUCKETS],
+            total: 0,
+        }
     }
 }
 
@@ -88,7 +91,8 @@ impl Snapshot {
 
     /// The duration in nanoseconds that `percent` of all do not exceed.
     pub fn percentile(&self, percent: f64) -> u64 {
-        let wanted = ((percent / 100.0 * self.total as f64).ceil() as u64).clamp(1, self.total.max(1));
+        let wanted =
+            ((percent / 100.0 * self.total as f64).ceil() as u64).clamp(1, self.total.max(1));
         let mut seen = 0;
         for (bucket, count) in self.counts.iter().enumerate() {
             seen += count;

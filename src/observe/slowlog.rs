@@ -64,7 +64,13 @@ impl SlowLog {
 
     /// The newest `count` entries.
     pub fn newest(&self, count: usize) -> Vec<SlowEntry> {
-        self.log.lock().entries.iter().take(count).cloned().collect()
+        self.log
+            .lock()
+            .entries
+            .iter()
+            .take(count)
+            .cloned()
+            .collect()
     }
 
     /// Number of entries.
@@ -89,7 +95,11 @@ impl SlowLog {
 }
 
 fn shortened(args: &[&[u8]]) -> Vec<Vec<u8>> {
-    let kept = if args.len() > MAX_ARGS { MAX_ARGS - 1 } else { args.len() };
+    let kept = if args.len() > MAX_ARGS {
+        MAX_ARGS - 1
+    } else {
+        args.len()
+    };
     let mut result: Vec<Vec<u8>> = args[..kept].iter().map(|arg| shortened_arg(arg)).collect();
     if kept < args.len() {
         result.push(format!("... ({} more arguments)", args.len() - kept).into_bytes());

@@ -185,14 +185,20 @@ impl Stats {
     /// A command's latencies over all workers; `None` when none were tracked.
     pub fn latencies(&self, id: usize) -> Option<Snapshot> {
         let mut all = Snapshot::default();
-        let tracked = self.workers.iter().filter_map(|w| w.commands[id].latencies.get());
+        let tracked = self
+            .workers
+            .iter()
+            .filter_map(|w| w.commands[id].latencies.get());
         tracked.for_each(|h| all.add(h));
         (all.total() > 0).then_some(all)
     }
 
     /// Forgets the latencies of a command.
     pub fn reset_latencies(&self, id: usize) {
-        let tracked = self.workers.iter().filter_map(|w| w.commands[id].latencies.get());
+        let tracked = self
+            .workers
+            .iter()
+            .filter_map(|w| w.commands[id].latencies.get());
         tracked.for_each(Histogram::reset);
     }
 
@@ -211,7 +217,10 @@ impl Stats {
     /// Error replies by code, sorted.
     pub fn errors(&self) -> Vec<(Box<[u8]>, u64)> {
         let errors = self.errors.lock();
-        errors.iter().map(|(code, count)| (code.clone(), *count)).collect()
+        errors
+            .iter()
+            .map(|(code, count)| (code.clone(), *count))
+            .collect()
     }
 
     /// CONFIG RESETSTAT.

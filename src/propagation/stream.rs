@@ -106,7 +106,11 @@ impl Stream {
         log.positions.push((id, offset));
         self.readers.fetch_add(1, Ordering::Relaxed);
         self.active.store(true, Ordering::Relaxed);
-        Reader { stream: Arc::clone(self), id, offset }
+        Reader {
+            stream: Arc::clone(self),
+            id,
+            offset,
+        }
     }
 }
 
@@ -176,7 +180,10 @@ impl Reader {
         let mut log = self.stream.log.lock();
         log.seal();
         let from = self.offset;
-        let ahead = log.sealed.iter().filter(|(start, chunk)| start + chunk.len() as u64 > from);
+        let ahead = log
+            .sealed
+            .iter()
+            .filter(|(start, chunk)| start + chunk.len() as u64 > from);
         let chunks: Vec<Bytes> = ahead
             .map(|(start, chunk)| chunk.slice(from.saturating_sub(*start) as usize..))
             .collect();
@@ -231,7 +238,10 @@ mod tests {
         let all = text(first.read());
         assert!(all.starts_with("*2\r\n$6\r\nSELECT\r\n$1\r\n3\r\n*3\r\n$3\r\nSET\r\n"));
         assert_eq!(all.matches("SELECT").count(), 2);
-        assert_eq!(text(second.read()), "*2\r\n$6\r\nSELECT\r\n$1\r\n3\r\n*2\r\n$3\r\nDEL\r\n$1\r\nk\r\n");
+        assert_eq!(
+            text(second.read()),
+            "*2\r\n$6\r\nSELECT\r\n$1\r\n3\r\n*2\r\n$3\r\nDEL\r\n$1\r\nk\r\n"
+        );
         assert_eq!((first.offset(), second.offset()), (end, end));
         drop((first, second));
         assert!(!stream.is_active());
@@ -274,6 +284,10 @@ mod tests {
         assert_eq!(a, b);
         let parts: Vec<&str> = a.split("*1\r\n$5\r\nMULTI\r\n").skip(1).collect();
         assert_eq!(parts.len(), 1500);
-        assert!(parts.iter().all(|p| p.ends_with("*1\r\n$4\r\nEXEC\r\n") && p.matches("SET").count() == 1));
+        assert!(
+            parts
+                .iter()
+                .all(|p| p.ends_with("*1\r\n$4\r\nEXEC\r\n") && p.matches("SET").count() == 1)
+        );
     }
 }

@@ -38,7 +38,13 @@ impl Kind {
 }
 
 /// Writes the confirmation of a (un)subscription; `count` is what the client is subscribed to now.
-pub fn confirmation(out: &mut Output, kind: Kind, subscribed: bool, name: Option<&[u8]>, count: usize) {
+pub fn confirmation(
+    out: &mut Output,
+    kind: Kind,
+    subscribed: bool,
+    name: Option<&[u8]>,
+    count: usize,
+) {
     out.push(3);
     out.bulk(kind.confirmation_word(subscribed));
     match name {
@@ -59,12 +65,28 @@ pub struct Encoded<'a> {
 }
 
 impl<'a> Encoded<'a> {
-    pub fn new(kind: Kind, pattern: Option<&'a [u8]>, channel: &'a [u8], payload: &'a [u8]) -> Self {
-        Self { kind, pattern, channel, payload, resp2: None, resp3: None }
+    pub fn new(
+        kind: Kind,
+        pattern: Option<&'a [u8]>,
+        channel: &'a [u8],
+        payload: &'a [u8],
+    ) -> Self {
+        Self {
+            kind,
+            pattern,
+            channel,
+            payload,
+            resp2: None,
+            resp3: None,
+        }
     }
 
     pub fn bytes(&mut self, protocol: u32) -> Bytes {
-        let protocol = if protocol == 3 { Protocol::Resp3 } else { Protocol::Resp2 };
+        let protocol = if protocol == 3 {
+            Protocol::Resp3
+        } else {
+            Protocol::Resp2
+        };
         let cached = match protocol {
             Protocol::Resp2 => &self.resp2,
             Protocol::Resp3 => &self.resp3,

@@ -156,6 +156,54 @@ impl Handle {
         self.killed.load(Relaxed)
     }
 
+    /// The client as CLIENT LIST shows it. `command` names a command by its id.
+    pub fn describe(&self, now_ms: i64, command: &dyn Fn(u32) -> String) -> String {
+        let live = &self.live;
+        let flags = live.flags.load(Relaxed);
+        let name = String::from_utf8_lossy(&self.name.read()).into_owned();
+        let library = self.library.read();
+        let waits = live.output_len.load(Relaxed) > 0;
+        let last = live.last_command.load(Relaxed);
+        let command = if last == 0 {
+            "NULL".to_owned()
+        } else {
+            command(last - 1)
+        };
+        format!(
+            "id={} addr={} laddr={} fd={} name={name} age={} idle={} flags={} db={} sub={} \
+             psub={} ssub={} multi={} qbuf={} qbuf-free={} argv-mem={} multi-mem={} rbs={} rbp={} \
+             obl={} oll={} omem={} tot-mem={} events={} cmd={command} user={} redir=-1 resp={} \
+             lib-name={} lib-ver={}",
+            self.id,
+            self.address,
+            self.local_address,
+            self.fd,
+            (now_ms - self.created_ms) / 1000,
+            (now_ms - live.last_ms.load(Relaxed)).max(0) / 1000,
+            flag_letters(flags),
+            live.db.load(Relaxed),
+            live.channels.load(Relaxed),
+            live.patterns.load(Relaxed),
+            live.shard_channels.load(Relaxed),
+            live.multi.load(Relaxed),
+            live.query_len.load(Relaxed),
+            live.query_free.load(Relaxed),
+            live.argv_memory.load(Relaxed),
+            live.multi_memory.load(Relaxed),
+            live.reply_size.load(Relaxed),
+            live.reply_peak.load(Relaxed),
+            live.output_len.load(Relaxed),
+            live.output_chunks.load(Relaxed),
+            live.output_memory.load(Relaxed),
+            live.total_memory.load(Relaxed),
+            if waits { "rw" } else { "r" },
+            self.user.read(),
+            live.protocol.load(Relaxed),
+            String::from_utf8_lossy(&library.0),
+            String::from_utf8_lossy(&library.1),
+        )
+    }
+
     /// What kind of client this is.
     pub fn class(&self) -> Class {
         let flags = self.live.flags.load(Relaxed);
@@ -164,6 +212,32 @@ impl Handle {
         } else {
             Class::Normal
         }
+    }
+}
+
+/// The flags of CLIENT LIST; `N` for none.
+fn flag_letters(flags: u32) -> String {
+    const LETTERS: [(u32, char); 10] = [
+        (flag::MONITOR, 'O'),
+        (flag::PUBSUB, 'P'),
+        (flag::MULTI, 'x'),
+        (flag::BLOCKED, 'b'),
+        (flag::DIRTY_CAS, 'd'),
+        (flag::CLOSE_AFTER_REPLY, 'c'),
+        (flag::CLOSE_ASAP, 'A'),
+        (flag::UNIX_SOCKET, 'U'),
+        (flag::READONLY, 'r'),
+        (flag::NO_EVICT, 'e'),
+    ];
+    let set = LETTERS.iter().filter(|(bit, _)| flags & bit != 0);
+    let mut letters: String = set.map(|(_, letter)| letter).collect();
+    if flags & flag::NO_TOUCH != 0 {
+        letters.push('T');
+    }
+    if letters.is_empty() {
+        "N".to_owned()
+    } else {
+        letters
     }
 }
 

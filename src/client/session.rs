@@ -25,6 +25,16 @@ pub struct Multi {
     pub argument_bytes: usize,
 }
 
+impl Multi {
+    /// Memory of the queue, in bytes.
+    pub fn memory(&self) -> usize {
+        let args: usize = self.queue.iter().map(|q| q.args.capacity()).sum();
+        self.argument_bytes
+            + args * size_of::<Vec<u8>>()
+            + self.queue.capacity() * size_of::<Queued>()
+    }
+}
+
 /// CLIENT REPLY.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Replies {

@@ -39,11 +39,11 @@ pub struct Prepared<'t> {
 
 /// Finds a request's command, and asks the processor for its first key's bucket.
 #[inline]
-pub fn prepare<'t>(
+pub fn prepare<'t, 'a>(
     shared: &'t Shared,
     db: usize,
     name: &[u8],
-    key: impl Fn(usize) -> Option<&'t [u8]>,
+    key: impl Fn(usize) -> Option<&'a [u8]>,
 ) -> Prepared<'t> {
     let known = shared.commands.find(name);
     let hash = known
@@ -169,6 +169,11 @@ pub fn call<'k>(
             args.all(),
         );
     }
+    session
+        .handle
+        .live
+        .last_command
+        .store(known.id as u32 + 1, Relaxed);
     let start = worker.ticks;
     let row = known.row;
     let result = match row.handler {
@@ -471,4 +476,14 @@ pub fn evict(shared: &Shared, worker: &mut Worker) -> bool {
         deliver(shared);
     }
     freed
+}
+
+/// Ends what a closed connection had in the server: subscriptions, watched keys, MONITOR.
+pub fn disconnect(shared: &Shared, session: &mut Session) {
+    transaction::discard(shared, session);
+    crate::dispatch::subscriptions::drop_all(shared, session);
+    if session.monitor {
+        session.monitor = false;
+        shared.monitors.remove(session.handle.id);
+    }
 }

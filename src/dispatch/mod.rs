@@ -14,5 +14,6 @@ pub mod execute;
 pub mod keys;
 pub mod monitor;
 pub mod pause;
+pub mod subscriptions;
 pub mod table;
 pub mod transaction;

@@ -1,0 +1,639 @@
+//! A worker: one thread, its connections, and the loop that serves them in batches.
+//!
+//! A turn waits until sockets are ready, reads all of them, then repeats: parse a wave of
+//! requests from all connections (asking the processor for each key's bucket on the way), ask
+//! for the entries, run the requests, until nothing parsed is left; then it writes all replies.
+//! So the cache misses of a wave overlap, and each connection costs one read and one write.
+//!
+//! A connection's share of a wave is bounded, so a long pipeline does not starve its neighbours.
+//! Nothing here blocks but the wait. Other threads reach the worker through its [`Link`].
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use smallvec::SmallVec;
+
+use super::connection::{Closed, Connection};
+use super::driver::{Driver, Ready};
+use crate::client::mailbox::Bell;
+use crate::client::session::{Replies, Session};
+use crate::dispatch::args::Args;
+use crate::dispatch::context::{Shared, Worker};
+use crate::dispatch::execute::{self, Flow, Prepared};
+use crate::observe::stats::bump;
+use crate::resp::parse::{Arg, Request};
+use crate::types::string::SharedBytes;
+
+/// Requests of one connection in one wave.
+const SHARE: usize = 64;
+/// Requests in one wave.
+const WAVE: usize = 256;
+/// Token of the bell.
+const BELL: u64 = u64::MAX;
+/// How often a worker looks at its connections without being asked.
+const TICK: Duration = Duration::from_millis(100);
+
+/// How other threads reach a worker.
+pub struct Link {
+    /// Wakes it.
+    pub bell: Arc<Bell>,
+    newcomers: Mutex<Vec<Connection>>,
+    /// Its connections, those on their way included.
+    pub connections: AtomicUsize,
+    /// Nanoseconds it has not been waiting, since it started.
+    pub busy_nanos: AtomicU64,
+    /// How many connections it shall hand to which worker.
+    pub give: Mutex<Option<(usize, Arc<Link>)>>,
+    stop: AtomicBool,
+}
+
+impl Link {
+    /// The link of a worker to be started.
+    pub fn new() -> io::Result<Arc<Self>> {
+        Ok(Arc::new(Self {
+            bell: Arc::new(Bell::new()?),
+            newcomers: Mutex::default(),
+            connections: AtomicUsize::new(0),
+            busy_nanos: AtomicU64::new(0),
+            give: Mutex::default(),
+            stop: AtomicBool::new(false),
+        }))
+    }
+
+    /// Hands a connection to the worker.
+    pub fn adopt(&self, connection: Connection) {
+        self.connections.fetch_add(1, Relaxed);
+        connection.session.handle.set_bell(Arc::clone(&self.bell));
+        self.newcomers.lock().push(connection);
+        self.bell.ring();
+    }
+
+    /// Makes a connection of an accepted socket and hands it over.
+    pub fn accept(&self, socket: OwnedFd, session: Session) {
+        self.adopt(Connection::new(socket, session));
+    }
+
+    /// Ends the worker after its present turn.
+    pub fn stop(&self) {
+        self.stop.store(true, Relaxed);
+        self.bell.ring();
+    }
+}
+
+/// A request in a wave.
+struct Planned<'t> {
+    connection: usize,
+    request: Request,
+    prepared: Prepared<'t>,
+}
+
+/// The worker's thread state.
+pub struct EventLoop {
+    shared: Arc<Shared>,
+    link: Arc<Link>,
+    driver: Driver,
+    worker: Worker,
+    connections: Vec<Option<Box<Connection>>>,
+    /// Places in `connections` that are free.
+    free: Vec<usize>,
+    places: HashMap<u64, usize>,
+    /// Connections to be looked at in this turn.
+    active: Vec<usize>,
+    /// Connections with a parked request.
+    parked: Vec<usize>,
+    /// Emptied input buffers.
+    buffers: Vec<Vec<u8>>,
+    /// Emptied requests.
+    requests: Vec<Request>,
+    last_tick_ms: i64,
+}
+
+impl EventLoop {
+    /// The loop of worker `index`.
+    pub fn new(shared: Arc<Shared>, link: Arc<Link>, index: usize) -> io::Result<Self> {
+        let driver = Driver::new()?;
+        driver.add(link.bell.fd(), BELL)?;
+        Ok(Self {
+            worker: Worker::new(&shared, index),
+            shared,
+            link,
+            driver,
+            connections: Vec::new(),
+            free: Vec::new(),
+            places: HashMap::new(),
+            active: Vec::new(),
+            parked: Vec::new(),
+            buffers: Vec::new(),
+            requests: Vec::new(),
+            last_tick_ms: 0,
+        })
+    }
+
+    /// Serves until the link is stopped.
+    pub fn run(&mut self) -> io::Result<()> {
+        let mut ready = Vec::new();
+        while !self.link.stop.load(Relaxed) {
+            ready.clear();
+            self.driver.wait(&mut ready, self.timeout())?;
+            let begin = crate::base::ticks::Ticks::now();
+            self.turn(&ready);
+            let nanos = crate::base::ticks::Ticks::now().nanos_since(begin);
+            bump(&self.link.busy_nanos, nanos);
+        }
+        Ok(())
+    }
+
+    /// How long to wait: for ever without connections, else until the next look at them.
+    fn timeout(&self) -> Option<Duration> {
+        if !self.parked.is_empty() {
+            return Some(Duration::from_millis(1));
+        }
+        (!self.places.is_empty()).then_some(TICK)
+    }
+
+    fn turn(&mut self, ready: &[Ready]) {
+        let shared = Arc::clone(&self.shared);
+        shared.status.stall.wait();
+        self.worker.refresh(&shared);
+        bump(&self.worker.stats.counters.turns, 1);
+        for event in ready {
+            if event.token == BELL {
+                self.answer_bell();
+            } else {
+                self.socket_ready(event);
+            }
+        }
+        self.retry_parked();
+        self.serve(&shared);
+        self.finish();
+        if self.worker.now.ms - self.last_tick_ms >= TICK.as_millis() as i64 {
+            self.last_tick_ms = self.worker.now.ms;
+            self.tick();
+        }
+    }
+
+    fn list(&mut self, place: usize) {
+        if let Some(connection) = &mut self.connections[place]
+            && !connection.listed
+        {
+            connection.listed = true;
+            self.active.push(place);
+        }
+    }
+
+    fn socket_ready(&mut self, event: &Ready) {
+        let place = event.token as usize;
+        let Some(Some(connection)) = self.connections.get_mut(place) else {
+            return;
+        };
+        if event.readable && connection.reads {
+            let settings = &self.worker.settings;
+            match connection.read(&self.driver, &mut self.buffers, settings) {
+                Ok(bytes) if bytes > 0 => {
+                    bump(&self.worker.stats.counters.input_bytes, bytes as u64);
+                    bump(&self.worker.stats.counters.reads, 1);
+                }
+                Ok(_) => {}
+                Err(reason) => {
+                    self.log_closed(place, &reason);
+                    self.close(place);
+                    return;
+                }
+            }
+        }
+        self.list(place);
+    }
+
+    #[cold]
+    fn log_closed(&self, place: usize, reason: &Closed) {
+        let Some(connection) = &self.connections[place] else {
+            return;
+        };
+        match reason {
+            Closed::Peer(error) => {
+                let error = error
+                    .as_ref()
+                    .map_or(String::new(), crate::config::strerror);
+                tracing::debug!("Reading from client: {error}");
+            }
+            Closed::QueryLimit => {
+                self.shared
+                    .stats
+                    .global
+                    .query_limit_disconnections
+                    .fetch_add(1, Relaxed);
+                tracing::warn!(
+                    "Closing client that reached max query buffer length: {}",
+                    connection
+                        .session
+                        .handle
+                        .describe(self.worker.now.ms, &|_| String::new()),
+                );
+            }
+        }
+    }
+
+    fn answer_bell(&mut self) {
+        for id in self.link.bell.answer() {
+            if let Some(&place) = self.places.get(&id) {
+                self.list(place);
+            }
+        }
+        let newcomers = std::mem::take(&mut *self.link.newcomers.lock());
+        for connection in newcomers {
+            self.welcome(connection);
+        }
+        let give = self.link.give.lock().take();
+        if let Some((count, to)) = give {
+            self.give(count, &to);
+        }
+    }
+
+    fn welcome(&mut self, connection: Connection) {
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.connections.push(None);
+            self.connections.len() - 1
+        });
+        if let Err(error) = self.driver.add(connection.fd(), place as u64) {
+            tracing::warn!("Cannot watch a connection: {error}");
+            self.free.push(place);
+            self.shared.clients.remove(connection.session.handle.id);
+            self.link.connections.fetch_sub(1, Relaxed);
+            return;
+        }
+        self.places.insert(connection.session.handle.id, place);
+        if connection.parked.is_some() {
+            self.parked.push(place);
+        }
+        self.connections[place] = Some(Box::new(connection));
+        self.list(place);
+    }
+
+    /// Hands connections to another worker. Those that are listed wait for the next time.
+    fn give(&mut self, count: usize, to: &Link) {
+        let candidates = (0..self.connections.len()).filter(|&place| {
+            let c = self.connections[place].as_ref();
+            c.is_some_and(|c| !c.listed && c.parked.is_none() && !c.wants_write)
+        });
+        let chosen: Vec<usize> = candidates.take(count).collect();
+        for place in chosen {
+            if let Some(connection) = self.detach(place) {
+                to.adopt(*connection);
+            }
+        }
+    }
+
+    fn detach(&mut self, place: usize) -> Option<Box<Connection>> {
+        let connection = self.connections[place].take()?;
+        self.driver.remove(connection.fd());
+        self.places.remove(&connection.session.handle.id);
+        self.parked.retain(|&p| p != place);
+        self.free.push(place);
+        self.link.connections.fetch_sub(1, Relaxed);
+        Some(connection)
+    }
+
+    /// Parses, prefetches and runs requests in waves until no parsed one is left.
+    fn serve(&mut self, shared: &Shared) {
+        let mut wave: Vec<Planned<'_>> = Vec::new();
+        loop {
+            for i in 0..self.active.len() {
+                self.plan(shared, self.active[i], &mut wave);
+                if wave.len() >= WAVE {
+                    break;
+                }
+            }
+            if wave.is_empty() {
+                return;
+            }
+            if wave.len() > 1 {
+                for planned in &wave {
+                    if let (Some(hash), Some(c)) =
+                        (planned.prepared.hash, &self.connections[planned.connection])
+                    {
+                        shared.keyspace.prefetch_entry(c.session.db, hash);
+                    }
+                }
+            }
+            // The time that parsing and waiting took is nobody's command's.
+            self.worker.ticks = crate::base::ticks::Ticks::now();
+            for planned in wave.drain(..) {
+                self.run_one(shared, planned);
+            }
+        }
+    }
+
+    /// Parses a connection's share of the wave.
+    fn plan<'t>(&mut self, shared: &'t Shared, place: usize, wave: &mut Vec<Planned<'t>>) {
+        let Some(connection) = &mut self.connections[place] else {
+            return;
+        };
+        let session = &connection.session;
+        let ends = session.close_after_reply || session.close_now || connection.broken.is_some();
+        if ends || connection.parked.is_some() {
+            return;
+        }
+        // What an unauthenticated client may send depends on whether AUTH succeeded before.
+        let share = if session.authenticated { SHARE } else { 1 };
+        for _ in 0..share {
+            let mut request = self.requests.pop().unwrap_or_default();
+            match connection.parse(&self.worker.settings, &mut request) {
+                Ok(true) => {
+                    let input = &connection.input;
+                    let db = connection.session.db;
+                    let prepared = execute::prepare(shared, db, request.arg(input, 0), |i| {
+                        (i < request.len()).then(|| request.arg(input, i))
+                    });
+                    wave.push(Planned {
+                        connection: place,
+                        request,
+                        prepared,
+                    });
+                }
+                Ok(false) => {
+                    self.requests.push(request);
+                    return;
+                }
+                Err(error) => {
+                    self.requests.push(request);
+                    // Requests before the broken one are answered first.
+                    if wave.iter().any(|planned| planned.connection == place) {
+                        connection.broken = Some(error);
+                    } else {
+                        self.protocol_error(place, error);
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    #[cold]
+    fn protocol_error(&mut self, place: usize, error: crate::resp::parse::ProtocolError) {
+        let Some(connection) = &mut self.connections[place] else {
+            return;
+        };
+        let mut line = b"ERR ".to_vec();
+        line.extend_from_slice(&error.message());
+        self.shared.stats.count_error(&line);
+        connection.out.error_bytes(&line);
+        connection.session.close_after_reply = true;
+        tracing::debug!("Protocol error ({}) from client", error.log_reason());
+    }
+
+    fn run_one(&mut self, shared: &Shared, planned: Planned<'_>) {
+        let Planned {
+            connection: place,
+            mut request,
+            prepared,
+        } = planned;
+        let Some(connection) = &mut self.connections[place] else {
+            return;
+        };
+        let connection = &mut **connection;
+        let session = &mut connection.session;
+        // What came before may have ended or parked the connection: keep or drop the rest.
+        if connection.parked.is_some() {
+            connection
+                .backlog
+                .push_back(owned(&request, &connection.input));
+            return;
+        }
+        if session.close_after_reply || session.close_now {
+            return;
+        }
+        let big = take_big(&mut request);
+        let mut list: SmallVec<[&[u8]; 8]> = SmallVec::new();
+        for i in 0..request.len() {
+            list.push(match big.iter().find(|(index, _)| *index == i) {
+                Some((_, bytes)) => bytes,
+                None => request.arg(&connection.input, i),
+            });
+        }
+        let args = Args::new(&list, &big);
+        let flow = execute::request(
+            shared,
+            &mut self.worker,
+            session,
+            &mut connection.out,
+            args,
+            prepared,
+        );
+        connection.served += 1;
+        if flow == Flow::Park {
+            connection.parked = Some(owned_args(&list));
+            self.parked.push(place);
+        }
+        drop(list);
+        request.clear();
+        if self.requests.len() < WAVE {
+            self.requests.push(request);
+        }
+    }
+
+    /// Runs parked requests again when the pause is over.
+    fn retry_parked(&mut self) {
+        if self.parked.is_empty() {
+            return;
+        }
+        let shared = Arc::clone(&self.shared);
+        for place in std::mem::take(&mut self.parked) {
+            if !self.retry(&shared, place) {
+                self.parked.push(place);
+            }
+            self.list(place);
+        }
+    }
+
+    /// Runs a connection's parked request and those that were parsed behind it; false when it
+    /// has to wait on.
+    fn retry(&mut self, shared: &Shared, place: usize) -> bool {
+        let Some(connection) = &mut self.connections[place] else {
+            return true;
+        };
+        let connection = &mut **connection;
+        while let Some(parked) = connection.parked.take() {
+            let list: SmallVec<[&[u8]; 8]> = parked.iter().map(|a| &a[..]).collect();
+            let prepared = execute::prepare(shared, connection.session.db, list[0], |i| {
+                list.get(i).copied()
+            });
+            let flow = execute::request(
+                shared,
+                &mut self.worker,
+                &mut connection.session,
+                &mut connection.out,
+                Args::new(&list, &[]),
+                prepared,
+            );
+            if flow == Flow::Park {
+                drop(list);
+                connection.parked = Some(parked);
+                return false;
+            }
+            connection.served += 1;
+            connection.parked = connection.backlog.pop_front();
+        }
+        true
+    }
+
+    /// Writes replies and settles every connection that this turn touched.
+    fn finish(&mut self) {
+        // Messages that commands of this turn pushed to connections of this worker ring the
+        // bell, and so are written in the next turn.
+        for place in std::mem::take(&mut self.active) {
+            self.settle(place);
+        }
+    }
+
+    fn settle(&mut self, place: usize) {
+        let Some(connection) = &mut self.connections[place] else {
+            return;
+        };
+        let connection = &mut **connection;
+        connection.listed = false;
+        connection.take_mail();
+        if let Some(error) = connection.broken.take() {
+            self.protocol_error(place, error);
+        }
+        let Some(connection) = &mut self.connections[place] else {
+            return;
+        };
+        let connection = &mut **connection;
+        let now_ms = self.worker.now.ms;
+        if connection.session.handle.is_killed() || connection.session.close_now {
+            self.close(place);
+            return;
+        }
+        match connection.flush(&self.driver) {
+            Ok(0) => {}
+            Ok(written) => {
+                bump(&self.worker.stats.counters.output_bytes, written as u64);
+                bump(&self.worker.stats.counters.writes, 1);
+            }
+            Err(_) => {
+                self.close(place);
+                return;
+            }
+        }
+        let finished = connection.out.is_empty();
+        let over = !finished && connection.over_output_limit(&self.worker.settings, now_ms);
+        // A peer that closed its sending half still gets its replies.
+        let done = connection.ended && connection.parked.is_none();
+        if over {
+            self.log_output_limit(place);
+            self.close(place);
+        } else if finished && (connection.session.close_after_reply || done) {
+            self.close(place);
+        } else {
+            connection.release_input(&mut self.buffers);
+            let served = std::mem::take(&mut connection.served);
+            connection.publish(now_ms, served);
+            self.watch(place);
+        }
+    }
+
+    /// Tells the driver what this connection waits for, when that changed.
+    fn watch(&mut self, place: usize) {
+        let Some(connection) = &mut self.connections[place] else {
+            return;
+        };
+        let wants_write = !connection.out.is_empty();
+        // Who does not take its replies, or waits, is not read: its requests stay in its socket.
+        let reads = !connection.ended && connection.parked.is_none();
+        if (wants_write, reads) != (connection.wants_write, connection.reads) {
+            connection.wants_write = wants_write;
+            connection.reads = reads;
+            let watched = self
+                .driver
+                .watch(connection.fd(), place as u64, reads, wants_write);
+            if watched.is_err() {
+                self.close(place);
+            }
+        }
+    }
+
+    #[cold]
+    fn log_output_limit(&self, place: usize) {
+        self.shared
+            .stats
+            .global
+            .output_limit_disconnections
+            .fetch_add(1, Relaxed);
+        if let Some(connection) = &self.connections[place] {
+            tracing::warn!(
+                "Client {} closed for overcoming of output buffer limits.",
+                connection
+                    .session
+                    .handle
+                    .describe(self.worker.now.ms, &|_| String::new()),
+            );
+        }
+    }
+
+    /// Ends a connection and everything it had in the server.
+    fn close(&mut self, place: usize) {
+        let Some(mut connection) = self.detach(place) else {
+            return;
+        };
+        let session = &mut connection.session;
+        // Nothing more is answered, whatever cleaning up would say.
+        session.replies = Replies::Off;
+        execute::disconnect(&self.shared, session);
+        self.shared.clients.remove(session.handle.id);
+    }
+
+    /// What is looked at ten times a second: idle clients, output limits, shrinking buffers.
+    fn tick(&mut self) {
+        let timeout_ms = i64::from(self.worker.settings.timeout) * 1000;
+        let now_ms = self.worker.now.ms;
+        for place in 0..self.connections.len() {
+            let Some(connection) = &mut self.connections[place] else {
+                continue;
+            };
+            let idle = now_ms - connection.session.handle.live.last_ms.load(Relaxed);
+            let exempt = connection.parked.is_some() || connection.session.is_subscriber();
+            if timeout_ms > 0 && idle > timeout_ms && !exempt {
+                tracing::debug!("Closing idle client");
+                self.close(place);
+            } else if !connection.out.is_empty()
+                && connection.over_output_limit(&self.worker.settings, now_ms)
+            {
+                self.log_output_limit(place);
+                self.close(place);
+            } else if connection.out.is_empty() && connection.out.capacity() > 0 && idle > 2000 {
+                connection.out.shrink(0);
+            }
+        }
+        if self.buffers.len() > 8 {
+            self.buffers.truncate(8);
+        }
+    }
+}
+
+/// Takes the arguments that have buffers of their own, to be shared with the keyspace.
+fn take_big(request: &mut Request) -> SmallVec<[(usize, SharedBytes); 1]> {
+    if request.big.is_empty() {
+        return SmallVec::new();
+    }
+    (0..request.len())
+        .filter(|&i| matches!(request.args[i], Arg::Big(_)))
+        .collect::<Vec<_>>()
+        .into_iter()
+        .filter_map(|i| Some((i, SharedBytes::new(request.take_big(i)?))))
+        .collect()
+}
+
+fn owned(request: &Request, input: &[u8]) -> Vec<Vec<u8>> {
+    (0..request.len())
+        .map(|i| request.arg(input, i).to_vec())
+        .collect()
+}
+
+fn owned_args(list: &[&[u8]]) -> Vec<Vec<u8>> {
+    list.iter().map(|a| a.to_vec()).collect()
+}

@@ -1,2 +1,8 @@
 //! The `redis-server` binary.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let args: Vec<_> = std::env::args_os().collect();
+    tessera::server::main(&args)
+}

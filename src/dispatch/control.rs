@@ -1,55 +1,44 @@
 //! What commands ask of the server's frame: things that only the top of the program can do.
 
-use std::sync::Mutex;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Sender, channel};
+
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 /// A request to the frame.
 #[derive(Debug)]
 pub enum Request {
-    /// Ends the process: SHUTDOWN, with its options.
+    /// Ends the process: SHUTDOWN with its options. The answer comes only when it fails.
     Shutdown {
-        /// `SHUTDOWN NOSAVE` or SAVE, when said.
+        /// SAVE (true) or NOSAVE (false), when said.
         save: Option<bool>,
         /// Do not wait for replicas.
         now: bool,
         /// Ignore errors of saving.
         force: bool,
+        /// Told that the shutdown failed.
+        failed: Sender<()>,
     },
-    /// `SHUTDOWN ABORT`
-    AbortShutdown,
     /// The parameters that listeners depend on changed; the answer is an error text if the new
     /// ones do not work.
     Listeners(Sender<Result<(), String>>),
-    /// The parameters that the log depends on changed.
-    Log,
-    /// A connection moves to another worker or the number of clients fell: look at the balance.
-    Balance,
 }
 
-/// The way to the frame.
+/// The way to the frame. Requests are rare (SHUTDOWN, CONFIG SET of listeners), so the channel
+/// needs no bound.
 pub struct Control {
-    sender: Mutex<Sender<Request>>,
+    sender: UnboundedSender<Request>,
 }
 
 impl Control {
     /// The way and its end.
-    pub fn new() -> (Self, Receiver<Request>) {
-        let (sender, receiver) = channel();
-        (
-            Self {
-                sender: Mutex::new(sender),
-            },
-            receiver,
-        )
+    pub fn new() -> (Self, UnboundedReceiver<Request>) {
+        let (sender, receiver) = unbounded_channel();
+        (Self { sender }, receiver)
     }
 
     /// Sends a request. When the frame is gone the process is ending anyway.
     pub fn send(&self, request: Request) {
-        let sender = self
-            .sender
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
-        let _ = sender.send(request);
+        let _ = self.sender.send(request);
     }
 
     /// Has the listeners follow the parameters, and waits for the result.

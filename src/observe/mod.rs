@@ -2,5 +2,6 @@
 
 pub mod histogram;
 pub mod latency;
+pub mod log;
 pub mod slowlog;
 pub mod stats;

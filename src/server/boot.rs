@@ -1,0 +1,342 @@
+//! The start: arguments, parameters, log, threads; and the way out.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering::Relaxed};
+
+use super::frame::Frame;
+use super::{cron, limits, process};
+use crate::base::{alloc, clock, random};
+use crate::commands;
+use crate::config::command_line::{CommandLine, Special, absolute_path, options_to_text};
+use crate::config::file::{self, Checks, LoadError};
+use crate::config::{Config, Settings};
+use crate::dispatch::context::{Shared, Stall, Status};
+use crate::dispatch::control::{Control, Request};
+use crate::dispatch::table::Table;
+use crate::keyspace::shards::Keyspace;
+use crate::net::worker::{EventLoop, Link};
+use crate::observe::log;
+use crate::observe::stats::Stats;
+
+/// The version of Redis whose behaviour is ours.
+pub const REDIS_VERSION: &str = "7.0.15";
+
+/// Runs the program with its arguments, its own name first.
+pub fn main(args: &[OsString]) -> ExitCode {
+    log::install();
+    let line = options_to_text(args);
+    match line.special {
+        Special::None => serve(args, &line),
+        special => answer(special),
+    }
+}
+
+fn answer(special: Special) -> ExitCode {
+    match special {
+        Special::Version => {
+            println!(
+                "Redis server v={REDIS_VERSION} sha=00000000:0 malloc=jemalloc-5.3.0 bits=64 build=tessera-{}",
+                env!("CARGO_PKG_VERSION")
+            );
+            ExitCode::SUCCESS
+        }
+        Special::Help => {
+            eprint!("{USAGE}");
+            ExitCode::FAILURE
+        }
+        Special::TestMemory(Some(megabytes)) => test_memory(megabytes),
+        Special::TestMemory(None) => {
+            eprintln!("Please specify the amount of memory to test in megabytes.");
+            eprintln!("Example: ./redis-server --test-memory 4096\n");
+            ExitCode::FAILURE
+        }
+        Special::CheckSystem | Special::None => {
+            limits::warn_about_system(&Settings::clone(crate::config::params::defaults()));
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+const USAGE: &str = "\
+Usage: ./redis-server [/path/to/redis.conf] [options] [-]
+       ./redis-server - (read config from stdin)
+       ./redis-server -v or --version
+       ./redis-server -h or --help
+       ./redis-server --test-memory <megabytes>
+       ./redis-server --check-system
+
+Examples:
+       ./redis-server (run the server with default conf)
+       echo 'maxmemory 128mb' | ./redis-server -
+       ./redis-server /etc/redis/6379.conf
+       ./redis-server --port 7777
+       ./redis-server --port 7777 --replicaof 127.0.0.1 8888
+       ./redis-server /etc/myredis.conf --loglevel verbose -
+       ./redis-server /etc/myredis.conf --loglevel verbose
+
+Sentinel mode:
+       ./redis-server /etc/sentinel.conf --sentinel
+";
+
+/// Writes patterns to memory and reads them back.
+fn test_memory(megabytes: u64) -> ExitCode {
+    let words = (megabytes as usize) << 17;
+    let mut memory: Vec<u64> = Vec::new();
+    if memory.try_reserve_exact(words).is_err() {
+        eprintln!("Unable to allocate {megabytes} megabytes");
+        return ExitCode::FAILURE;
+    }
+    memory.resize(words, 0);
+    for pattern in [0, u64::MAX, 0x5555_5555_5555_5555, 0xaaaa_aaaa_aaaa_aaaa] {
+        for (i, word) in memory.iter_mut().enumerate() {
+            *word = pattern ^ i as u64;
+        }
+        // Keeps the compiler from knowing what was written.
+        let memory = std::hint::black_box(&mut memory);
+        if let Some(bad) = memory
+            .iter()
+            .enumerate()
+            .position(|(i, w)| *w != pattern ^ i as u64)
+        {
+            println!("*** MEMORY ERROR at word {bad}");
+            return ExitCode::FAILURE;
+        }
+    }
+    println!("Your memory passed this test.");
+    ExitCode::SUCCESS
+}
+
+/// Applies `rename-command` to the table while the configuration is read.
+struct Renames<'a>(&'a mut Table);
+
+impl Checks for Renames<'_> {
+    fn rename_command(&mut self, old: &[u8], new: &[u8]) -> Result<(), String> {
+        self.0.rename(old, new).map_err(str::to_owned)
+    }
+
+    fn user(&mut self, _: &[Vec<u8>]) -> Result<(), String> {
+        Err("ACL users are not supported yet".to_owned())
+    }
+}
+
+fn serve(args: &[OsString], line: &CommandLine) -> ExitCode {
+    if line.sentinel {
+        eprintln!("Sentinel mode is not supported yet");
+        return ExitCode::FAILURE;
+    }
+    let mut table = Table::new(commands::all());
+    let mut settings = Settings::default();
+    let here = std::env::current_dir().map(|d| d.into_os_string().into_encoded_bytes());
+    let file = line
+        .config_file
+        .as_ref()
+        .map(|f| absolute_path(f, &here.unwrap_or_default()));
+    if line.has_arguments {
+        let mut stdin = std::io::stdin();
+        match file::load(&mut settings, line, &mut stdin, &mut Renames(&mut table)) {
+            Ok(()) => {}
+            Err(LoadError::Fatal(text)) => {
+                eprint!("{text}");
+                return ExitCode::FAILURE;
+            }
+            Err(LoadError::Open(text)) => {
+                tracing::warn!("{text}");
+                return ExitCode::FAILURE;
+            }
+        }
+    }
+    log::configure(&settings);
+    if settings.daemonize && !process::supervised(&settings) {
+        if let Err(error) = process::daemonize() {
+            tracing::warn!("Cannot go to the background: {error}");
+            return ExitCode::FAILURE;
+        }
+        if settings.pidfile.is_empty() {
+            settings.pidfile = "/var/run/redis.pid".into();
+        }
+    }
+    greet(args, line, &settings);
+    match start(settings, file, table) {
+        Ok(status) => ExitCode::from(status as u8),
+        Err(()) => ExitCode::FAILURE,
+    }
+}
+
+fn greet(args: &[OsString], line: &CommandLine, settings: &Settings) {
+    tracing::warn!("oO0OoO0OoO0Oo Redis is starting oO0OoO0OoO0Oo");
+    tracing::warn!(
+        "Redis version={REDIS_VERSION}, bits=64, commit=00000000, modified=0, pid={}, just started",
+        std::process::id()
+    );
+    if line.has_arguments {
+        tracing::warn!("Configuration loaded");
+    } else {
+        let program = args
+            .first()
+            .map(|a| a.to_string_lossy())
+            .unwrap_or_default();
+        tracing::warn!(
+            "Warning: no config file specified, using the default config. In order to specify a \
+             config file use {program} /path/to/redis.conf"
+        );
+    }
+    if process::supervised(settings) {
+        tracing::info!("supervised by systemd, will signal readiness");
+    }
+}
+
+/// What cannot be done yet is refused at the start rather than ignored.
+fn refuse_unsupported(settings: &Settings) -> Result<(), ()> {
+    let refusal = if let Some(lines) = settings.directives.refusal() {
+        lines
+    } else if settings.appendonly {
+        vec!["appendonly yes: the append only file is not supported yet".to_owned()]
+    } else if settings.replicaof.is_some() {
+        vec!["replicaof: replication is not supported yet".to_owned()]
+    } else if settings.cluster_enabled {
+        vec!["cluster-enabled yes: cluster mode is not supported yet".to_owned()]
+    } else if settings.tls_port != 0 {
+        vec!["tls-port: TLS is not supported yet".to_owned()]
+    } else {
+        return Ok(());
+    };
+    for line in refusal {
+        tracing::warn!("{line}");
+    }
+    Err(())
+}
+
+/// Builds the server's shared state.
+pub fn build(
+    settings: Settings,
+    file: Option<Vec<u8>>,
+    commands: Table,
+) -> (Shared, tokio::sync::mpsc::UnboundedReceiver<Request>) {
+    let (control, requests) = Control::new();
+    let workers = settings.io_threads.max(1) as usize;
+    let keyspace = Keyspace::new(settings.databases as usize, settings.cluster_enabled);
+    let shared = Shared {
+        stats: Stats::new(workers, commands.len()),
+        keyspace,
+        clients: Default::default(),
+        pubsub: Default::default(),
+        stream: Default::default(),
+        commands,
+        slowlog: Default::default(),
+        latency: Default::default(),
+        monitors: Default::default(),
+        pause: Default::default(),
+        evictor: Default::default(),
+        control,
+        status: Status {
+            run_id: random::run_id(),
+            started_ms: clock::unix_ms(),
+            workers,
+            active_expire: AtomicBool::new(true),
+            stall: Stall::default(),
+            peak_memory: AtomicUsize::new(0),
+            startup_memory: AtomicUsize::new(0),
+            shutdown_since_ms: AtomicI64::new(0),
+            client_memory: AtomicUsize::new(0),
+        },
+        config: Config::new(settings, file),
+    };
+    (shared, requests)
+}
+
+fn start(settings: Settings, file: Option<Vec<u8>>, commands: Table) -> Result<i32, ()> {
+    refuse_unsupported(&settings)?;
+    log::set_role('M');
+    let (shared, requests) = build(settings, file, commands);
+    limits::open_files(&shared.config)?;
+    let shared = Arc::new(shared);
+    let settings = shared.config.load();
+    limits::warn_about_system(&settings);
+    let failed = |error: std::io::Error| tracing::warn!("Cannot start: {error}");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(failed)?;
+    let links: Vec<Arc<Link>> = (0..shared.status.workers)
+        .map(|_| Link::new())
+        .collect::<Result<_, _>>()
+        .map_err(failed)?;
+    let frame = runtime.block_on(async { Frame::new(Arc::clone(&shared), links.clone()) })?;
+    if !settings.pidfile.is_empty() {
+        process::write_pid_file(&settings);
+    }
+    logo(&settings);
+    tracing::warn!("Server initialized");
+    let stop = Arc::new(AtomicBool::new(false));
+    let threads = spawn_threads(&shared, &links, &stop).map_err(failed)?;
+    shared.status.startup_memory.store(alloc::used(), Relaxed);
+    ready(&settings);
+    let status = runtime.block_on(frame.run(requests)).map_err(failed);
+    links.iter().for_each(|link| link.stop());
+    stop.store(true, Relaxed);
+    for thread in threads {
+        // A worker that is stuck in a long command is not waited for.
+        if thread.is_finished() {
+            let _ = thread.join();
+        }
+    }
+    status
+}
+
+fn spawn_threads(
+    shared: &Arc<Shared>,
+    links: &[Arc<Link>],
+    stop: &Arc<AtomicBool>,
+) -> std::io::Result<Vec<std::thread::JoinHandle<()>>> {
+    let mut threads = Vec::new();
+    for (index, link) in links.iter().enumerate() {
+        let (shared, link) = (Arc::clone(shared), Arc::clone(link));
+        let thread = std::thread::Builder::new().name(format!("worker-{index}"));
+        threads.push(thread.spawn(move || {
+            let served = EventLoop::new(shared, link, index).and_then(|mut l| l.run());
+            if let Err(error) = served {
+                // Without its poll a worker can serve nobody; better to end than to hang.
+                tracing::warn!("Worker cannot wait for its sockets: {error}");
+                std::process::exit(1);
+            }
+        })?);
+    }
+    let (shared, stop) = (Arc::clone(shared), Arc::clone(stop));
+    let thread = std::thread::Builder::new().name("cron".to_owned());
+    threads.push(thread.spawn(move || cron::run(&shared, &stop))?);
+    Ok(threads)
+}
+
+fn ready(settings: &Settings) {
+    if settings.port != 0 {
+        tracing::info!("Ready to accept connections");
+    }
+    if !settings.unixsocket.is_empty() {
+        tracing::info!(
+            "The server is now ready to accept connections at {}",
+            settings.unixsocket.to_str()
+        );
+    }
+    if process::supervised(settings) {
+        process::notify("STATUS=Ready to accept connections\nREADY=1\n");
+    }
+}
+
+/// Mode, port and pid, drawn or in one line; tools look for ` PID: `.
+fn logo(settings: &Settings) {
+    let terminal = settings.logfile.is_empty() && rustix::termios::isatty(std::io::stdout());
+    if !(settings.always_show_logo || terminal && !settings.syslog_enabled) {
+        tracing::info!("Running mode=standalone, port={}.", settings.port);
+        return;
+    }
+    let version = env!("CARGO_PKG_VERSION");
+    log::raw(&format!(
+        "\n   +---+---+---+\n   | T | E | S |     Tessera {version} (Redis {REDIS_VERSION}) 64 bit\n   \
+         +---+---+---+\n   | S | E | R |     Running in standalone mode\n   +---+---+---+     Port: {}\n   \
+         | A | . | . |     PID: {}\n   +---+---+---+\n\n",
+        settings.port,
+        std::process::id()
+    ));
+}

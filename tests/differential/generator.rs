@@ -214,7 +214,10 @@ impl<'g> Generator<'g> {
     /// Wrong arity, or an argument of another kind.
     fn spoil(&mut self, args: &mut Args) {
         let name = name_of(args);
-        if matches!(name.as_slice(), b"CLIENT" | b"DEBUG" | b"CONFIG" | b"HELLO") {
+        if matches!(
+            name.as_slice(),
+            b"CLIENT" | b"DEBUG" | b"CONFIG" | b"HELLO" | b"COMMAND"
+        ) {
             return;
         }
         match self.rng.random_range(0..4) {

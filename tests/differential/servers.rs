@@ -225,11 +225,12 @@ impl Server {
         self.marks += 1;
         let mark = format!("mark:{}", self.marks).into_bytes();
         let link = &mut self.links[index];
-        let mut closes = false;
+        let (mut opens, mut closes) = (false, false);
         for args in commands {
             let name = args.first().map(|n| n.to_ascii_uppercase());
             match (name.as_deref(), args.len()) {
-                (Some(b"MULTI"), 1) => link.in_multi = true,
+                // Whether it was accepted is known from the reply.
+                (Some(b"MULTI"), 1) if commands.len() == 1 => opens = true,
                 (Some(b"EXEC" | b"DISCARD" | b"RESET"), 1) => link.in_multi = false,
                 (Some(b"SUBSCRIBE" | b"PSUBSCRIBE" | b"SSUBSCRIBE"), _) => link.subscriber = true,
                 (Some(b"QUIT"), _) => closes = true,
@@ -238,15 +239,19 @@ impl Server {
         }
         let mut requests: Vec<&Args> = commands.iter().collect();
         let barrier: Args = vec![b"PING".to_vec(), mark.clone()];
-        if !link.in_multi && !closes {
+        let counted = link.in_multi || opens;
+        if !counted && !closes {
             requests.push(&barrier);
         }
         link.conn.send(&requests);
         let mut replies = Vec::new();
-        let end = if link.in_multi {
-            commands
-                .iter()
-                .try_for_each(|_| link.conn.read(PATIENCE).map(|reply| replies.push(reply)))
+        let end = if counted {
+            commands.iter().try_for_each(|_| {
+                read_reply(&mut link.conn).map(|reply| {
+                    link.in_multi |= opens && reply == Reply::Simple(b"OK".to_vec());
+                    replies.push(reply);
+                })
+            })
         } else {
             read_to_mark(&mut link.conn, &mark, &mut replies)
         };
@@ -325,27 +330,35 @@ impl Drop for Server {
     }
 }
 
-/// Reads replies until the answer to `PING mark`. RESP2 messages are sorted out as pushes.
+/// Reads replies until the answer to `PING mark`.
 fn read_to_mark(conn: &mut Conn, mark: &[u8], replies: &mut Vec<Reply>) -> Result<(), Ended> {
+    loop {
+        let reply = read_reply(conn)?;
+        let answered = match &reply {
+            Reply::Bulk(text) => text == mark,
+            Reply::Array(items) => matches!(items.as_slice(),
+                [Reply::Bulk(pong), Reply::Bulk(text)] if pong == b"pong" && text == mark),
+            _ => false,
+        };
+        if answered {
+            return Ok(());
+        }
+        replies.push(reply);
+    }
+}
+
+/// Reads one reply. RESP2 messages, which look like replies, are sorted out as pushes.
+fn read_reply(conn: &mut Conn) -> Result<Reply, Ended> {
+    const MESSAGES: [&[u8]; 3] = [b"message", b"pmessage", b"smessage"];
     loop {
         let reply = conn.read(PATIENCE)?;
         match &reply {
-            Reply::Bulk(text) if text == mark => return Ok(()),
-            Reply::Array(items) => match items.as_slice() {
-                [Reply::Bulk(pong), Reply::Bulk(text)] if pong == b"pong" && text == mark => {
-                    return Ok(());
-                }
-                [Reply::Bulk(kind), ..]
-                    if matches!(kind.as_slice(), b"message" | b"pmessage" | b"smessage") =>
-                {
-                    conn.pushes.push(reply);
-                    continue;
-                }
-                _ => {}
-            },
-            _ => {}
+            Reply::Array(items) if matches!(items.first(), Some(Reply::Bulk(kind)) if MESSAGES.contains(&kind.as_slice())) =>
+            {
+                conn.pushes.push(reply);
+            }
+            _ => return Ok(reply),
         }
-        replies.push(reply);
     }
 }
 

@@ -68,10 +68,7 @@ pub fn difference(
     oracle: &Outcome,
     ours: &Outcome,
 ) -> Option<String> {
-    let commands: &[Args] = match step {
-        Step::Commands { commands, .. } => commands,
-        _ => &[],
-    };
+    let commands = step.commands();
     if oracle.replies.len() != ours.replies.len() {
         return Some(sides(&list(&oracle.replies), &list(&ours.replies), ""));
     }
@@ -119,12 +116,13 @@ pub fn difference(
 /// Keeps `queued` up to date with what connection and server agreed on.
 pub fn track(args: Option<&Args>, reply: &Reply, queued: &mut Vec<Args>) {
     let Some(args) = args else { return };
+    let ends = matches!(
+        name_of(args).as_slice(),
+        b"EXEC" | b"DISCARD" | b"RESET" | b"QUIT"
+    );
     if *reply == Reply::Simple(b"QUEUED".to_vec()) {
         queued.push(args.clone());
-    } else if matches!(
-        name_of(args).as_slice(),
-        b"EXEC" | b"DISCARD" | b"RESET" | b"MULTI"
-    ) {
+    } else if ends && args.len() == 1 {
         queued.clear();
     }
 }

@@ -70,7 +70,8 @@ impl<'g> Generator<'g> {
                     // A subscription inside EXEC breaks the framing of the reply in Redis itself.
                     b"SUBSCRIBE" | b"PSUBSCRIBE" | b"SSUBSCRIBE" | b"UNSUBSCRIBE"
                     | b"PUNSUBSCRIBE" | b"SUNSUBSCRIBE" | b"HELLO" | b"CLIENT" => continue,
-                    b"EXEC" | b"DISCARD" | b"RESET" | b"QUIT" => in_multi[conn] = false,
+                    b"QUIT" => in_multi[conn] = false,
+                    b"EXEC" | b"DISCARD" | b"RESET" if args.len() == 1 => in_multi[conn] = false,
                     _ => {}
                 }
                 steps.push(Step::Commands {
@@ -80,11 +81,12 @@ impl<'g> Generator<'g> {
                 continue;
             }
             match self.rng.random_range(0..100) {
-                0..2 => self.expiring(conn, &mut steps),
+                0..2 => steps.push(self.expiring(conn)),
                 2..5 => steps.push(self.scan(conn)),
                 5..8 => steps.push(self.pipeline(conn)),
                 8..10 => steps.push(self.transaction(conn)),
                 10 => steps.push(self.muted(conn)),
+                11 => steps.push(any_key(conn)),
                 _ => {
                     let args = self.command();
                     in_multi[conn] = args.len() == 1 && name_of(&args) == b"MULTI";
@@ -99,18 +101,14 @@ impl<'g> Generator<'g> {
     }
 
     /// A key that expires, and the time it needs for that.
-    fn expiring(&mut self, conn: usize, steps: &mut Vec<Step>) {
+    fn expiring(&mut self, conn: usize) -> Step {
         let key = self.atom("key");
         let args = match self.rng.random_range(0..3) {
             0 => vec![b"PEXPIRE".to_vec(), key, b"1".to_vec()],
             1 => vec![b"PSETEX".to_vec(), key, b"1".to_vec(), b"gone".to_vec()],
             _ => vec![b"GETEX".to_vec(), key, b"PX".to_vec(), b"1".to_vec()],
         };
-        steps.push(Step::Commands {
-            conn,
-            commands: vec![args],
-        });
-        steps.push(Step::Sleep(4));
+        Step::Expire { conn, args }
     }
 
     fn scan(&mut self, conn: usize) -> Step {
@@ -431,6 +429,16 @@ impl<'g> Generator<'g> {
         };
         number.to_string().into_bytes()
     }
+}
+
+/// RANDOMKEY removes the expired keys it comes across, which are random ones. After KEYS none are
+/// left, so that both servers keep the same keys.
+fn any_key(conn: usize) -> Step {
+    let commands = vec![
+        vec![b"KEYS".to_vec(), b"*".to_vec()],
+        vec![b"RANDOMKEY".to_vec()],
+    ];
+    Step::Commands { conn, commands }
 }
 
 /// The command name in upper case.

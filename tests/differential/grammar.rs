@@ -97,7 +97,7 @@ pub const ROWS: &[Row] = &[
     row("keys", 7, "COPY <key> <key> { DB <db> | REPLACE | <junk> }"),
     row("keys", 4, "COPY <key> <key> { DB <db> | REPLACE }"),
     row("keys", 5, "MOVE <key> <db>"),
-    row("keys", 3, "RANDOMKEY"),
+    row("keys", 1, "RANDOMKEY <junk>"),
     row("keys", 6, "KEYS <pattern>"),
     row("keys", 4, "SCAN ( <int> | <junk> ) { MATCH <pattern> | COUNT <int> | TYPE <typename> | <junk> }"),
     row("keys", 4, "DBSIZE"),

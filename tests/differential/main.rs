@@ -120,10 +120,7 @@ impl Pair {
             }
             let theirs = self.oracle.play(step, None);
             let mine = self.ours.play(step, Some(&theirs));
-            let conn = match step {
-                Step::Commands { conn, .. } | Step::Scan { conn, .. } => *conn,
-                Step::Sleep(_) => continue,
-            };
+            let conn = step.conn();
             if let Some(mut text) = compare::difference(step, &queued[conn], &theirs, &mine) {
                 if !self.ours.alive() {
                     text.push_str("\n  ours has ended; its log:\n");
@@ -131,9 +128,8 @@ impl Pair {
                 }
                 return Ok(Some(Mismatch { step: at, text }));
             }
-            if let Step::Commands { commands, .. } = step
-                && commands.len() == theirs.replies.len()
-            {
+            let commands = step.commands();
+            if commands.len() == theirs.replies.len() {
                 for (args, reply) in commands.iter().zip(&theirs.replies) {
                     compare::track(Some(args), reply, &mut queued[conn]);
                 }

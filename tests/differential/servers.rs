@@ -16,6 +16,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How much longer a push may take than the reply that announced it: a server with several
 /// threads may answer the publisher before it has written to the subscriber.
 const PUSH_GRACE: Duration = Duration::from_millis(200);
+/// Longer than any time to live that a step gives to a key that shall expire.
+const EXPIRY: Duration = Duration::from_millis(4);
 /// Connections that a sequence plays on.
 pub const CONNECTIONS: usize = 3;
 
@@ -36,8 +38,33 @@ pub enum Step {
         /// What follows the cursor.
         options: Args,
     },
-    /// Lets time pass on both sides, in milliseconds.
-    Sleep(u64),
+    /// A command that makes a key expire, and the few milliseconds it takes, never apart.
+    Expire {
+        /// Index of the connection.
+        conn: usize,
+        /// The request.
+        args: Args,
+    },
+}
+
+impl Step {
+    /// The connection the step plays on.
+    pub fn conn(&self) -> usize {
+        match self {
+            Step::Commands { conn, .. } | Step::Scan { conn, .. } | Step::Expire { conn, .. } => {
+                *conn
+            }
+        }
+    }
+
+    /// The requests of the step, where each has replies of its own.
+    pub fn commands(&self) -> &[Args] {
+        match self {
+            Step::Commands { commands, .. } => commands,
+            Step::Expire { args, .. } => std::slice::from_ref(args),
+            Step::Scan { .. } => &[],
+        }
+    }
 }
 
 /// What one step made a server say.
@@ -205,12 +232,12 @@ impl Server {
             ..Outcome::default()
         };
         match step {
-            Step::Sleep(ms) => {
-                // Both servers live through the same pause: only the first one played sleeps.
-                if expected.is_none() {
-                    std::thread::sleep(Duration::from_millis(*ms));
+            Step::Expire { conn, args } => {
+                outcome.replies = self.run(*conn, std::slice::from_ref(args));
+                // Both keys must be gone before the next step: the second server to play rests.
+                if expected.is_some() {
+                    std::thread::sleep(EXPIRY);
                 }
-                return outcome;
             }
             Step::Commands { conn, commands } => {
                 outcome.replies = self.run(*conn, commands);

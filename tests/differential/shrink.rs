@@ -71,7 +71,13 @@ pub fn print(steps: &[Step], resp3: &[bool]) -> String {
     }
     for step in steps {
         match step {
-            Step::Sleep(ms) => text.push_str(&format!("  # wait {ms} ms\n")),
+            Step::Expire { conn, args } => {
+                text.push_str(&format!(
+                    "  {conn}> {}  # and wait 4 ms
+",
+                    line(args)
+                ));
+            }
             Step::Scan { conn, options } => {
                 text.push_str(&format!("  {conn}> SCAN (all, sorted) {}\n", line(options)));
             }

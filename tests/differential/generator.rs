@@ -431,11 +431,13 @@ impl<'g> Generator<'g> {
     }
 }
 
-/// RANDOMKEY removes the expired keys it comes across, which are random ones. After KEYS none are
-/// left, so that both servers keep the same keys.
+/// RANDOMKEY removes the expired keys it comes across, which are random ones. After a SCAN
+/// none are left, so that both servers keep the same keys.
 fn any_key(conn: usize) -> Step {
     let commands = vec![
-        vec![b"KEYS".to_vec(), b"*".to_vec()],
+        ["SCAN", "0", "COUNT", "100000"]
+            .map(|w| w.as_bytes().to_vec())
+            .to_vec(),
         vec![b"RANDOMKEY".to_vec()],
     ];
     Step::Commands { conn, commands }

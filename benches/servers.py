@@ -4,6 +4,7 @@ A server listens on a unix socket in a directory of its own, without persistence
 one CPU; the load generator is pinned to another. Only processes started here are ended.
 """
 import argparse
+import json
 import os
 import shutil
 import statistics
@@ -43,9 +44,9 @@ def peers(given, names=("ours", "redis", "valkey")):
 
 def load_binary():
     """Builds the load generator and returns its path."""
-    out = subprocess.run(["cargo", "bench", "--quiet", "--bench", "load", "--no-run", "--message-format", "json"],
+    out = subprocess.run(["cargo", "bench", "--quiet", "--profile", "ci", "--bench", "load", "--no-run",
+                          "--message-format", "json"],
                          cwd=ROOT, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, check=True).stdout.decode()
-    import json
     for line in out.splitlines():
         message = json.loads(line)
         if message.get("executable") and message.get("target", {}).get("name") == "load":

@@ -187,8 +187,8 @@ impl Server {
             self.clean(settings)
                 .map_err(|e| format!("{} cannot be reset: {e:?}", self.name))?;
         }
-        for conn in 0..CONNECTIONS {
-            let link = self.connect(resp3[conn])?;
+        for resp3 in resp3 {
+            let link = self.connect(resp3)?;
             self.links.push(link);
         }
         Ok(())

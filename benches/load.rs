@@ -24,8 +24,9 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use rustix::event::epoll;
 
-/// Batches rendered ahead for each connection; sent in turn.
-const RENDERED: usize = 32;
+/// Keys rendered ahead for each connection; their batches are sent in turn. Fifty connections
+/// touch some 200,000 keys, more than any cache holds.
+const RENDERED_KEYS: usize = 4096;
 
 struct Options {
     socket: Option<String>,
@@ -235,11 +236,13 @@ fn steady(o: &Options) -> std::io::Result<()> {
     let mut rng = SmallRng::seed_from_u64(o.seed);
     let poll: OwnedFd = epoll::create(epoll::CreateFlags::CLOEXEC)?;
     let mut clients = Vec::new();
+    let keys_per_batch = o.pipeline * if o.op == "mset" { 10 } else { 1 };
+    let rendered = (RENDERED_KEYS / keys_per_batch).max(4);
     for index in 0..o.connections {
         let stream = Stream::open(o)?;
         let data = epoll::EventData::new_u64(index as u64);
         epoll::add(&poll, stream.fd(), data, epoll::EventFlags::IN)?;
-        let batches = (0..RENDERED)
+        let batches = (0..rendered)
             .map(|_| {
                 let mut batch = Vec::new();
                 (0..o.pipeline).for_each(|_| render_operation(o, &mut rng, &mut batch));
@@ -288,7 +291,7 @@ fn steady(o: &Options) -> std::io::Result<()> {
 
 impl Client {
     fn start(&mut self, lines: usize) -> std::io::Result<()> {
-        let batch = &self.batches[self.next % RENDERED];
+        let batch = &self.batches[self.next % self.batches.len()];
         self.next += 1;
         self.awaited = lines;
         self.stream.write_all(batch)

@@ -36,7 +36,7 @@ def peers(given, names=("ours", "redis", "valkey")):
     for name in names:
         path = getattr(given, name)
         if path and os.access(path, os.X_OK):
-            found.append((name, os.path.realpath(path)))
+            found.append((name, os.path.abspath(path)))
         else:
             print("no %s at %s: left out" % (name, path), file=sys.stderr)
     return found

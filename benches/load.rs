@@ -1,7 +1,7 @@
 //! A load generator that is lighter than any server it is pointed at.
 //!
 //! ```text
-//! load --socket PATH | --port N  --op get|set|incr|mset|fill|hit|paced
+//! load --socket PATH | --port N  --op get|set|incr|mset|fill|count|hit|paced
 //!      [--keys N] [--value BYTES|int] [--key-bytes N] [--connections N] [--pipeline N] [--seconds S]
 //!      [--rate N] [--skew S] [--seed N]
 //! ```
@@ -10,7 +10,7 @@
 //! parsed. The last line is `name=value` pairs for `benches/run` and its kin:
 //! `ops=` operations, `seconds=`, and for some operations `hits=`, `p50_us=`, `p99_us=`, `max_us=`.
 //!
-//! `fill` writes every key once, `hit` is a cache trace with Zipf-distributed keys (GET, and SET
+//! `fill` writes every key once and `count` every counter of `incr`, `hit` is a cache trace with Zipf-distributed keys (GET, and SET
 //! on a miss), `paced` sends `--rate` GETs a second over one connection and measures each from
 //! the moment it was due, so that a server that stalls does not hide what had to wait.
 
@@ -53,7 +53,7 @@ fn main() {
         }
     };
     let result = match options.op.as_str() {
-        "fill" => fill(&options),
+        "fill" | "count" => fill(&options),
         "hit" => hit(&options),
         "paced" => paced(&options),
         "get" | "set" | "incr" | "mset" => steady(&options),
@@ -308,7 +308,11 @@ fn fill(o: &Options) -> std::io::Result<()> {
         let mut batch = Vec::new();
         let count = (o.keys - number).min(1000);
         for n in number..number + count {
-            render(&mut batch, &[b"SET", &key(o, n), &value(o, n)]);
+            let (key, value) = match o.op.as_str() {
+                "count" => (counter(n), b"1".to_vec()),
+                _ => (key(o, n), value(o, n)),
+            };
+            render(&mut batch, &[b"SET", &key, &value]);
         }
         stream.write_all(&batch)?;
         stream.read_exactly(count as usize * b"+OK\r\n".len(), &mut buffer)?;

@@ -1,0 +1,304 @@
+//! The table of commands a sequence is made of, one template per row.
+//!
+//! A template is words in this small notation, separated by spaces:
+//!
+//! ```text
+//! <atom>        something from a pool, see generator.rs
+//! [ x y ]       maybe
+//! ( x | y z )   one of these
+//! { x | y z }   any of these, in any order
+//! <atom>+  )+   one to four times; <atom>* )* none to four times
+//! anything else a word to the letter, in any mix of cases
+//! ```
+//!
+//! What a template cannot say (wrong arity, arguments of the wrong kind) the generator does to a
+//! finished command. Amounts of memory are bounded here: no pool holds an offset that makes a
+//! server allocate half a gigabyte.
+
+/// One row: how often, for whom, what.
+pub struct Row {
+    /// Name used by `--groups`.
+    pub group: &'static str,
+    /// Relative frequency.
+    pub weight: u32,
+    /// Leave the row out when the server under test does not know the command. Only for groups
+    /// that support the comparison of others, such as keys of another type.
+    pub optional: bool,
+    /// The template.
+    pub template: &'static str,
+}
+
+const fn row(group: &'static str, weight: u32, template: &'static str) -> Row {
+    Row {
+        group,
+        weight,
+        optional: false,
+        template,
+    }
+}
+
+const fn extra(group: &'static str, weight: u32, template: &'static str) -> Row {
+    Row {
+        group,
+        weight,
+        optional: true,
+        template,
+    }
+}
+
+/// Every command the comparison knows.
+#[rustfmt::skip]
+pub const ROWS: &[Row] = &[
+    row("string", 40, "SET <key> <value>"),
+    row("string", 30, "SET <key> <value> { EX <seconds> | PX <millis> | EXAT <at> | PXAT <atms> | KEEPTTL | NX | XX | GET | GET | <junk> }"),
+    row("string", 10, "SET <key> <value> { ( EX <seconds> | PX <millis> | EXAT <at> | PXAT <atms> | KEEPTTL ) | ( NX | XX ) | GET }"),
+    row("string", 15, "GET <key>"),
+    row("string", 6, "GETSET <key> <value>"),
+    row("string", 8, "GETEX <key> { EX <seconds> | PX <millis> | EXAT <at> | PXAT <atms> | PERSIST }"),
+    row("string", 8, "GETEX <key> [ ( EX <seconds> | PX <millis> | EXAT <at> | PXAT <atms> | PERSIST | <junk> ) ]"),
+    row("string", 6, "GETDEL <key>"),
+    row("string", 8, "GETRANGE <key> <index> <index>"),
+    row("string", 3, "SUBSTR <key> <index> <index>"),
+    row("string", 10, "SETRANGE <key> <offset> <value>"),
+    row("string", 6, "SETNX <key> <value>"),
+    row("string", 6, "SETEX <key> <seconds> <value>"),
+    row("string", 6, "PSETEX <key> <millis> <value>"),
+    row("string", 6, "MGET <key>+"),
+    row("string", 6, "MSET ( <key> <value> )+"),
+    row("string", 6, "MSETNX ( <key> <value> )+"),
+    row("string", 10, "APPEND <key> <value>"),
+    row("string", 6, "STRLEN <key>"),
+    row("string", 10, "INCR <key>"),
+    row("string", 8, "DECR <key>"),
+    row("string", 10, "INCRBY <key> <int>"),
+    row("string", 10, "DECRBY <key> <int>"),
+    row("string", 12, "INCRBYFLOAT <key> <float>"),
+    row("string", 8, "LCS <key> <key> { LEN | IDX | MINMATCHLEN <small> | WITHMATCHLEN | <junk> }"),
+    row("string", 5, "LCS <key> <key> { IDX | MINMATCHLEN <small> | WITHMATCHLEN }"),
+
+    row("bitmap", 12, "SETBIT <key> <bit> ( 0 | 1 | 1 | 1 | <int> )"),
+    row("bitmap", 6, "GETBIT <key> <bit>"),
+    row("bitmap", 8, "BITCOUNT <key> [ <index> <index> [ ( BYTE | BIT | <junk> ) ] ]"),
+    row("bitmap", 8, "BITPOS <key> ( 0 | 1 | <int> ) [ <index> [ <index> [ ( BYTE | BIT | <junk> ) ] ] ]"),
+    row("bitmap", 8, "BITOP ( AND | OR | XOR ) <key> <key>+"),
+    row("bitmap", 5, "BITOP ( NOT | NOT | <junk> ) <key> <key>+"),
+    row("bitmap", 12, "BITFIELD <key> ( GET <bittype> <bitoffset> | SET <bittype> <bitoffset> <int> | INCRBY <bittype> <bitoffset> <int> | OVERFLOW ( WRAP | SAT | FAIL | <junk> ) )+"),
+    row("bitmap", 5, "BITFIELD <key> OVERFLOW ( SAT | FAIL | WRAP ) ( SET <bittype> <bitoffset> <int> | INCRBY <bittype> <bitoffset> <int> )+"),
+    row("bitmap", 4, "BITFIELD_RO <key> ( GET <bittype> <bitoffset> )*"),
+    row("bitmap", 2, "BITFIELD_RO <key> ( GET <bittype> <bitoffset> | SET <bittype> <bitoffset> <int> )+"),
+
+    row("keys", 8, "DEL <key>+"),
+    row("keys", 4, "UNLINK <key>+"),
+    row("keys", 6, "EXISTS <key>+"),
+    row("keys", 5, "TYPE <key>"),
+    row("keys", 3, "TOUCH <key>+"),
+    row("keys", 7, "RENAME <key> <key>"),
+    row("keys", 5, "RENAMENX <key> <key>"),
+    row("keys", 7, "COPY <key> <key> { DB <db> | REPLACE | <junk> }"),
+    row("keys", 4, "COPY <key> <key> { DB <db> | REPLACE }"),
+    row("keys", 5, "MOVE <key> <db>"),
+    row("keys", 1, "RANDOMKEY <junk>"),
+    row("keys", 6, "KEYS <pattern>"),
+    row("keys", 4, "SCAN ( <int> | <junk> ) { MATCH <pattern> | COUNT <int> | TYPE <typename> | <junk> }"),
+    row("keys", 4, "DBSIZE"),
+    row("keys", 10, "OBJECT ENCODING <key>"),
+    row("keys", 3, "OBJECT REFCOUNT <key>"),
+    row("keys", 2, "OBJECT FREQ <key>"),
+    row("keys", 2, "OBJECT IDLETIME <key>"),
+    row("keys", 1, "OBJECT HELP"),
+    row("keys", 1, "OBJECT <junk> <key>*"),
+    row("keys", 6, "EXPIRE <key> <seconds> { NX | XX | GT | LT | <junk> }"),
+    row("keys", 10, "EXPIRE <key> <seconds> [ ( NX | XX | GT | LT ) ]"),
+    row("keys", 6, "PEXPIRE <key> <millis> [ ( NX | XX | GT | LT | XX GT | XX LT ) ]"),
+    row("keys", 6, "EXPIREAT <key> <at> [ ( NX | XX | GT | LT ) ]"),
+    row("keys", 6, "PEXPIREAT <key> <atms> [ ( NX | XX | GT | LT ) ]"),
+    row("keys", 6, "TTL <key>"),
+    row("keys", 6, "PTTL <key>"),
+    row("keys", 4, "EXPIRETIME <key>"),
+    row("keys", 4, "PEXPIRETIME <key>"),
+    row("keys", 6, "PERSIST <key>"),
+    row("keys", 6, "SELECT <db>"),
+    row("keys", 3, "SWAPDB <db> <db>"),
+    row("keys", 2, "FLUSHDB [ ( ASYNC | SYNC | <junk> ) ]"),
+    row("keys", 1, "FLUSHALL [ ( ASYNC | SYNC | <junk> ) ]"),
+    extra("keys", 3, "DUMP <missing>"),
+
+    row("transactions", 10, "MULTI"),
+    row("transactions", 14, "EXEC"),
+    row("transactions", 3, "DISCARD"),
+    row("transactions", 8, "WATCH <key>+"),
+    row("transactions", 2, "UNWATCH"),
+
+    row("pubsub", 5, "SUBSCRIBE <channel>+"),
+    row("pubsub", 5, "PSUBSCRIBE <chanpattern>+"),
+    row("pubsub", 3, "SSUBSCRIBE <channel>+"),
+    row("pubsub", 4, "UNSUBSCRIBE <channel>*"),
+    row("pubsub", 4, "PUNSUBSCRIBE <chanpattern>*"),
+    row("pubsub", 3, "SUNSUBSCRIBE <channel>*"),
+    row("pubsub", 12, "PUBLISH <channel> <value>"),
+    row("pubsub", 6, "SPUBLISH <channel> <value>"),
+    row("pubsub", 3, "PUBSUB CHANNELS [ <chanpattern> ]"),
+    row("pubsub", 3, "PUBSUB NUMSUB <channel>*"),
+    row("pubsub", 2, "PUBSUB NUMPAT"),
+    row("pubsub", 2, "PUBSUB SHARDCHANNELS [ <chanpattern> ]"),
+    row("pubsub", 2, "PUBSUB SHARDNUMSUB <channel>*"),
+    row("pubsub", 1, "PUBSUB HELP"),
+    row("pubsub", 1, "PUBSUB <junk>"),
+    row("pubsub", 8, "CONFIG SET notify-keyspace-events <notify>"),
+    row("pubsub", 5, "SUBSCRIBE <keyevent>+"),
+    row("pubsub", 3, "PSUBSCRIBE ( __key*__:* | __keyspace@*__:* | __keyevent@?__:* )"),
+
+    row("connection", 4, "PING [ <value> ]"),
+    row("connection", 3, "ECHO <value>"),
+    row("connection", 4, "HELLO [ ( 2 | 3 | 4 | 1 | <int> | <junk> ) [ SETNAME ( me | <value> ) ] ]"),
+    row("connection", 1, "HELLO ( 2 | 3 ) { AUTH <value> <value> | AUTH default <value> | SETNAME me | <junk> }"),
+    row("connection", 2, "RESET"),
+    row("connection", 2, "AUTH <value> [ <value> ]"),
+    row("connection", 1, "AUTH default <value>"),
+    row("connection", 3, "CLIENT SETNAME ( me | <value> )"),
+    row("connection", 3, "CLIENT GETNAME"),
+    row("connection", 1, "CLIENT ID"),
+    row("connection", 3, "CLIENT INFO"),
+    row("connection", 1, "CLIENT NO-EVICT ( ON | OFF | <junk> )"),
+    row("connection", 1, "CLIENT REPLY ( ON | <junk> )"),
+    row("connection", 1, "CLIENT UNPAUSE"),
+    row("connection", 1, "CLIENT PAUSE ( 0 [ ( WRITE | ALL | <junk> ) ] | <junk> )"),
+    row("connection", 1, "CLIENT GETREDIR"),
+    row("connection", 1, "CLIENT TRACKINGINFO"),
+    row("connection", 1, "CLIENT CACHING ( YES | NO | <junk> )"),
+    row("connection", 1, "CLIENT UNBLOCK ( 99999999 | <junk> ) [ ( TIMEOUT | ERROR | <junk> ) ]"),
+    row("connection", 1, "CLIENT KILL ( ID 99999999 | TYPE <junk> | ID <junk> | 127.0.0.1:1 | ADDR 127.0.0.1:1 | <junk> <junk> )"),
+    row("connection", 1, "CLIENT LIST ( TYPE <junk> | ID <junk> | ID 99999999 | <junk> )"),
+    row("connection", 1, "CLIENT HELP"),
+    row("connection", 1, "CLIENT <junk>"),
+    row("connection", 1, "QUIT"),
+
+    row("server", 3, "COMMAND GETKEYS <knowncommand>"),
+    row("server", 2, "COMMAND GETKEYSANDFLAGS <knowncommand>"),
+    row("server", 2, "COMMAND GETKEYS <junk>*"),
+    row("server", 3, "COMMAND INFO <commandname>+"),
+    row("server", 1, "COMMAND LIST FILTERBY ( ACLCAT <junk> | MODULE <junk> | <junk> )"),
+    row("server", 1, "COMMAND HELP"),
+    row("server", 1, "COMMAND <junk>"),
+    row("server", 2, "CONFIG GET ( <parameter> | <parameter> <parameter> | <junk> )"),
+    row("server", 4, "CONFIG SET ( <setting> )+"),
+    row("server", 1, "CONFIG SET <junk> <value>"),
+    row("server", 1, "CONFIG HELP"),
+    row("server", 1, "CONFIG <junk>"),
+    row("server", 1, "DEBUG ( STRINGMATCH-LEN 10 <pattern> | OBJECT <missing> | <junk> )"),
+    row("server", 2, "TIME"),
+    row("server", 1, "LOLWUT VERSION <junk>"),
+    row("server", 3, "<junk> <value>*"),
+
+    // Keys of other types, so that WRONGTYPE, TYPE, COPY and RENAME meet them.
+    extra("types", 3, "LPUSH <key> <value>+"),
+    extra("types", 3, "SADD <key> <value>+"),
+    extra("types", 3, "HSET <key> ( <value> <value> )+"),
+    extra("types", 3, "ZADD <key> ( <int> <value> )+"),
+    extra("types", 2, "XADD <key> 1-1 <value> <value>"),
+];
+
+/// Parameters that sequences change, with the value each sequence starts from and values to try.
+#[rustfmt::skip]
+pub const SETTINGS: &[(&str, &str, &[&str])] = &[
+    ("notify-keyspace-events", "", &["", "KEA", "Ex", "AKE", "Kg$", "xyz", "KEn", "KEm$g"]),
+    ("maxmemory-policy", "noeviction", &["noeviction", "allkeys-lfu", "volatile-lru", "allkeys-lru", "nothing"]),
+    ("maxmemory-samples", "5", &["5", "10", "0", "-1", "x"]),
+    ("hz", "10", &["1", "50", "500", "501", "0", "a"]),
+    ("slowlog-max-len", "128", &["1", "128", "-1", "1.5"]),
+    ("slowlog-log-slower-than", "10000", &["-1", "0", "10000", "-2"]),
+    ("list-max-listpack-size", "-2", &["-2", "5", "-6", "0"]),
+    ("hash-max-listpack-entries", "512", &["3", "512", "-1"]),
+    ("hash-max-ziplist-entries", "512", &["7", "512", ""]),
+    ("lazyfree-lazy-user-del", "no", &["yes", "no", "maybe", "YES"]),
+    ("lazyfree-lazy-user-flush", "no", &["yes", "no"]),
+    ("timeout", "0", &["0", "1000", "-1"]),
+    ("lfu-log-factor", "10", &["0", "10", "-1"]),
+    ("lfu-decay-time", "1", &["1", "0", "x"]),
+    ("tcp-keepalive", "300", &["0", "300", "-5"]),
+    ("save", "", &["", "3600 1", "3600 1 300 100", "60", "a b"]),
+    ("appendfsync", "everysec", &["always", "no", "everysec", "sometimes"]),
+    ("client-output-buffer-limit", "normal 0 0 0", &["normal 1000000000 500000000 10", "pubsub 32mb 8mb 60", "normal 1", "nobody 1 1 1"]),
+    ("latency-tracking-info-percentiles", "50 99 99.9", &["50 100 60", "", "-1", "10.5"]),
+    ("maxclients", "1000", &["1000", "500", "0"]),
+    ("busy-reply-threshold", "5000", &["5000", "100"]),
+    ("proto-max-bulk-len", "536870912", &["536870912", "1mb", "1", "2gb"]),
+    ("repl-backlog-size", "1048576", &["1mb", "16384", "0", "1k"]),
+    ("port", "0", &["6379x"]),
+    ("databases", "16", &["5"]),
+    ("daemonize", "no", &["yes"]),
+];
+
+/// The pieces a template is made of.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Node {
+    /// A word to the letter.
+    Word(&'static str),
+    /// A pool, by name.
+    Atom(&'static str),
+    /// One after the other.
+    Seq(Vec<Node>),
+    /// `( | )`
+    OneOf(Vec<Node>),
+    /// `[ ]`
+    Maybe(Box<Node>),
+    /// `{ | }`
+    AnyOf(Vec<Node>),
+    /// Repeated at least so often, at most four times.
+    Repeat(usize, Box<Node>),
+}
+
+/// Reads a template. Panics on a template that breaks the notation: the table is ours.
+pub fn parse(template: &'static str) -> Node {
+    let mut words = template.split_whitespace().peekable();
+    let node = alternatives(&mut words, None);
+    assert!(words.peek().is_none(), "unbalanced template: {template}");
+    match node {
+        (mut list, _) if list.len() == 1 => list.remove(0),
+        _ => panic!("a | outside brackets: {template}"),
+    }
+}
+
+type Words = std::iter::Peekable<std::str::SplitWhitespace<'static>>;
+
+/// Reads up to the closing bracket `end`; returns the alternatives and the bracket's suffix.
+fn alternatives(words: &mut Words, end: Option<char>) -> (Vec<Node>, &'static str) {
+    let mut list = vec![Vec::new()];
+    while let Some(word) = words.next() {
+        let first = word.chars().next().unwrap_or(' ');
+        if Some(first) == end {
+            return (list.into_iter().map(Node::Seq).collect(), &word[1..]);
+        }
+        let node = match word {
+            "|" => {
+                list.push(Vec::new());
+                continue;
+            }
+            "(" => {
+                let (inner, suffix) = alternatives(words, Some(')'));
+                repeated(Node::OneOf(inner), suffix)
+            }
+            "[" => {
+                let (mut inner, _) = alternatives(words, Some(']'));
+                Node::Maybe(Box::new(inner.remove(0)))
+            }
+            "{" => Node::AnyOf(alternatives(words, Some('}')).0),
+            _ => match word.strip_prefix('<').and_then(|w| w.split_once('>')) {
+                Some((name, suffix)) => repeated(Node::Atom(name), suffix),
+                None => Node::Word(word),
+            },
+        };
+        list.last_mut().expect("never empty").push(node);
+    }
+    assert!(end.is_none(), "bracket left open");
+    (list.into_iter().map(Node::Seq).collect(), "")
+}
+
+fn repeated(node: Node, suffix: &str) -> Node {
+    match suffix {
+        "" => node,
+        "+" => Node::Repeat(1, Box::new(node)),
+        "*" => Node::Repeat(0, Box::new(node)),
+        other => panic!("unknown repetition {other}"),
+    }
+}

@@ -1,0 +1,279 @@
+//! Random command sequences to our server and to a real Redis, replies and final state compared.
+//!
+//! ```text
+//! cargo test --test differential -- --ours PATH [--oracle PATH] [--seconds N] [--seed N]
+//!                                   [--length N] [--groups string,keys,...] [--keep-going]
+//! ```
+//!
+//! A sequence is a pure function of its seed (and of the day: absolute expiry times are built
+//! around the hour it is). On a difference the sequence is shrunk and printed as `redis-cli` lines
+//! with its seed, and the exit status is 1. A difference that does not show again when the same
+//! sequence is played again is printed as unstable and does not fail the run.
+
+mod compare;
+mod generator;
+mod grammar;
+mod resp;
+mod servers;
+mod shrink;
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use generator::{Generator, Grammar};
+use resp::{Args, Reply};
+use servers::{CONNECTIONS, Server, Step};
+
+struct Options {
+    ours: PathBuf,
+    oracle: PathBuf,
+    seconds: u64,
+    seed: u64,
+    length: usize,
+    groups: Vec<String>,
+    keep_going: bool,
+}
+
+fn main() {
+    let options = match options() {
+        Ok(Some(options)) => options,
+        Ok(None) => return,
+        Err(text) => fail(2, &text),
+    };
+    match run(&options) {
+        Ok(true) => {}
+        Ok(false) => std::process::exit(1),
+        Err(text) => fail(2, &text),
+    }
+}
+
+fn fail(status: i32, text: &str) -> ! {
+    eprintln!("differential: {text}");
+    std::process::exit(status)
+}
+
+fn options() -> Result<Option<Options>, String> {
+    let mut options = Options {
+        ours: PathBuf::new(),
+        oracle: PathBuf::from("redis-server"),
+        seconds: 60,
+        seed: SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(1, |d| d.as_secs())
+            * 1000,
+        length: 60,
+        groups: Vec::new(),
+        keep_going: false,
+    };
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
+        let mut value = || args.next().ok_or(format!("{arg} needs a value"));
+        let number = |text: String| text.parse().map_err(|_| format!("not a number: {text}"));
+        match arg.as_str() {
+            "--ours" => options.ours = value()?.into(),
+            "--oracle" => options.oracle = value()?.into(),
+            "--seconds" => options.seconds = number(value()?)?,
+            "--seed" => options.seed = number(value()?)?,
+            "--length" => options.length = number(value()?)? as usize,
+            "--groups" => options.groups = value()?.split(',').map(str::to_string).collect(),
+            "--keep-going" => options.keep_going = true,
+            // Asked by test runners for the tests inside: there are none.
+            "--list" => return Ok(None),
+            _ => return Err(format!("unknown argument {arg}")),
+        }
+    }
+    if options.ours.as_os_str().is_empty() {
+        return Err("give the server under test: --ours PATH".into());
+    }
+    Ok(Some(options))
+}
+
+/// The two servers and what both start every sequence from.
+struct Pair {
+    oracle: Server,
+    ours: Server,
+    settings: Vec<(&'static str, &'static str)>,
+}
+
+/// Where and how a sequence came apart.
+struct Mismatch {
+    step: usize,
+    text: String,
+}
+
+impl Pair {
+    /// Plays a sequence on both servers up to the first difference.
+    fn play(
+        &mut self,
+        steps: &[Step],
+        resp3: [bool; CONNECTIONS],
+    ) -> Result<Option<Mismatch>, String> {
+        self.oracle.reset(resp3, &self.settings)?;
+        self.ours.reset(resp3, &self.settings)?;
+        let mut queued: [Vec<Args>; CONNECTIONS] = Default::default();
+        for (at, step) in steps.iter().enumerate() {
+            if let Step::Scan { conn, .. } = step
+                && !self.oracle.free(*conn)
+            {
+                continue;
+            }
+            let theirs = self.oracle.play(step, None);
+            let mine = self.ours.play(step, Some(&theirs));
+            let conn = step.conn();
+            if let Some(mut text) = compare::difference(step, &queued[conn], &theirs, &mine) {
+                if !self.ours.alive() {
+                    text.push_str("\n  ours has ended; its log:\n");
+                    text.push_str(&self.ours.log_tail());
+                }
+                return Ok(Some(Mismatch { step: at, text }));
+            }
+            let commands = step.commands();
+            if commands.len() == theirs.replies.len() {
+                for (args, reply) in commands.iter().zip(&theirs.replies) {
+                    compare::track(Some(args), reply, &mut queued[conn]);
+                }
+            }
+        }
+        Ok(self.final_state()?.map(|text| Mismatch {
+            step: steps.len(),
+            text,
+        }))
+    }
+
+    fn final_state(&mut self) -> Result<Option<String>, String> {
+        let read = |server: &Server| {
+            server
+                .admin()
+                .ok_or(())
+                .and_then(|mut c| compare::state(&mut c).map_err(|_| ()))
+        };
+        let theirs = read(&self.oracle).map_err(|()| "the oracle's state cannot be read")?;
+        Ok(match read(&self.ours) {
+            Ok(mine) => compare::state_difference(&theirs, &mine),
+            Err(()) => Some("the final state of ours cannot be read".into()),
+        })
+    }
+}
+
+fn run(options: &Options) -> Result<bool, String> {
+    let mut pair = Pair {
+        oracle: Server::start("oracle", &options.oracle)?,
+        ours: Server::start("ours", &options.ours)?,
+        settings: grammar::SETTINGS
+            .iter()
+            .filter(|(name, ..)| !matches!(*name, "port" | "databases" | "daemonize"))
+            .map(|(name, start, _)| (*name, *start))
+            .collect(),
+    };
+    let unknown = unknown_commands(&pair.ours);
+    if !unknown.is_empty() {
+        let names: Vec<&str> = unknown.iter().map(String::as_str).collect();
+        println!(
+            "not covered, unknown to the server under test: {}",
+            names.join(" ")
+        );
+    }
+    let wanted =
+        |group: &str| options.groups.is_empty() || options.groups.iter().any(|g| g == group);
+    let grammar = Grammar::new(|row| {
+        wanted(row.group) && !(row.optional && unknown.contains(first_word(row.template)))
+    });
+    if grammar.is_empty() {
+        return Err("no rows left: check --groups".into());
+    }
+    println!(
+        "seed {}, {} s, {} steps a sequence",
+        options.seed, options.seconds, options.length
+    );
+    let (mut sequences, mut steps_played, mut failed, mut unstable) =
+        (0_u64, 0_usize, 0_u64, 0_u64);
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(options.seconds) {
+        let seed = options.seed + sequences;
+        sequences += 1;
+        let (steps, resp3) = sequence(&grammar, seed, options.length);
+        steps_played += steps.len();
+        let Some(mismatch) = pair.play(&steps, resp3)? else {
+            continue;
+        };
+        if report(&mut pair, seed, steps, resp3, &mismatch)? {
+            failed += 1;
+            if !options.keep_going || failed >= 20 {
+                break;
+            }
+        } else {
+            unstable += 1;
+        }
+    }
+    println!(
+        "{steps_played} steps, {unstable} unstable; {} passed, {failed} failed",
+        sequences - failed
+    );
+    Ok(failed == 0)
+}
+
+/// The sequence of a seed. Absolute times count from the top of the hour.
+fn sequence(grammar: &Grammar, seed: u64, length: usize) -> (Vec<Step>, [bool; CONNECTIONS]) {
+    let now_s = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| d.as_secs() as i64);
+    let mut generator = Generator::new(grammar, seed, now_s - now_s % 3600 + 3600);
+    let resp3 = generator.protocols();
+    (generator.sequence(length), resp3)
+}
+
+/// Shrinks and prints. False when the difference does not show again.
+fn report(
+    pair: &mut Pair,
+    seed: u64,
+    mut steps: Vec<Step>,
+    resp3: [bool; CONNECTIONS],
+    first: &Mismatch,
+) -> Result<bool, String> {
+    steps.truncate(first.step + 1);
+    let mut again = false;
+    for _ in 0..3 {
+        if pair.play(&steps, resp3)?.is_some() {
+            again = true;
+            break;
+        }
+    }
+    if !again {
+        println!("UNSTABLE seed {seed}, did not show again: {}", first.text);
+        return Ok(false);
+    }
+    let small = shrink::shrink(steps, Duration::from_secs(20), |fewer| {
+        matches!(pair.play(fewer, resp3), Ok(Some(_)))
+    });
+    let text = pair
+        .play(&small, resp3)?
+        .map_or_else(|| first.text.clone(), |m| m.text);
+    println!(
+        "MISMATCH seed {seed}\n{}{text}\n",
+        shrink::print(&small, &resp3)
+    );
+    Ok(true)
+}
+
+fn first_word(template: &str) -> &str {
+    template.split_whitespace().next().unwrap_or(template)
+}
+
+/// The names of optional rows that `COMMAND INFO` of the server under test does not know.
+fn unknown_commands(server: &Server) -> BTreeSet<String> {
+    let Some(mut conn) = server.admin() else {
+        return BTreeSet::new();
+    };
+    let names = grammar::ROWS
+        .iter()
+        .filter(|row| row.optional)
+        .map(|row| first_word(row.template));
+    names
+        .filter(|name| match conn.ask(&["COMMAND", "INFO", name]) {
+            Ok(Reply::Array(items)) => !matches!(items.first(), Some(Reply::Array(_))),
+            _ => true,
+        })
+        .map(str::to_string)
+        .collect()
+}

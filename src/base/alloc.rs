@@ -61,6 +61,83 @@ pub fn add_external(delta: isize) {
     count(delta);
 }
 
+/// Returns unused dirty pages of all arenas to the system; false when the allocator refuses.
+pub fn purge() -> bool {
+    // MALLCTL_ARENAS_ALL is 4096.
+    let name = c"arena.4096.purge";
+    // SAFETY: a documented control without input and output.
+    let result = unsafe {
+        let null = std::ptr::null_mut();
+        je::mallctl(name.as_ptr(), null, null.cast(), null, 0)
+    };
+    result == 0
+}
+
+/// Appends the allocator's own report.
+pub fn write_statistics(text: &mut Vec<u8>) {
+    unsafe extern "C" fn append(target: *mut c_void, part: *const c_char) {
+        // SAFETY: `target` is the vector below, alive and not otherwise used during the call;
+        // `part` is a zero-terminated string, as jemalloc documents.
+        unsafe {
+            let target = &mut *target.cast::<Vec<u8>>();
+            target.extend_from_slice(std::ffi::CStr::from_ptr(part).to_bytes());
+        }
+    }
+    // SAFETY: the callback fits the pointer that is handed to it.
+    unsafe { je::malloc_stats_print(Some(append), (&raw mut *text).cast(), std::ptr::null()) }
+}
+
+/// Reads a number of the allocator's, after setting it when `new` is given; the error is that of
+/// the system.
+pub fn control_number(name: &std::ffi::CStr, new: Option<i64>) -> Result<i64, i32> {
+    let mut value = 0i64;
+    // The size is found by trying: controls are of 8, 4 or 1 bytes, and refuse another.
+    for size in [8usize, 4, 1] {
+        let mut length = size;
+        let old = (&raw mut value).cast::<c_void>();
+        // SAFETY: `length` bytes, at most 8, are written to `value`, which is little-endian.
+        let read = unsafe { je::mallctl(name.as_ptr(), old, &mut length, std::ptr::null_mut(), 0) };
+        match (read, new) {
+            (0, None) => return Ok(value),
+            (0, Some(mut new)) => {
+                let new = (&raw mut new).cast::<c_void>();
+                let none = std::ptr::null_mut();
+                // SAFETY: `size` bytes, at most 8, are read from `new`.
+                let wrote = unsafe { je::mallctl(name.as_ptr(), none, none.cast(), new, size) };
+                return if wrote == 0 { Ok(value) } else { Err(wrote) };
+            }
+            (libc::EINVAL, _) => {}
+            (error, _) => return Err(error),
+        }
+    }
+    Err(libc::EINVAL)
+}
+
+/// Reads a text of the allocator's; the error is that of the system.
+pub fn control_text(name: &std::ffi::CStr) -> Result<String, i32> {
+    let mut text: *const c_char = std::ptr::null();
+    let mut length = size_of::<*const c_char>();
+    let old = (&raw mut text).cast::<c_void>();
+    // SAFETY: a control of another size than a pointer refuses with EINVAL.
+    let result = unsafe { je::mallctl(name.as_ptr(), old, &mut length, std::ptr::null_mut(), 0) };
+    // A control of 8 bytes that is not a text cannot be told apart; texts are in known branches.
+    let is_text = [
+        &b"version"[..],
+        b"config.malloc_conf",
+        b"opt.dss",
+        b"thread.prof.name",
+    ]
+    .iter()
+    .any(|known| *known == name.to_bytes())
+        || (name.to_bytes().starts_with(b"arena.") && name.to_bytes().ends_with(b".dss"));
+    if result != 0 || !is_text || text.is_null() {
+        return Err(if result == 0 { libc::EINVAL } else { result });
+    }
+    // SAFETY: text controls give static, zero-terminated strings.
+    let text = unsafe { std::ffi::CStr::from_ptr(text) };
+    Ok(text.to_string_lossy().into_owned())
+}
+
 #[inline]
 fn count(delta: isize) {
     // A thread that is being torn down has no thread-local storage any more.

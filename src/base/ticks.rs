@@ -41,6 +41,11 @@ impl Ticks {
     }
 }
 
+/// True when readings come from the processor's counter.
+pub fn is_counter() -> bool {
+    SCALE.get_or_init(calibrate).counter
+}
+
 #[cfg(target_arch = "x86_64")]
 #[inline]
 fn counter() -> u64 {

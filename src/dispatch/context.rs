@@ -13,6 +13,7 @@ use crate::keyspace::db::{Db, Effects, Env};
 use crate::keyspace::eviction::Evictor;
 use crate::keyspace::shards::{Keyspace, LockSet};
 use crate::observe::latency::Latency;
+use crate::observe::rates::Rates;
 use crate::observe::slowlog::SlowLog;
 use crate::observe::stats::{Stats, WorkerStats};
 use crate::propagation::Stream;
@@ -46,6 +47,8 @@ pub struct Shared {
     pub slowlog: SlowLog,
     /// LATENCY.
     pub latency: Latency,
+    /// Averages per second.
+    pub rates: Rates,
     /// Clients in MONITOR.
     pub monitors: Monitors,
     /// CLIENT PAUSE.
@@ -58,6 +61,28 @@ pub struct Shared {
     pub status: Status,
 }
 
+impl Shared {
+    /// Values that wait to be freed in the background.
+    pub fn lazyfree_pending(&self) -> usize {
+        0
+    }
+
+    /// Values that were freed in the background.
+    pub fn lazyfreed(&self) -> usize {
+        0
+    }
+
+    /// Estimated share of keys that have expired but are still there, in percent.
+    pub fn expired_stale_percent(&self) -> f64 {
+        0.0
+    }
+
+    /// Estimated time to live of a database's volatile keys, in milliseconds.
+    pub fn average_ttl(&self, _db: usize) -> i64 {
+        0
+    }
+}
+
 /// Facts about the process and switches that commands and cron share.
 pub struct Status {
     /// 40 hexadecimal digits, new at each start.
@@ -68,6 +93,13 @@ pub struct Status {
     pub workers: usize,
     /// DEBUG SET-ACTIVE-EXPIRE.
     pub active_expire: AtomicBool,
+    /// DEBUG PAUSE-CRON.
+    pub cron_paused: AtomicBool,
+    /// DEBUG REPLYBUFFER PEAK-RESET-TIME: milliseconds after which the peak of a reply buffer is
+    /// forgotten; -1 is never.
+    pub reply_peak_reset_ms: AtomicI64,
+    /// DEBUG REPLYBUFFER RESIZING.
+    pub reply_resizing: AtomicBool,
     /// DEBUG SLEEP: workers stop at the start of their next turn.
     pub stall: Stall,
     /// Highest `used_memory` seen, in bytes.
@@ -79,6 +111,9 @@ pub struct Status {
     /// Memory of all clients in bytes, for `maxmemory-clients`.
     pub client_memory: AtomicUsize,
 }
+
+/// Default of [`Status::reply_peak_reset_ms`].
+pub const REPLY_PEAK_RESET_MS: i64 = 5000;
 
 /// Stops all commands for a while, as a hung single thread would.
 #[derive(Default)]

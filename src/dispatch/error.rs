@@ -81,6 +81,18 @@ impl Error {
         Cow::Borrowed(fixed.as_bytes())
     }
 
+    /// The words after a container make no subcommand, though their number was allowed.
+    pub fn unknown_subcommand(args: super::args::Args<'_>) -> Self {
+        let sub = &args[1][..args[1].len().min(128)];
+        let mut after = b"'. Try ".to_vec();
+        after.extend_from_slice(&args[0].to_ascii_uppercase());
+        after.extend_from_slice(b" HELP.");
+        let mut line = b"ERR unknown subcommand or wrong number of arguments for '".to_vec();
+        line.extend_from_slice(sub);
+        line.extend_from_slice(&after);
+        Self::Bytes(line)
+    }
+
     /// Bytes of a client within an error line: `ERR <before><bytes><after>`.
     pub fn quoting(before: &str, bytes: &[u8], after: &str) -> Self {
         let mut line = format!("ERR {before}").into_bytes();

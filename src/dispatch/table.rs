@@ -139,6 +139,16 @@ impl Table {
         Some(&self.known[*id])
     }
 
+    /// The command of a full name: `config`, or `config|get`.
+    pub fn find_full(&self, name: &[u8]) -> Option<&Known> {
+        let mut parts = name.splitn(2, |&b| b == b'|');
+        let known = self.find(parts.next()?)?;
+        match parts.next() {
+            Some(sub) => self.find_sub(known, sub),
+            None => Some(known),
+        }
+    }
+
     /// The subcommand of a container.
     pub fn find_sub(&self, container: &Known, name: &[u8]) -> Option<&Known> {
         let mut subs = container.subcommands.iter().map(|id| &self.known[*id]);

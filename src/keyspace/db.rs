@@ -403,6 +403,24 @@ impl<'c, 'k> Db<'c, 'k> {
         true
     }
 
+    /// Shows every entry of a held shard's part of the database, expired ones included.
+    pub fn each_in_shard(&mut self, shard: usize, mut visit: impl FnMut(&Entry)) {
+        let table = self.locks.shard(shard).table(self.index);
+        let mut position = Some((shard as u64) << (48 - super::table::SKIP));
+        while let Some(at) = position {
+            position = table.visit_bucket(at, |raw, _| {
+                // SAFETY: visited under the lock that `self` holds.
+                let entry = unsafe { borrow(raw) };
+                visit(&entry);
+            });
+        }
+    }
+
+    /// Buckets and bytes of a held shard's table.
+    pub fn footprint_of_shard(&mut self, shard: usize) -> (usize, usize) {
+        self.locks.shard(shard).table(self.index).footprint()
+    }
+
     /// Tells that `key` changed by `event`: counts it, raises its watchers, announces the event.
     /// The command will be propagated.
     #[inline]

@@ -1,7 +1,14 @@
 //! What the server knows about itself: counters, and later the slow log, latency and the log.
 
+pub mod doctor;
 pub mod histogram;
 pub mod latency;
 pub mod log;
+pub mod process;
+pub mod rates;
 pub mod slowlog;
+pub mod sparkline;
 pub mod stats;
+
+/// The version of Redis whose behaviour is ours.
+pub const REDIS_VERSION: &str = "7.0.15";

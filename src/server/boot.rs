@@ -12,16 +12,13 @@ use crate::commands;
 use crate::config::command_line::{CommandLine, Special, absolute_path, options_to_text};
 use crate::config::file::{self, Checks, LoadError};
 use crate::config::{Config, Settings};
-use crate::dispatch::context::{Shared, Stall, Status};
+use crate::dispatch::context::{REPLY_PEAK_RESET_MS, Shared, Stall, Status};
 use crate::dispatch::control::{Control, Request};
 use crate::dispatch::table::Table;
 use crate::keyspace::shards::Keyspace;
 use crate::net::worker::{EventLoop, Link};
-use crate::observe::log;
 use crate::observe::stats::Stats;
-
-/// The version of Redis whose behaviour is ours.
-pub const REDIS_VERSION: &str = "7.0.15";
+use crate::observe::{REDIS_VERSION, log};
 
 /// Runs the program with its arguments, its own name first.
 pub fn main(args: &[OsString]) -> ExitCode {
@@ -228,6 +225,7 @@ pub fn build(
         latency: Default::default(),
         monitors: Default::default(),
         pause: Default::default(),
+        rates: Default::default(),
         evictor: Default::default(),
         control,
         status: Status {
@@ -235,6 +233,9 @@ pub fn build(
             started_ms: clock::unix_ms(),
             workers,
             active_expire: AtomicBool::new(true),
+            cron_paused: AtomicBool::new(false),
+            reply_peak_reset_ms: AtomicI64::new(REPLY_PEAK_RESET_MS),
+            reply_resizing: AtomicBool::new(true),
             stall: Stall::default(),
             peak_memory: AtomicUsize::new(0),
             startup_memory: AtomicUsize::new(0),

@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use crate::base::alloc;
+use crate::base::clock::unix_ms;
 use crate::dispatch::context::Shared;
+use crate::observe::rates::Rate;
 
 /// Runs until `stop` is raised, `hz` times a second.
 pub fn run(shared: &Arc<Shared>, stop: &AtomicBool) {
@@ -14,5 +16,15 @@ pub fn run(shared: &Arc<Shared>, stop: &AtomicBool) {
         std::thread::sleep(Duration::from_millis(1000 / hz));
         shared.status.stall.wait();
         shared.status.peak_memory.fetch_max(alloc::used(), Relaxed);
+        let (now_ms, stats) = (unix_ms(), &shared.stats);
+        shared
+            .rates
+            .sample(Rate::Commands, now_ms, stats.sum(|c| &c.commands));
+        shared
+            .rates
+            .sample(Rate::Input, now_ms, stats.sum(|c| &c.input_bytes));
+        shared
+            .rates
+            .sample(Rate::Output, now_ms, stats.sum(|c| &c.output_bytes));
     }
 }

@@ -3,9 +3,7 @@
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::{Config, Settings, strerror};
-
-/// Files that the server needs beside its clients.
-const RESERVED_FILES: u64 = 32;
+use crate::observe::process::RESERVED_FILES;
 
 /// Raises the limit of open files to what `maxclients` needs, or lowers `maxclients` to what the
 /// limit allows. An error is a reason not to start, already logged.

@@ -1,0 +1,187 @@
+//! CONFIG.
+
+use super::help;
+use crate::base::alloc;
+use crate::config::rewrite::Rewrite;
+use crate::config::{Caller, Effect, Param, SetError, Settings, strerror};
+use crate::dispatch::command::{Command, Flags, Handler, ROW};
+use crate::dispatch::context::{ServerCtx, Shared};
+use crate::dispatch::error::Error;
+
+const ADMIN: Flags = Flags::ADMIN
+    .or(Flags::NOSCRIPT)
+    .or(Flags::LOADING)
+    .or(Flags::STALE);
+
+const fn sub(
+    name: &'static str,
+    arity: i32,
+    run: fn(&mut ServerCtx<'_, '_>) -> Result<(), Error>,
+) -> Command {
+    Command {
+        name,
+        arity,
+        flags: ADMIN,
+        handler: Handler::Server(run),
+        ..ROW
+    }
+}
+
+/// The rows.
+pub const ROWS: &[Command] = &[Command {
+    name: "config",
+    arity: -2,
+    subcommands: &[
+        sub("get", -3, get),
+        Command {
+            flags: Flags::LOADING.or(Flags::STALE),
+            ..sub("help", 2, help)
+        },
+        sub("resetstat", 2, resetstat),
+        sub("rewrite", 2, rewrite),
+        Command {
+            tips: &["request_policy:all_nodes", "response_policy:all_succeeded"],
+            ..sub("set", -4, set)
+        },
+    ],
+    ..ROW
+}];
+
+/// `CONFIG GET pattern ...`
+fn get(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
+    let found = ctx.shared.config.get(ctx.args.rest(2));
+    ctx.out.map(found.len());
+    for (name, value) in found {
+        ctx.out.bulk(name.as_bytes());
+        ctx.out.bulk(&value);
+    }
+    Ok(())
+}
+
+/// `CONFIG SET name value ...`
+fn set(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
+    let words = ctx.args.rest(2);
+    if words.len() % 2 != 0 {
+        return Err(Error::Arity("config|set".into()));
+    }
+    let pairs: Vec<(&[u8], &[u8])> = words.chunks(2).map(|pair| (pair[0], pair[1])).collect();
+    let caller = Caller {
+        local: ctx.session.is_local(),
+        loading: false,
+    };
+    let shared = ctx.shared;
+    let result = shared.config.set(&pairs, caller, &mut |param, settings| {
+        apply(shared, param, settings)
+    });
+    // The batch goes on under the new parameters, as it would on one thread.
+    ctx.worker.refresh_settings(shared);
+    result.map_err(|error| refused(&error))?;
+    shared
+        .slowlog
+        .truncate(ctx.worker.settings.slowlog_max_len as usize);
+    if pairs
+        .iter()
+        .any(|(name, _)| name.eq_ignore_ascii_case(b"maxmemory"))
+    {
+        crate::dispatch::execute::evict(shared, ctx.worker);
+    }
+    ctx.out.ok();
+    Ok(())
+}
+
+fn refused(error: &SetError) -> Error {
+    if let Some(line) = error.log_line() {
+        tracing::warn!("{line}");
+    }
+    Error::Bytes(error.reply())
+}
+
+/// Does what a changed parameter demands beyond being read. An error takes the change back.
+fn apply(shared: &Shared, param: &'static Param, settings: &Settings) -> Result<(), String> {
+    match param.effect {
+        Effect::Port | Effect::Bind => shared.control.listeners(),
+        Effect::Maxmemory => {
+            if settings.maxmemory > 0 && alloc::used() > settings.maxmemory as usize {
+                tracing::warn!(
+                    "WARNING: the new maxmemory value set via CONFIG SET ({}) is smaller than the \
+                     current memory usage ({}). This will result in key eviction and/or the \
+                     inability to accept new write commands depending on the maxmemory-policy.",
+                    settings.maxmemory,
+                    alloc::used()
+                );
+            }
+            Ok(())
+        }
+        Effect::Maxclients => crate::observe::process::raise_open_files(settings.maxclients),
+        Effect::JemallocBgThread => {
+            tikv_jemalloc_ctl::background_thread::write(settings.jemalloc_bg_thread)
+                .map_err(|error| error.to_string())
+        }
+        Effect::OomScoreAdj => crate::observe::process::write_oom_score(settings),
+        Effect::Appendonly if settings.appendonly => {
+            Err("the append only file is not supported yet".to_owned())
+        }
+        Effect::TlsPort | Effect::Tls if settings.tls_port != 0 => {
+            Err("TLS is not supported yet".to_owned())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// `CONFIG REWRITE`
+fn rewrite(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
+    write_file(ctx.shared, false)?;
+    ctx.out.ok();
+    Ok(())
+}
+
+/// Writes the configuration file; with `force_all` every parameter.
+pub fn write_file(shared: &Shared, force_all: bool) -> Result<(), Error> {
+    if shared.config.config_file().is_none() {
+        return Err(Error::line(
+            "ERR The server is running without a config file",
+        ));
+    }
+    let mut nothing_more = |_: &mut Rewrite| {};
+    match shared.config.rewrite(&[], force_all, &mut nothing_more) {
+        Ok(()) => {
+            tracing::warn!("CONFIG REWRITE executed with success.");
+            Ok(())
+        }
+        Err(error) => {
+            let reason = strerror(&error);
+            tracing::warn!("CONFIG REWRITE failed: {reason}");
+            Err(Error::err(format_args!("Rewriting config file: {reason}")))
+        }
+    }
+}
+
+/// `CONFIG RESETSTAT`
+fn resetstat(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
+    ctx.shared.stats.reset();
+    ctx.shared
+        .status
+        .peak_memory
+        .store(alloc::used(), std::sync::atomic::Ordering::Relaxed);
+    ctx.out.ok();
+    Ok(())
+}
+
+/// `CONFIG HELP`
+fn help(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
+    help::reply(
+        ctx.out,
+        "CONFIG",
+        &[
+            "GET <pattern>",
+            "    Return parameters matching the glob-like <pattern> and their values.",
+            "SET <directive> <value>",
+            "    Set the configuration <directive> to <value>.",
+            "RESETSTAT",
+            "    Reset statistics reported by the INFO command.",
+            "REWRITE",
+            "    Rewrite the configuration file.",
+        ],
+    );
+    Ok(())
+}

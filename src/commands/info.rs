@@ -1,0 +1,424 @@
+//! INFO: the server's numbers as text, section by section.
+
+use std::fmt::Write as _;
+use std::sync::atomic::Ordering::Relaxed;
+
+use crate::base::clock;
+use crate::client::registry::flag;
+use crate::config::MaxmemoryPolicy;
+use crate::dispatch::command::{Acl, Command, Flags, Handler, ROW};
+use crate::dispatch::context::{ServerCtx, Shared};
+use crate::dispatch::error::Error;
+use crate::keyspace::access::Access;
+use crate::observe::process::{self, Allocator};
+use crate::observe::rates::Rate;
+use crate::observe::stats::Counters;
+use crate::pubsub::Kind;
+
+/// The rows.
+pub const ROWS: &[Command] = &[Command {
+    name: "info",
+    arity: -1,
+    flags: Flags::LOADING.or(Flags::STALE),
+    acl: Acl::DANGEROUS,
+    tips: &[
+        "nondeterministic_output",
+        "request_policy:all_shards",
+        "response_policy:special",
+    ],
+    handler: Handler::Server(info),
+    ..ROW
+}];
+
+/// Writes a section's fields.
+type Section = fn(&Shared, &mut String);
+
+/// Every section: name, whether it is shown by default, and what writes it.
+const SECTIONS: &[(&str, bool, Section)] = &[
+    ("Server", true, server),
+    ("Clients", true, clients),
+    ("Memory", true, memory),
+    ("Persistence", true, persistence),
+    ("Stats", true, stats),
+    ("Replication", true, replication),
+    ("CPU", true, cpu),
+    ("Modules", true, modules),
+    ("Commandstats", false, commandstats),
+    ("Errorstats", true, errorstats),
+    ("Latencystats", false, latencystats),
+    ("Cluster", true, cluster),
+    ("Keyspace", true, keyspace),
+];
+
+/// `INFO [section ...]`
+fn info(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
+    let wanted = ctx.args.rest(1);
+    let named = |name: &str| {
+        wanted
+            .iter()
+            .any(|w| w.eq_ignore_ascii_case(name.as_bytes()))
+    };
+    let default = wanted.is_empty() || named("default");
+    let everything = named("everything") || named("all");
+    let mut text = String::new();
+    for (name, by_default, write) in SECTIONS {
+        // ALL leaves out what modules say, EVERYTHING does not.
+        let in_all = everything && (*name != "Modules" || named("everything"));
+        if in_all || (default && *by_default) || named(name) {
+            if !text.is_empty() {
+                text.push_str("\r\n");
+            }
+            let _ = write!(text, "# {name}\r\n");
+            write(ctx.shared, &mut text);
+        }
+    }
+    ctx.out.verbatim("txt", text.as_bytes());
+    Ok(())
+}
+
+/// Appends `name:value` lines. Writing to a String cannot fail.
+macro_rules! fields {
+    ($text:expr; $($name:literal: $value:expr),* $(,)?) => {
+        $(let _ = write!($text, concat!($name, ":{}\r\n"), $value);)*
+    };
+}
+
+fn server(shared: &Shared, text: &mut String) {
+    let settings = shared.config.load();
+    let now = clock::Now::read();
+    let uptime = (now.ms - shared.status.started_ms) / 1000;
+    let uname = rustix::system::uname();
+    let lossy = |s: &std::ffi::CStr| s.to_string_lossy().into_owned();
+    let Access::Lru { now: lru_clock } = Access::lru(now.ms) else {
+        return;
+    };
+    fields!(text;
+        "redis_version": crate::observe::REDIS_VERSION,
+        "redis_git_sha1": "00000000",
+        "redis_git_dirty": 0,
+        "redis_build_id": format_args!("{:016x}", shared.commands.fingerprint()),
+        "redis_mode": "standalone",
+        "server_name": "tessera",
+        "tessera_version": env!("CARGO_PKG_VERSION"),
+        "os": format_args!("{} {} {}", lossy(uname.sysname()), lossy(uname.release()), lossy(uname.machine())),
+        "arch_bits": usize::BITS,
+        "monotonic_clock": if crate::base::ticks::is_counter() { "X86 TSC" } else { "POSIX clock_gettime" },
+        "multiplexing_api": "epoll",
+        "atomicvar_api": "rust-atomics",
+        "gcc_version": "0.0.0",
+        "process_id": std::process::id(),
+        "process_supervised": supervised(&settings),
+        "run_id": shared.status.run_id,
+        "tcp_port": settings.port,
+        "server_time_usec": now.us,
+        "uptime_in_seconds": uptime,
+        "uptime_in_days": uptime / 86_400,
+        "hz": settings.hz,
+        "configured_hz": settings.hz,
+        "lru_clock": lru_clock,
+        "executable": std::env::current_exe().unwrap_or_default().display(),
+        "config_file": String::from_utf8_lossy(shared.config.config_file().unwrap_or_default()),
+        "io_threads_active": u8::from(shared.status.workers > 1),
+    );
+}
+
+fn supervised(settings: &crate::config::Settings) -> &'static str {
+    use crate::config::Supervised;
+    match settings.supervised {
+        Supervised::Systemd => "systemd",
+        Supervised::Upstart => "upstart",
+        Supervised::Auto if std::env::var_os("NOTIFY_SOCKET").is_some() => "systemd",
+        Supervised::Auto | Supervised::No => "no",
+    }
+}
+
+fn clients(shared: &Shared, text: &mut String) {
+    let all = shared.clients.all();
+    let max = |value: fn(&crate::client::registry::Live) -> usize| {
+        all.iter().map(|c| value(&c.live)).max().unwrap_or(0)
+    };
+    let blocked = all
+        .iter()
+        .filter(|c| c.live.flags.load(Relaxed) & flag::BLOCKED != 0)
+        .count();
+    fields!(text;
+        "connected_clients": all.len(),
+        "cluster_connections": 0,
+        "maxclients": shared.config.settings().maxclients,
+        "client_recent_max_input_buffer":
+            max(|l| l.query_len.load(Relaxed) + l.query_free.load(Relaxed)),
+        "client_recent_max_output_buffer": max(|l| l.output_memory.load(Relaxed)),
+        "blocked_clients": blocked,
+        "tracking_clients": 0,
+        "clients_in_timeout_table": 0,
+    );
+}
+
+fn ratio(a: usize, b: usize) -> f64 {
+    if b == 0 { 0.0 } else { a as f64 / b as f64 }
+}
+
+/// A number of bytes as Redis writes it for people.
+fn human(bytes: u64) -> String {
+    const UNITS: [(u32, &str); 5] = [(50, "P"), (40, "T"), (30, "G"), (20, "M"), (10, "K")];
+    let unit = UNITS.iter().find(|(shift, _)| bytes >= 1 << shift);
+    match unit {
+        Some((shift, letter)) => format!("{:.2}{letter}", bytes as f64 / (1u64 << shift) as f64),
+        None => format!("{bytes}B"),
+    }
+}
+
+fn memory(shared: &Shared, text: &mut String) {
+    let settings = shared.config.load();
+    let m = super::memory::Overview::new(shared);
+    fields!(text;
+        "used_memory": m.used,
+        "used_memory_human": human(m.used as u64),
+        "used_memory_rss": m.resident,
+        "used_memory_rss_human": human(m.resident as u64),
+        "used_memory_peak": m.peak,
+        "used_memory_peak_human": human(m.peak as u64),
+        "used_memory_peak_perc": format_args!("{:.2}%", ratio(m.used, m.peak) * 100.0),
+        "used_memory_overhead": m.overhead,
+        "used_memory_startup": m.startup,
+        "used_memory_dataset": m.dataset(),
+        "used_memory_dataset_perc": format_args!("{:.2}%", m.dataset_percent()),
+    );
+    let Allocator {
+        allocated,
+        active,
+        resident,
+    } = m.allocator;
+    let policy: MaxmemoryPolicy = settings.maxmemory_policy;
+    let total = process::total_memory_bytes();
+    fields!(text;
+        "allocator_allocated": allocated,
+        "allocator_active": active,
+        "allocator_resident": resident,
+        "total_system_memory": total,
+        "total_system_memory_human": human(total),
+        "used_memory_lua": 0,
+        "used_memory_vm_eval": 0,
+        "used_memory_lua_human": human(0),
+        "used_memory_scripts_eval": 0,
+        "number_of_cached_scripts": 0,
+        "number_of_functions": 0,
+        "number_of_libraries": 0,
+        "used_memory_vm_functions": 0,
+        "used_memory_vm_total": 0,
+        "used_memory_vm_total_human": human(0),
+        "used_memory_functions": 0,
+        "used_memory_scripts": 0,
+        "used_memory_scripts_human": human(0),
+        "maxmemory": settings.maxmemory,
+        "maxmemory_human": human(settings.maxmemory),
+        "maxmemory_policy": policy.name(),
+        "allocator_frag_ratio": format_args!("{:.2}", ratio(active, allocated)),
+        "allocator_frag_bytes": active as i64 - allocated as i64,
+        "allocator_rss_ratio": format_args!("{:.2}", ratio(resident, active)),
+        "allocator_rss_bytes": resident as i64 - active as i64,
+        "rss_overhead_ratio": format_args!("{:.2}", ratio(m.resident, resident)),
+        "rss_overhead_bytes": m.resident as i64 - resident as i64,
+        "mem_fragmentation_ratio": format_args!("{:.2}", ratio(m.resident, m.used)),
+        "mem_fragmentation_bytes": m.resident as i64 - m.used as i64,
+        "mem_not_counted_for_evict": 0,
+        "mem_replication_backlog": 0,
+        "mem_total_replication_buffers": 0,
+        "mem_clients_slaves": 0,
+        "mem_clients_normal": m.clients,
+        "mem_cluster_links": 0,
+        "mem_aof_buffer": 0,
+        "mem_allocator": "jemalloc-5.3.0",
+        "active_defrag_running": 0,
+        "lazyfree_pending_objects": shared.lazyfree_pending(),
+        "lazyfreed_objects": shared.lazyfreed(),
+    );
+}
+
+fn persistence(shared: &Shared, text: &mut String) {
+    let changes = shared.stats.sum(|c: &Counters| &c.changes);
+    fields!(text;
+        "loading": 0,
+        "async_loading": 0,
+        "current_cow_peak": 0,
+        "current_cow_size": 0,
+        "current_cow_size_age": 0,
+        "current_fork_perc": "0.00",
+        "current_save_keys_processed": 0,
+        "current_save_keys_total": 0,
+        "rdb_changes_since_last_save": changes,
+        "rdb_bgsave_in_progress": 0,
+        "rdb_last_save_time": shared.status.started_ms / 1000,
+        "rdb_last_bgsave_status": "ok",
+        "rdb_last_bgsave_time_sec": -1,
+        "rdb_current_bgsave_time_sec": -1,
+        "rdb_saves": 0,
+        "rdb_last_cow_size": 0,
+        "rdb_last_load_keys_expired": 0,
+        "rdb_last_load_keys_loaded": 0,
+        "aof_enabled": 0,
+        "aof_rewrite_in_progress": 0,
+        "aof_rewrite_scheduled": 0,
+        "aof_last_rewrite_time_sec": -1,
+        "aof_current_rewrite_time_sec": -1,
+        "aof_last_bgrewrite_status": "ok",
+        "aof_rewrites": 0,
+        "aof_rewrites_consecutive_failures": 0,
+        "aof_last_write_status": "ok",
+        "aof_last_cow_size": 0,
+        "module_fork_in_progress": 0,
+        "module_fork_last_cow_size": 0,
+    );
+}
+
+fn stats(shared: &Shared, text: &mut String) {
+    let stats = &shared.stats;
+    let global = &stats.global;
+    let get = |counter: &std::sync::atomic::AtomicU64| counter.load(Relaxed);
+    let rate = |rate: Rate| shared.rates.per_second(rate);
+    let kbps = |rate: Rate| format!("{:.2}", shared.rates.per_second(rate) as f64 / 1024.0);
+    fields!(text;
+        "total_connections_received": get(&global.connections),
+        "total_commands_processed": stats.sum(|c| &c.commands),
+        "instantaneous_ops_per_sec": rate(Rate::Commands),
+        "total_net_input_bytes": stats.sum(|c| &c.input_bytes),
+        "total_net_output_bytes": stats.sum(|c| &c.output_bytes),
+        "total_net_repl_input_bytes": 0,
+        "total_net_repl_output_bytes": 0,
+        "instantaneous_input_kbps": kbps(Rate::Input),
+        "instantaneous_output_kbps": kbps(Rate::Output),
+        "instantaneous_input_repl_kbps": "0.00",
+        "instantaneous_output_repl_kbps": "0.00",
+        "rejected_connections": get(&global.rejected_connections),
+        "sync_full": 0,
+        "sync_partial_ok": 0,
+        "sync_partial_err": 0,
+        "expired_keys": stats.sum(|c| &c.expired) + get(&global.actively_expired),
+        "expired_stale_perc": format_args!("{:.2}", shared.expired_stale_percent()),
+        "expired_time_cap_reached_count": get(&global.expire_time_caps),
+        "expire_cycle_cpu_milliseconds": get(&global.expire_nanos) / 1_000_000,
+        "evicted_keys": get(&global.evicted),
+        "evicted_clients": get(&global.evicted_clients),
+        "total_eviction_exceeded_time": get(&global.eviction_exceeded_us) / 1000,
+        "current_eviction_exceeded_time": 0,
+        "keyspace_hits": stats.sum(|c| &c.hits),
+        "keyspace_misses": stats.sum(|c| &c.misses),
+        "pubsub_channels": shared.pubsub.count(Kind::Channel),
+        "pubsub_patterns": shared.pubsub.count(Kind::Pattern),
+        "pubsubshard_channels": shared.pubsub.count(Kind::Shard),
+        "latest_fork_usec": 0,
+        "total_forks": 0,
+        "migrate_cached_sockets": 0,
+        "slave_expires_tracked_keys": 0,
+        "active_defrag_hits": 0,
+        "active_defrag_misses": 0,
+        "active_defrag_key_hits": 0,
+        "active_defrag_key_misses": 0,
+        "total_active_defrag_time": 0,
+        "current_active_defrag_time": 0,
+        "tracking_total_keys": 0,
+        "tracking_total_items": 0,
+        "tracking_total_prefixes": 0,
+        "unexpected_error_replies": 0,
+        "total_error_replies": get(&global.error_replies),
+        "dump_payload_sanitizations": 0,
+        "total_reads_processed": stats.sum(|c| &c.reads),
+        "total_writes_processed": stats.sum(|c| &c.writes),
+        "io_threaded_reads_processed": 0,
+        "io_threaded_writes_processed": 0,
+        "reply_buffer_shrinks": 0,
+        "reply_buffer_expands": 0,
+    );
+}
+
+fn replication(shared: &Shared, text: &mut String) {
+    let offset = shared.stream.offset();
+    fields!(text;
+        "role": "master",
+        "connected_slaves": 0,
+        "master_failover_state": "no-failover",
+        "master_replid": shared.status.run_id,
+        "master_replid2": "0".repeat(40),
+        "master_repl_offset": offset,
+        "second_repl_offset": -1,
+        "repl_backlog_active": 0,
+        "repl_backlog_size": shared.config.settings().repl_backlog_size,
+        "repl_backlog_first_byte_offset": 0,
+        "repl_backlog_histlen": 0,
+    );
+}
+
+fn cpu(_: &Shared, text: &mut String) {
+    let [(user, system), (main_user, main_system)] = process::cpu_seconds();
+    fields!(text;
+        "used_cpu_sys": format_args!("{system:.6}"),
+        "used_cpu_user": format_args!("{user:.6}"),
+        "used_cpu_sys_children": "0.000000",
+        "used_cpu_user_children": "0.000000",
+        "used_cpu_sys_main_thread": format_args!("{main_system:.6}"),
+        "used_cpu_user_main_thread": format_args!("{main_user:.6}"),
+    );
+}
+
+fn modules(_: &Shared, _: &mut String) {}
+
+fn commandstats(shared: &Shared, text: &mut String) {
+    for known in shared.commands.all() {
+        let totals = shared.stats.command(known.id);
+        if totals.calls == 0 && totals.rejected == 0 && totals.failed == 0 {
+            continue;
+        }
+        let micros = totals.nanos / 1000;
+        let per_call = if totals.calls == 0 {
+            0.0
+        } else {
+            micros as f64 / totals.calls as f64
+        };
+        let _ = write!(
+            text,
+            "cmdstat_{}:calls={},usec={micros},usec_per_call={per_call:.2},rejected_calls={},failed_calls={}\r\n",
+            known.full_name, totals.calls, totals.rejected, totals.failed
+        );
+    }
+}
+
+fn errorstats(shared: &Shared, text: &mut String) {
+    for (code, count) in shared.stats.errors() {
+        let code = String::from_utf8_lossy(&code);
+        let _ = write!(text, "errorstat_{code}:count={count}\r\n");
+    }
+}
+
+fn latencystats(shared: &Shared, text: &mut String) {
+    let settings = shared.config.load();
+    for known in shared.commands.all() {
+        let Some(latencies) = shared.stats.latencies(known.id) else {
+            continue;
+        };
+        let _ = write!(text, "latency_percentiles_usec_{}:", known.full_name);
+        let percentiles = &settings.latency_tracking_info_percentiles;
+        for (i, percent) in percentiles.iter().enumerate() {
+            let comma = if i == 0 { "" } else { "," };
+            let micros = latencies.percentile(*percent) as f64 / 1000.0;
+            let _ = write!(text, "{comma}p{percent}={micros:.3}");
+        }
+        text.push_str("\r\n");
+    }
+}
+
+fn cluster(shared: &Shared, text: &mut String) {
+    fields!(text; "cluster_enabled": u8::from(shared.config.settings().cluster_enabled));
+}
+
+fn keyspace(shared: &Shared, text: &mut String) {
+    for db in 0..shared.keyspace.databases() {
+        let keys = shared.keyspace.len(db);
+        if keys > 0 {
+            let (volatile, ttl) = (shared.keyspace.volatile(db), shared.average_ttl(db));
+            let _ = write!(
+                text,
+                "db{db}:keys={keys},expires={volatile},avg_ttl={ttl}\r\n"
+            );
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! Commands on the server as a whole: TIME, LOLWUT, MONITOR, SHUTDOWN.
+
+use std::sync::mpsc::channel;
+
+use crate::base::{clock, random};
+use crate::dispatch::command::{Command, Flags, Handler, ROW};
+use crate::dispatch::context::ServerCtx;
+use crate::dispatch::control::Request;
+use crate::dispatch::error::Error;
+use crate::observe::REDIS_VERSION;
+
+const ADMIN: Flags = Flags::ADMIN
+    .or(Flags::NOSCRIPT)
+    .or(Flags::LOADING)
+    .or(Flags::STALE);
+
+/// The rows.
+pub const ROWS: &[Command] = &[
+    Command {
+        name: "lolwut",
+        arity: -1,
+        flags: Flags::READONLY.or(Flags::FAST),
+        handler: Handler::Server(lolwut),
+        ..ROW
+    },
+    Command {
+        name: "monitor",
+        arity: 1,
+        flags: ADMIN,
+        handler: Handler::Server(monitor),
+        ..ROW
+    },
+    Command {
+        name: "shutdown",
+        arity: -1,
+        flags: ADMIN.or(Flags::NO_MULTI).or(Flags::ALLOW_BUSY),
+        handler: Handler::Server(shutdown),
+        ..ROW
+    },
+    Command {
+        name: "time",
+        arity: 1,
+        flags: Flags::LOADING.or(Flags::STALE).or(Flags::FAST),
+        tips: &["nondeterministic_output"],
+        handler: Handler::Server(time),
+        ..ROW
+    },
+];
+
+/// `TIME`
+fn time(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
+    let micros = clock::unix_us();
+    ctx.out.array(2);
+    ctx.out.bulk_int(micros / 1_000_000);
+    ctx.out.bulk_int(micros % 1_000_000);
+    Ok(())
+}
+
+/// `MONITOR`
+fn monitor(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
+    // A second MONITOR is no other state, and answers nothing.
+    if ctx.session.monitor {
+        return Ok(());
+    }
+    ctx.session.monitor = true;
+    ctx.shared.monitors.add(&ctx.session.handle);
+    ctx.out.ok();
+    Ok(())
+}
+
+/// `SHUTDOWN [NOSAVE|SAVE] [NOW] [FORCE] [ABORT]`
+fn shutdown(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
+    let (mut save, mut now, mut force, mut abort) = (None, false, false, false);
+    for i in 1..ctx.args.len() {
+        match &ctx.args[i].to_ascii_lowercase()[..] {
+            b"nosave" if save != Some(true) => save = Some(false),
+            b"save" if save != Some(false) => save = Some(true),
+            b"now" => now = true,
+            b"force" => force = true,
+            b"abort" => abort = true,
+            _ => return Err(Error::Syntax),
+        }
+    }
+    if abort {
+        if save.is_some() || now || force {
+            return Err(Error::Syntax);
+        }
+        // Nothing is waited for while there are no replicas, so none is ever in progress.
+        return Err(Error::line("ERR No shutdown in progress."));
+    }
+    let (failed, result) = channel();
+    ctx.shared.control.send(Request::Shutdown {
+        save,
+        now,
+        force,
+        failed,
+    });
+    // No answer comes when the process ends: the client sees its connection close.
+    if result.recv().is_ok() {
+        return Err(Error::line("ERR Errors trying to SHUTDOWN. Check logs."));
+    }
+    ctx.session.close_now = true;
+    Ok(())
+}
+
+/// `LOLWUT [VERSION version [argument ...]]`
+fn lolwut(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
+    let mut text = String::new();
+    if ctx.args.len() >= 3 && ctx.args.is(1, "version") {
+        let version = ctx.args.int(2)?;
+        if version == 5 || version == 6 {
+            let size = |i: usize, default: i64| match ctx.args.get(i) {
+                Some(_) => ctx.args.int(i),
+                None => Ok(default),
+            };
+            let (columns, rows) = (size(3, 33)?.clamp(1, 200), size(4, 11)?.clamp(1, 100));
+            text = mosaic(columns as usize, rows as usize);
+        }
+    }
+    text.push_str(&format!("Redis ver. {REDIS_VERSION}\n"));
+    ctx.out.verbatim("txt", text.as_bytes());
+    Ok(())
+}
+
+/// A floor of random tiles that meet at their edges.
+fn mosaic(columns: usize, rows: usize) -> String {
+    let mut picture = String::new();
+    for _ in 0..rows {
+        for _ in 0..columns {
+            picture.push(if random::below(2) == 0 { '╱' } else { '╲' });
+        }
+        picture.push('\n');
+    }
+    picture.push('\n');
+    picture
+}

@@ -309,8 +309,7 @@ fn keys_of(ctx: &ServerCtx<'_, '_>) -> Result<Vec<keys::Found>, Error> {
 /// `COMMAND HELP`
 fn help(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     help::reply(
-        ctx.out,
-        "COMMAND",
+        ctx,
         &[
             "(no subcommand)",
             "    Return details about all Redis commands.",

@@ -170,8 +170,7 @@ fn resetstat(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
 /// `CONFIG HELP`
 fn help(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     help::reply(
-        ctx.out,
-        "CONFIG",
+        ctx,
         &[
             "GET <pattern>",
             "    Return parameters matching the glob-like <pattern> and their values.",

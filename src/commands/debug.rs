@@ -419,8 +419,7 @@ fn stringmatch_test(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
 /// `DEBUG HELP`
 fn help(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     help::reply(
-        ctx.out,
-        "DEBUG",
+        ctx,
         &[
             "ASSERT",
             "    Crash by assertion failed.",

@@ -1,14 +1,20 @@
-//! HELP of containers.
+//! What every `<container> HELP` prints.
 
-use crate::resp::write::Output;
+use crate::dispatch::context::ServerCtx;
 
-/// Answers HELP of `container` (in upper case): a head line, the subcommands' lines, and HELP itself.
-pub fn reply(out: &mut Output, container: &str, lines: &[&str]) {
+/// Replies the help of a container: a header, its `lines` (subcommands, and indented what they
+/// do), and the entry of HELP itself.
+pub fn reply(ctx: &mut ServerCtx<'_, '_>, lines: &[&str]) {
+    let name = ctx.args[0].to_ascii_uppercase();
+    let name = String::from_utf8_lossy(&name);
+    let out = &mut *ctx.out;
     out.array(lines.len() + 3);
     out.simple(&format!(
-        "{container} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:"
+        "{name} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:"
     ));
-    lines.iter().for_each(|line| out.simple(line));
+    for line in lines {
+        out.simple(line);
+    }
     out.simple("HELP");
     out.simple("    Prints this help.");
 }

@@ -154,8 +154,7 @@ fn histogram(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
 /// `LATENCY HELP`
 fn help(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     help::reply(
-        ctx.out,
-        "LATENCY",
+        ctx,
         &[
             "DOCTOR",
             "    Return a human readable latency analysis report.",

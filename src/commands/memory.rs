@@ -264,8 +264,7 @@ fn purge(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
 /// `MEMORY HELP`
 fn help(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     help::reply(
-        ctx.out,
-        "MEMORY",
+        ctx,
         &[
             "DOCTOR",
             "    Return memory problems reports.",

@@ -1,27 +1,35 @@
 //! The commands: one file per family, each with its rows and the handlers they name.
 
+mod bitfield;
+mod bitmaps;
 mod command;
 mod config;
 mod debug;
 mod digest;
 mod docs;
+mod expire;
 mod help;
 mod info;
+mod keys;
 mod latency;
 mod memory;
 mod server;
 mod slowlog;
-pub mod strings;
+mod string_edits;
+mod strings;
 
 use crate::dispatch::command::Command;
 
 /// Every row of every family.
 pub fn all() -> impl Iterator<Item = &'static Command> {
     let families = [
+        bitmaps::ROWS,
         command::ROWS,
         config::ROWS,
         debug::ROWS,
+        expire::ROWS,
         info::ROWS,
+        keys::ROWS,
         latency::ROWS,
         memory::ROWS,
         server::ROWS,

@@ -103,8 +103,7 @@ fn reset(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
 /// `SLOWLOG HELP`
 fn help(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     help::reply(
-        ctx.out,
-        "SLOWLOG",
+        ctx,
         &[
             "GET [<count>]",
             "    Return top <count> entries from the slowlog (default: 10, -1 mean all).",

@@ -71,8 +71,8 @@ impl<'a> Args<'a> {
         number::parse_i64(self.list[i]).ok_or(Error::line(error))
     }
 
-    /// Argument `i` as an integer in a range; `ERR value is out of range` outside of it, with
-    /// Redis' remark when the range is all that is positive.
+    /// Argument `i` as an integer in a range; outside of it, an error that names the range or that
+    /// asks for a positive number when the range is all of these.
     pub fn int_in(&self, i: usize, min: i64, max: i64) -> Result<i64, Error> {
         let n = number::parse_i64(self.list[i])
             .ok_or(Error::line("ERR value is not an integer or out of range"))?;
@@ -82,7 +82,9 @@ impl<'a> Args<'a> {
         Err(if min == 0 && max == i64::MAX {
             Error::line("ERR value is out of range, must be positive")
         } else {
-            Error::OutOfRange
+            Error::err(format_args!(
+                "value is out of range, value must between {min} and {max}"
+            ))
         })
     }
 

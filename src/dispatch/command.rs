@@ -288,6 +288,11 @@ impl KeySpec {
         Self::range(index, 0, 1, flags)
     }
 
+    /// Two keys, the first at argument `index`.
+    pub const fn two(index: usize, flags: KeyFlags) -> Self {
+        Self::range(index, 1, 1, flags)
+    }
+
     /// Every argument from `first` on, by `step`.
     pub const fn from(first: usize, step: usize, flags: KeyFlags) -> Self {
         Self::range(first, -1, step, flags)

@@ -338,6 +338,7 @@ impl<'k> Call<'_, 'k> {
             no_touch,
         } = self;
         worker.env.touches = !no_touch;
+        worker.effects.unheard = !shared.stream.is_active();
         let keyspace: &'k Keyspace = &shared.keyspace;
         let mut view = Db::new(keyspace, locks, &worker.env, &mut worker.effects, db, hint);
         let result = work(&mut view);

@@ -187,7 +187,7 @@ impl Arena {
                 let advised =
                     unsafe { madvise(self.fresh as *mut c_void, CHUNK, Advice::LinuxHugepage) };
                 // Huge pages are a gain, not a need: kernels without them refuse.
-                drop(advised);
+                let _ = advised;
             }
         }
         self.fresh += SPAN;
@@ -215,7 +215,7 @@ fn release(address: usize, size: usize) {
     // SAFETY: the range is a page-aligned part of a mapping of ours whose content nobody needs.
     let released = unsafe { madvise(address as *mut c_void, size, Advice::LinuxDontNeed) };
     // A refusal only means that the pages stay resident.
-    drop(released);
+    let _ = released;
 }
 
 fn zeroed(address: usize, bytes: usize) -> Block {

@@ -53,6 +53,8 @@ pub struct Effects {
     pub rewrite: Rewrite,
     /// An event was recorded: the outbox needs delivery.
     pub noticed: bool,
+    /// Nobody reads the stream while the locks are held: forms need not be stated.
+    pub unheard: bool,
 }
 
 /// How a command that changed something is propagated.
@@ -66,8 +68,12 @@ pub enum Rewrite {
 }
 
 impl Effects {
-    /// States the deterministic form of the command, once it is known.
+    /// States the deterministic form of the command, once it is known. Costs nothing while
+    /// nobody would read it.
     pub fn rewrite(&mut self, args: &[&[u8]]) {
+        if self.unheard {
+            return;
+        }
         let command = args.iter().map(|a| a.to_vec()).collect();
         match &mut self.rewrite {
             Rewrite::As(commands) => commands.push(command),
@@ -256,18 +262,24 @@ impl<'c, 'k> Db<'c, 'k> {
     #[inline]
     fn find(&mut self, key: &[u8]) -> Option<(u64, Slot)> {
         let hash = self.hash(key);
+        let slot = self.find_hashed(hash, key)?;
+        Some((hash, slot))
+    }
+
+    #[inline]
+    fn find_hashed(&mut self, hash: u64, key: &[u8]) -> Option<Slot> {
         let slot = self.table(hash).find(hash, key)?;
         if !slot.is_volatile() {
-            return Some((hash, slot));
+            return Some(slot);
         }
         self.find_volatile(hash, slot)
     }
 
-    fn find_volatile(&mut self, hash: u64, slot: Slot) -> Option<(u64, Slot)> {
+    fn find_volatile(&mut self, hash: u64, slot: Slot) -> Option<Slot> {
         // SAFETY: the slot was just found under the lock that `self` holds.
         let entry = unsafe { borrow(slot.pointer()) };
-        if entry.expiry().is_some_and(|at| at > self.env.now_ms) {
-            return Some((hash, slot));
+        if entry.expiry().is_none_or(|at| at >= self.env.now_ms) {
+            return Some(slot);
         }
         if self.env.expires_keys {
             self.expire_slot(hash, slot);
@@ -294,6 +306,17 @@ impl<'c, 'k> Db<'c, 'k> {
     /// Looks a key up to read it: counts the hit or miss, and records the access.
     #[inline]
     pub fn read(&mut self, key: &[u8]) -> Option<EntryRef<'_>> {
+        let (access, touches) = (self.env.access, self.env.touches);
+        let entry = self.view(key)?;
+        if touches {
+            access.touch(&entry);
+        }
+        Some(entry)
+    }
+
+    /// As [`Db::read`], but the access is not recorded: for what asks about keys (TTL, EXISTS).
+    #[inline]
+    pub fn view(&mut self, key: &[u8]) -> Option<EntryRef<'_>> {
         let Some((_, slot)) = self.find(key) else {
             self.effects.misses += 1;
             if self.env.notify & event::KEY_MISS != 0 {
@@ -303,11 +326,16 @@ impl<'c, 'k> Db<'c, 'k> {
         };
         self.effects.hits += 1;
         // SAFETY: found under the lock that `self` holds; the borrow of self keeps others out.
-        let entry = unsafe { borrow(slot.pointer()) };
-        if self.env.touches {
-            self.env.access.touch(&entry);
+        Some(unsafe { borrow(slot.pointer()) })
+    }
+
+    /// As [`Db::view`], but a miss is not announced: for OBJECT.
+    pub fn inspect(&mut self, key: &[u8]) -> Option<EntryRef<'_>> {
+        match self.find(key) {
+            Some(_) => self.effects.hits += 1,
+            None => self.effects.misses += 1,
         }
-        Some(entry)
+        self.peek(key)
     }
 
     /// Looks a key up without a trace in statistics or access clocks.
@@ -325,13 +353,18 @@ impl<'c, 'k> Db<'c, 'k> {
         let slot = table.find(hash, key)?;
         // SAFETY: found under the lock that `self` holds; no `&mut` borrow can exist meanwhile.
         let entry = unsafe { borrow(slot.pointer()) };
-        (entry.expiry().is_none_or(|at| at > self.env.now_ms)).then_some(entry)
+        (entry.expiry().is_none_or(|at| at >= self.env.now_ms)).then_some(entry)
     }
 
     /// Looks a key up to change it. Says nothing to anybody: call [`Db::changed`] afterwards.
     #[inline]
     pub fn write(&mut self, key: &[u8]) -> Option<EntryMut<'_>> {
         let (hash, slot) = self.find(key)?;
+        Some(self.claim(hash, slot))
+    }
+
+    #[inline]
+    fn claim(&mut self, hash: u64, slot: Slot) -> EntryMut<'_> {
         let (access, touches) = (self.env.access, self.env.touches);
         let table = self.table(hash);
         // SAFETY: found under the lock; the slot's ownership passes to the guard and back.
@@ -339,7 +372,7 @@ impl<'c, 'k> Db<'c, 'k> {
         if touches {
             access.touch(&entry);
         }
-        Some(EntryMut { entry, slot, table })
+        EntryMut { entry, slot, table }
     }
 
     /// True when the key exists (without a trace, but expired keys are removed).
@@ -350,9 +383,16 @@ impl<'c, 'k> Db<'c, 'k> {
     /// Sets a key to a string, whatever it was. True when the key is new.
     #[inline]
     pub fn put(&mut self, key: &[u8], value: NewValue<'_>, ttl: Ttl) -> bool {
-        let access = self.env.access;
-        if self.exists(key) {
-            let garbage = self.overwrite(key, value, ttl);
+        let hash = self.hash(key);
+        if let Some(slot) = self.find_hashed(hash, key) {
+            let mut entry = self.claim(hash, slot);
+            let garbage = entry.set_value(value);
+            match ttl {
+                Ttl::Keep => {}
+                Ttl::Clear => entry.set_expiry(None),
+                Ttl::At(at) => entry.set_expiry(Some(at)),
+            }
+            drop(entry);
             self.effects.garbage.extend(garbage);
             return false;
         }
@@ -360,25 +400,20 @@ impl<'c, 'k> Db<'c, 'k> {
             Ttl::At(at) => Some(at),
             _ => None,
         };
-        self.insert(key, Entry::new(key, value, expiry, access.initial()));
+        let entry = Entry::new(key, value, expiry, self.env.access.initial());
+        self.insert_hashed(hash, key, entry);
         true
-    }
-
-    fn overwrite(&mut self, key: &[u8], value: NewValue<'_>, ttl: Ttl) -> Option<Garbage> {
-        let mut entry = self.write(key)?;
-        let garbage = entry.set_value(value);
-        match ttl {
-            Ttl::Keep => {}
-            Ttl::Clear => entry.set_expiry(None),
-            Ttl::At(at) => entry.set_expiry(Some(at)),
-        }
-        garbage
     }
 
     /// Adds an entry under a key that does not exist, and announces it as new.
     pub fn insert(&mut self, key: &[u8], entry: Entry) {
-        debug_assert_eq!(entry.key(), key);
         let hash = self.hash(key);
+        self.insert_hashed(hash, key, entry);
+    }
+
+    #[inline]
+    fn insert_hashed(&mut self, hash: u64, key: &[u8], entry: Entry) {
+        debug_assert_eq!(entry.key(), key);
         let keyspace = self.keyspace;
         let volatile = entry.expiry().is_some();
         self.table(hash)
@@ -436,6 +471,12 @@ impl<'c, 'k> Db<'c, 'k> {
     pub fn changed_silently(&mut self, key: &[u8]) {
         self.effects.dirty += 1;
         self.touch(key);
+    }
+
+    /// [`Db::changed`] for another key of a change that is already counted (RENAME, MOVE).
+    pub fn changed_too(&mut self, key: &[u8], event: Event) {
+        self.touch(key);
+        self.also(key, event);
     }
 
     /// Announces a further event of a change that was already told with [`Db::changed`].

@@ -45,6 +45,8 @@ pub enum NewValue<'a> {
     Bytes(&'a [u8]),
     /// A string that reports `raw` whatever its content, as one that was changed in place.
     RawBytes(&'a [u8]),
+    /// A string encoded by its length alone (embstr or raw), even if it is an integer's text.
+    Text(&'a [u8]),
     /// An integer.
     Int(i64),
     /// A string in an allocation of its own.
@@ -92,6 +94,7 @@ impl<'a> Plan<'a> {
         match value {
             NewValue::Int(n) => Self::int(n),
             NewValue::RawBytes(bytes) => Self::bytes(bytes, Encoding::Raw),
+            NewValue::Text(bytes) => Self::bytes(bytes, string::encode_text(bytes)),
             NewValue::Bytes(bytes) => match string::encode(bytes) {
                 (_, Some(n)) => Self::int(n),
                 (encoding, None) => Self::bytes(bytes, encoding),
@@ -338,6 +341,56 @@ impl Entry {
         self.put(0, (Type::String as u8) << 4 | Encoding::Raw as u8);
         // SAFETY: the value's bytes, exclusively borrowed through self.
         Some(unsafe { std::slice::from_raw_parts_mut(self.inline_address(), self.inline_len()) })
+    }
+
+    /// A string's bytes, changeable in place, with zeros added up to `len` bytes if it is shorter;
+    /// the encoding becomes raw.
+    pub fn padded_mut(&mut self, len: usize) -> &mut [u8] {
+        let old_len = self.string().len();
+        let len = len.max(old_len);
+        if self.flags() & POINTER == 0 && len <= INLINE_MAX {
+            if len > old_len || self.encoding() == Encoding::Int {
+                let mut padded = [0; INLINE_MAX];
+                padded[..old_len].copy_from_slice(self.string().text().bytes());
+                self.set_value(NewValue::RawBytes(&padded[..len]));
+            }
+            return self.inline_mut().expect("short strings are inline");
+        }
+        let bytes = self.bytes_mut();
+        bytes.resize(len, 0);
+        bytes
+    }
+
+    /// Adds bytes at the end of a string; the encoding becomes raw.
+    pub fn append(&mut self, tail: &[u8]) {
+        let old_len = self.string().len();
+        let len = old_len + tail.len();
+        if self.flags() & POINTER == 0 && len <= INLINE_MAX {
+            let mut whole = [0; INLINE_MAX];
+            whole[..old_len].copy_from_slice(self.string().text().bytes());
+            whole[old_len..len].copy_from_slice(tail);
+            self.set_value(NewValue::RawBytes(&whole[..len]));
+        } else {
+            self.bytes_mut().extend_from_slice(tail);
+        }
+    }
+
+    /// The same value, expiry and clock under another key.
+    pub fn renamed(mut self, key: &[u8]) -> Self {
+        let (expiry, clock) = (self.expiry(), self.clock());
+        let plan = self.take_plan();
+        Self::build(key, plan, expiry, clock)
+    }
+
+    /// The same value and expiry under another key; what is big is shared until one changes.
+    pub fn copied(&self, key: &[u8], clock: u32) -> Self {
+        let body = match self.string() {
+            StringRef::Int(n) => Body::Int(n, int_width(n)),
+            StringRef::Inline(bytes) => Body::Inline(bytes),
+            StringRef::Shared(bytes) => Body::Pointer(Arc::clone(bytes)),
+        };
+        let encoding = self.encoding();
+        Self::build(key, Plan { encoding, body }, self.expiry(), clock)
     }
 
     /// Expiry as a Unix time in milliseconds.
@@ -598,6 +651,36 @@ mod tests {
         assert_eq!(e.encoding(), Encoding::Raw);
         e.inline_mut().expect("inline")[0] = b'y';
         assert_eq!(text(&e)[..2], *b"yx");
+    }
+
+    #[test]
+    fn strings_grow_in_place_and_move_to_other_keys() {
+        for start in [0, 5, 300, 1023, 1024, 3000] {
+            let mut model = vec![b'v'; start];
+            let mut e = Entry::new(b"k", NewValue::Bytes(&model), Some(9), 7);
+            for add in [0, 1, 40, 900, 200] {
+                e.append(&vec![b'a'; add]);
+                model.extend(vec![b'a'; add]);
+                assert_eq!((text(&e), e.encoding()), (model.clone(), Encoding::Raw));
+                let len = model.len() + add;
+                model.resize(len, 0);
+                let padded = e.padded_mut(len);
+                if len > 0 {
+                    (padded[0], model[0]) = (b'!', b'!');
+                }
+                assert_eq!(text(&e), model);
+            }
+            let copy = e.copied(b"other", 8);
+            e.padded_mut(0)[0] = b'?';
+            assert_eq!((text(&copy), copy.expiry()), (model.clone(), Some(9)));
+            model[0] = b'?';
+            let moved = e.renamed(b"third");
+            assert_eq!((text(&moved), moved.key()), (model, &b"third"[..]));
+            assert_eq!((moved.expiry(), moved.clock()), (Some(9), 7));
+        }
+        let mut e = Entry::new(b"k", NewValue::Int(12), None, 0);
+        e.padded_mut(0)[0] = b'9';
+        assert_eq!((text(&e), e.encoding()), (b"92".to_vec(), Encoding::Raw));
     }
 
     #[test]

@@ -194,7 +194,7 @@ impl Keyspace {
         // SAFETY: the slot was just found in a table whose lock is held.
         slot.map(|slot| unsafe { super::db::borrow(slot.pointer()) })
             .and_then(|entry| entry.expiry())
-            .is_some_and(|at| at <= now_ms)
+            .is_some_and(|at| at < now_ms)
     }
 
     /// Locks one shard.

@@ -22,7 +22,6 @@ use crate::config::{LogLevel, Settings, SyslogFacility};
 struct Target {
     /// Empty: standard output.
     file: Vec<u8>,
-    level: u8,
     syslog: Option<(Vec<u8>, u8)>,
 }
 
@@ -55,7 +54,6 @@ pub fn configure(settings: &Settings) {
     LEVEL.store(level, Relaxed);
     target().store(Arc::new(Target {
         file: settings.logfile.to_vec(),
-        level,
         syslog: settings.syslog_enabled.then(|| {
             (
                 settings.syslog_ident.to_vec(),

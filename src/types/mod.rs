@@ -2,6 +2,8 @@
 //!
 //! Knows nothing of keys, clients, replies, locks or the clock.
 
+pub mod bitmap;
+pub mod lcs;
 pub mod string;
 
 /// The type of a value, as TYPE names it. The numbers are stored in entries.

@@ -91,10 +91,53 @@ pub fn encode(bytes: &[u8]) -> (Encoding, Option<i64>) {
     {
         return (Encoding::Int, Some(n));
     }
-    let encoding = if bytes.len() <= EMBSTR_MAX {
+    (encode_text(bytes), None)
+}
+
+/// The encoding of a string that is not to be kept as an integer.
+#[inline]
+pub fn encode_text(bytes: &[u8]) -> Encoding {
+    if bytes.len() <= EMBSTR_MAX {
         Encoding::EmbStr
     } else {
         Encoding::Raw
-    };
-    (encoding, None)
+    }
+}
+
+/// The bytes from `start` to `end`, both included; negative ones count from the end, and what
+/// lies outside of the string is left out (GETRANGE).
+pub fn range(bytes: &[u8], start: i64, end: i64) -> &[u8] {
+    let len = bytes.len() as i64;
+    if start < 0 && end < 0 && start > end {
+        return &[];
+    }
+    let from_end = |at: i64| if at < 0 { (len + at).max(0) } else { at };
+    let (start, end) = (from_end(start), from_end(end).min(len - 1));
+    if start > end {
+        return &[];
+    }
+    &bytes[start as usize..=end as usize]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_count_from_both_ends() {
+        let check = |start, end, expected: &str| {
+            assert_eq!(range(b"hello", start, end), expected.as_bytes());
+        };
+        check(0, -1, "hello");
+        check(1, 2, "el");
+        check(-3, -2, "ll");
+        check(-2, -3, "");
+        check(3, 1, "");
+        check(-100, 100, "hello");
+        check(-100, -100, "h");
+        check(5, 9, "");
+        check(i64::MIN, i64::MAX, "hello");
+        check(i64::MAX, i64::MIN, "");
+        assert_eq!(range(b"", 0, -1), b"");
+    }
 }

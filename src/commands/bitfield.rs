@@ -1,0 +1,166 @@
+//! BITFIELD and BITFIELD_RO: a string as an array of integers of any width.
+
+use smallvec::SmallVec;
+
+use crate::base::number;
+use crate::dispatch::context::DataCtx;
+use crate::dispatch::error::Error;
+use crate::keyspace::event;
+use crate::types::bitmap::{Field, Overflow};
+
+use super::bitmaps::bit_offset;
+use super::string_edits::edit_padded;
+use super::strings::of_string;
+
+/// One subcommand.
+struct Step {
+    field: Field,
+    action: Action,
+}
+
+#[derive(Clone, Copy)]
+enum Action {
+    Get,
+    Set(i64, Overflow),
+    Add(i64, Overflow),
+}
+
+type Steps = SmallVec<[Step; 4]>;
+/// A reply for each subcommand; `None` where the overflow rule forbade it.
+type Results = SmallVec<[Option<i64>; 4]>;
+
+/// `BITFIELD key [GET type offset | [OVERFLOW WRAP | SAT | FAIL] SET type offset value |
+/// INCRBY type offset increment ...]`
+pub fn bitfield(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+    let steps = parse(ctx)?;
+    let writes = steps.iter().filter(|s| !matches!(s.action, Action::Get));
+    match writes.map(|s| s.field.last()).max() {
+        None => read(ctx, &steps),
+        Some(last) => write(ctx, &steps, (last / 8) as usize + 1),
+    }
+}
+
+/// `BITFIELD_RO key [GET type offset ...]`
+pub fn bitfield_ro(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+    let steps = parse(ctx)?;
+    if steps.iter().any(|s| !matches!(s.action, Action::Get)) {
+        return Err(Error::line(
+            "ERR BITFIELD_RO only supports the GET subcommand",
+        ));
+    }
+    read(ctx, &steps)
+}
+
+fn parse(ctx: &DataCtx<'_, '_>) -> Result<Steps, Error> {
+    let args = ctx.args;
+    let mut steps = Steps::new();
+    let mut rule = Overflow::Wrap;
+    let mut i = 2;
+    while i < args.len() {
+        let following = args.len() - i - 1;
+        if args.is(i, "overflow") && following >= 1 {
+            rule = overflow(args.all()[i + 1])?;
+            i += 2;
+            continue;
+        }
+        let (takes_value, make): (bool, fn(i64, Overflow) -> Action) = match () {
+            () if args.is(i, "get") && following >= 2 => (false, |_, _| Action::Get),
+            () if args.is(i, "set") && following >= 3 => (true, Action::Set),
+            () if args.is(i, "incrby") && following >= 3 => (true, Action::Add),
+            () => return Err(Error::Syntax),
+        };
+        let (signed, bits) = field_type(args.all()[i + 1])?;
+        let offset = bit_offset(ctx, i + 2, Some(bits))?;
+        let value = if takes_value { args.int(i + 3)? } else { 0 };
+        steps.push(Step {
+            field: Field {
+                offset,
+                bits,
+                signed,
+            },
+            action: make(value, rule),
+        });
+        i += 3 + usize::from(takes_value);
+    }
+    Ok(steps)
+}
+
+fn overflow(word: &[u8]) -> Result<Overflow, Error> {
+    match () {
+        () if word.eq_ignore_ascii_case(b"wrap") => Ok(Overflow::Wrap),
+        () if word.eq_ignore_ascii_case(b"sat") => Ok(Overflow::Saturate),
+        () if word.eq_ignore_ascii_case(b"fail") => Ok(Overflow::Fail),
+        () => Err(Error::line("ERR Invalid OVERFLOW type specified")),
+    }
+}
+
+/// `i8`, `u63`: whether signed, and how many bits.
+fn field_type(text: &[u8]) -> Result<(bool, u32), Error> {
+    let (signed, digits) = match text {
+        [b'i', digits @ ..] => (true, digits),
+        [b'u', digits @ ..] => (false, digits),
+        _ => (false, &b""[..]),
+    };
+    let widest = if signed { 64 } else { 63 };
+    number::parse_i64(digits)
+        .filter(|bits| (1..=widest).contains(bits))
+        .map(|bits| (signed, bits as u32))
+        .ok_or(Error::line(
+            "ERR Invalid bitfield type. Use something like i16 u8. Note that u64 is not \
+             supported but i64 is.",
+        ))
+}
+
+fn read(ctx: &mut DataCtx<'_, '_>, steps: &[Step]) -> Result<(), Error> {
+    let results: Results = match ctx.db.read(&ctx.args[1]) {
+        None => steps.iter().map(|_| Some(0)).collect(),
+        Some(entry) => {
+            let entry = of_string(entry)?;
+            let mut text = entry.string().text();
+            let bytes = text.bytes();
+            steps.iter().map(|s| Some(s.field.get(bytes))).collect()
+        }
+    };
+    reply(ctx, &results);
+    Ok(())
+}
+
+fn write(ctx: &mut DataCtx<'_, '_>, steps: &[Step], len: usize) -> Result<(), Error> {
+    let mut written = 0;
+    let mut differing = 0;
+    let edited = edit_padded(ctx, len, |bytes| {
+        let run = |step: &Step| {
+            let field = step.field;
+            let old = field.get(bytes);
+            let (new, result) = match step.action {
+                Action::Get => return Some(old),
+                Action::Set(value, rule) => (field.add(value, 0, rule)?, old),
+                Action::Add(by, rule) => field.add(old, by, rule).map(|new| (new, new))?,
+            };
+            field.set(bytes, new);
+            written += 1;
+            differing += u64::from(old != new);
+            Some(result)
+        };
+        steps.iter().map(run).collect::<Results>()
+    })?;
+    // A string that grew counts every write as a change, whatever was written.
+    let grew = edited.old_len != Some(edited.len);
+    let changes = if grew { written } else { differing };
+    if changes > 0 {
+        ctx.db.changed(&ctx.args[1], event::ON_SETBIT);
+        ctx.db.effects.dirty += changes - 1;
+    }
+    reply(ctx, &edited.result);
+    Ok(())
+}
+
+fn reply(ctx: &mut DataCtx<'_, '_>, results: &[Option<i64>]) {
+    ctx.out.array(results.len());
+    for result in results {
+        match result {
+            Some(value) => ctx.out.int(*value),
+            None => ctx.out.null(),
+        }
+    }
+}

@@ -20,8 +20,7 @@ use crate::net::worker::{EventLoop, Link};
 use crate::observe::log;
 use crate::observe::stats::Stats;
 
-/// The version of Redis whose behaviour is ours.
-pub const REDIS_VERSION: &str = "7.0.15";
+pub use crate::config::REDIS_VERSION;
 
 /// Runs the program with its arguments, its own name first.
 pub fn main(args: &[OsString]) -> ExitCode {

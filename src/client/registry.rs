@@ -14,6 +14,7 @@ use dashmap::DashMap;
 use parking_lot::{Mutex, RwLock};
 
 use super::mailbox::{Bell, Mailbox};
+use crate::resp::write::Protocol;
 
 /// What kind of client this is, for `client-output-buffer-limit` and CLIENT KILL TYPE.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,15 +82,18 @@ pub struct Live {
     pub argv_memory: AtomicUsize,
     /// Bytes held by queued commands.
     pub multi_memory: AtomicUsize,
-    /// Size of the output's flat buffer, and its recent peak.
+    /// Room in the output's flat buffer as far as Redis' fixed reply buffer goes, and how much of
+    /// it was used at most lately; in bytes.
     pub reply_size: AtomicUsize,
     /// See `reply_size`.
     pub reply_peak: AtomicUsize,
-    /// Bytes in the flat buffer.
+    /// Bytes of output that wait within [`Live::reply_size`]'s reach.
+    pub reply_len: AtomicUsize,
+    /// Bytes of output that wait.
     pub output_len: AtomicUsize,
     /// Number of chunks beyond it.
     pub output_chunks: AtomicUsize,
-    /// Bytes in those chunks.
+    /// Bytes beyond it, those that are on their way to the output included.
     pub output_memory: AtomicUsize,
     /// All memory of the client.
     pub total_memory: AtomicUsize,
@@ -97,7 +101,13 @@ pub struct Live {
     pub commands: AtomicU64,
     /// 2 or 3.
     pub protocol: AtomicU32,
+    /// The hard limit of `client-output-buffer-limit` for what the client is now, in bytes; 0:
+    /// none.
+    pub output_limit: AtomicU64,
 }
+
+/// Name and version of a client library; empty when not told.
+pub type Library = (Box<[u8]>, Box<[u8]>);
 
 /// One client, shared between threads.
 pub struct Handle {
@@ -116,7 +126,7 @@ pub struct Handle {
     /// Authenticated user.
     pub user: RwLock<Arc<str>>,
     /// CLIENT SETINFO LIB-NAME and LIB-VER.
-    pub library: RwLock<(Box<[u8]>, Box<[u8]>)>,
+    pub library: RwLock<Library>,
     /// Raised when a watched key changes.
     pub watch_flag: Arc<AtomicBool>,
     /// What the worker publishes.
@@ -124,14 +134,38 @@ pub struct Handle {
     /// Bytes from other threads.
     pub mailbox: Mailbox,
     killed: AtomicBool,
+    overflowed: AtomicBool,
     bell: Mutex<Arc<Bell>>,
 }
 
 impl Handle {
-    /// Sends encoded bytes; the worker that owns the client is told.
+    /// Sends encoded bytes; the worker that owns the client is told. A client that already has
+    /// more waiting than `client-output-buffer-limit` allows gets nothing more: its worker closes
+    /// it.
     pub fn send(&self, message: Bytes) {
-        self.mailbox.push(message);
+        if self.overflowed.load(Relaxed) {
+            return;
+        }
+        let waiting = (self.mailbox.push(message) + self.live.output_len.load(Relaxed)) as u64;
+        let limit = self.live.output_limit.load(Relaxed);
+        if limit > 0 && waiting >= limit {
+            self.overflowed.store(true, Relaxed);
+        }
         self.ring();
+    }
+
+    /// True when more was sent to the client than `client-output-buffer-limit` allows.
+    pub fn has_overflowed(&self) -> bool {
+        self.overflowed.load(Relaxed)
+    }
+
+    /// Messages to the client are encoded for `protocol` from now on.
+    pub fn set_protocol(&self, protocol: Protocol) {
+        let version = match protocol {
+            Protocol::Resp2 => 2,
+            Protocol::Resp3 => 3,
+        };
+        self.live.protocol.store(version, Relaxed);
     }
 
     /// Asks the client's worker to look at it.
@@ -156,7 +190,8 @@ impl Handle {
         self.killed.load(Relaxed)
     }
 
-    /// The client as CLIENT LIST shows it. `command` names a command by its id.
+    /// The client as CLIENT LIST shows it. `command` names a command by its id. The names that
+    /// clients choose are ASCII, so nothing is lost in the text.
     pub fn describe(&self, now_ms: i64, command: &dyn Fn(u32) -> String) -> String {
         let live = &self.live;
         let flags = live.flags.load(Relaxed);
@@ -192,9 +227,9 @@ impl Handle {
             live.multi_memory.load(Relaxed),
             live.reply_size.load(Relaxed),
             live.reply_peak.load(Relaxed),
-            live.output_len.load(Relaxed),
+            live.reply_len.load(Relaxed),
             live.output_chunks.load(Relaxed),
-            live.output_memory.load(Relaxed),
+            live.output_memory.load(Relaxed) + self.mailbox.len(),
             live.total_memory.load(Relaxed),
             if waits { "rw" } else { "r" },
             self.user.read(),
@@ -278,6 +313,7 @@ impl Registry {
             live: Live::default(),
             mailbox: Mailbox::default(),
             killed: AtomicBool::new(false),
+            overflowed: AtomicBool::new(false),
             bell: Mutex::new(arrival.bell),
         });
         handle.live.last_ms.store(arrival.now_ms, Relaxed);

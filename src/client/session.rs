@@ -2,8 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use super::registry::Handle;
+
+/// What a subscription costs its client, in bytes: its place in the set.
+const SUBSCRIPTION: usize = 2 * size_of::<Arc<[u8]>>();
 
 /// A request that MULTI keeps for EXEC: its arguments in one buffer.
 #[derive(Debug)]
@@ -105,6 +109,11 @@ impl Session {
         }
     }
 
+    /// Serves no further request.
+    pub fn is_closing(&self) -> bool {
+        self.close_after_reply || self.close_now || self.handle.is_killed()
+    }
+
     /// Connected from this machine: by the Unix socket or a loopback address.
     pub fn is_local(&self) -> bool {
         let address = &self.handle.address;
@@ -113,8 +122,47 @@ impl Session {
 
     /// Connected by the Unix socket.
     pub fn is_unix(&self) -> bool {
-        use std::sync::atomic::Ordering::Relaxed;
         self.handle.live.flags.load(Relaxed) & super::registry::flag::UNIX_SOCKET != 0
+    }
+
+    /// Shows the other threads what this side knows: flags, database, subscriptions, MULTI.
+    pub fn publish(&self) {
+        use super::registry::flag;
+        let live = &self.handle.live;
+        let kept = live.flags.load(Relaxed) & (flag::UNIX_SOCKET | flag::BLOCKED);
+        let bits = [
+            (self.multi.is_some(), flag::MULTI),
+            (self.monitor, flag::MONITOR),
+            (self.is_subscriber(), flag::PUBSUB),
+            (self.close_after_reply, flag::CLOSE_AFTER_REPLY),
+            (self.close_now, flag::CLOSE_ASAP),
+            (self.no_evict, flag::NO_EVICT),
+            (self.no_touch, flag::NO_TOUCH),
+            (self.handle.watch_flag.load(Relaxed), flag::DIRTY_CAS),
+        ];
+        let set = bits.iter().filter(|(on, _)| *on);
+        live.flags
+            .store(set.fold(kept, |flags, (_, bit)| flags | bit), Relaxed);
+        live.db.store(self.db as u32, Relaxed);
+        live.channels.store(self.channels.len() as u32, Relaxed);
+        live.patterns.store(self.patterns.len() as u32, Relaxed);
+        live.shard_channels
+            .store(self.shard_channels.len() as u32, Relaxed);
+        let multi = self.multi.as_ref();
+        live.multi
+            .store(multi.map_or(-1, |m| m.queue.len() as i32), Relaxed);
+        live.multi_memory
+            .store(multi.map_or(0, |m| m.argument_bytes), Relaxed);
+    }
+
+    /// Memory that MULTI, WATCH and subscriptions cost, in bytes. Names of channels are shared
+    /// with all subscribers and so not counted.
+    pub fn memory(&self) -> usize {
+        let subscriptions = self.channels.len() + self.patterns.len() + self.shard_channels.len();
+        let multi = self.multi.as_ref().map_or(0, Multi::memory);
+        multi
+            + self.watched.capacity() * size_of::<(usize, Box<[u8]>)>()
+            + subscriptions * SUBSCRIPTION
     }
 
     /// The client as MONITOR shows it.

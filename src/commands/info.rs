@@ -93,7 +93,7 @@ fn server(shared: &Shared, text: &mut String) {
         return;
     };
     fields!(text;
-        "redis_version": crate::observe::REDIS_VERSION,
+        "redis_version": crate::config::REDIS_VERSION,
         "redis_git_sha1": "00000000",
         "redis_git_dirty": 0,
         "redis_build_id": format_args!("{:016x}", shared.commands.fingerprint()),

@@ -2,8 +2,10 @@
 
 mod bitfield;
 mod bitmaps;
+mod client;
 mod command;
 mod config;
+mod connection;
 mod debug;
 mod digest;
 mod docs;
@@ -13,10 +15,12 @@ mod info;
 mod keys;
 mod latency;
 mod memory;
+mod pubsub;
 mod server;
 mod slowlog;
 mod string_edits;
 mod strings;
+mod transactions;
 
 use crate::dispatch::command::Command;
 
@@ -24,17 +28,21 @@ use crate::dispatch::command::Command;
 pub fn all() -> impl Iterator<Item = &'static Command> {
     let families = [
         bitmaps::ROWS,
+        client::ROWS,
         command::ROWS,
         config::ROWS,
+        connection::ROWS,
         debug::ROWS,
         expire::ROWS,
         info::ROWS,
         keys::ROWS,
         latency::ROWS,
         memory::ROWS,
+        pubsub::ROWS,
         server::ROWS,
         slowlog::ROWS,
         strings::ROWS,
+        transactions::ROWS,
     ];
     families.into_iter().flatten()
 }

@@ -3,11 +3,11 @@
 use std::sync::mpsc::channel;
 
 use crate::base::{clock, random};
+use crate::config::REDIS_VERSION;
 use crate::dispatch::command::{Command, Flags, Handler, ROW};
 use crate::dispatch::context::ServerCtx;
 use crate::dispatch::control::Request;
 use crate::dispatch::error::Error;
-use crate::observe::REDIS_VERSION;
 
 const ADMIN: Flags = Flags::ADMIN
     .or(Flags::NOSCRIPT)

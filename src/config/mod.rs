@@ -33,6 +33,9 @@ pub use params::{PARAMS, Settings, lookup};
 pub use special::{Dir, NotifyFlags, OutputLimit, SavePoint, strerror};
 pub use value::{Effect, Flags, Kind, Origin, Param, Text};
 
+/// The version of Redis whose behaviour is ours.
+pub const REDIS_VERSION: &str = "7.0.15";
+
 /// Directives of the file that are no parameters, and how the server was called. Other modules own
 /// what they mean.
 #[derive(Clone, Default)]

@@ -90,7 +90,10 @@ pub fn admit<'t>(
     if flags.has(Flags::PROTECTED) {
         protected(worker, session)?;
     }
-    if !session.authenticated && !flags.has(Flags::NO_AUTH) {
+    if !session.authenticated
+        && !flags.has(Flags::NO_AUTH)
+        && !worker.settings.requirepass.is_empty()
+    {
         return Err(Error::NoAuth);
     }
     if session.multi.is_some() && flags.has(Flags::NO_MULTI) {
@@ -150,7 +153,10 @@ fn memory(
     session: &Session,
     known: &Known,
 ) -> Result<(), Error> {
-    if alloc::used() <= worker.settings.maxmemory as usize {
+    // Eviction writes, which a pause holds back; then nothing is refused either.
+    if alloc::used() <= worker.settings.maxmemory as usize
+        || shared.pause.at(worker.now.ms).is_some()
+    {
         return Ok(());
     }
     let freed = super::execute::evict(shared, worker);

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize};
 use crate::base::clock::Now;
 use crate::base::ticks::Ticks;
 use crate::client::registry::Registry;
-use crate::client::session::Session;
+use crate::client::session::{Replies, Session};
 use crate::config::{Config, MaxmemoryPolicy, Settings};
 use crate::keyspace::access::Access;
 use crate::keyspace::db::{Db, Effects, Env};
@@ -196,6 +196,14 @@ impl Worker {
             self.settings = shared.config.load();
         }
         self.env = env_of(&self.settings, self.now);
+        self.follow_pause(shared);
+    }
+
+    /// While CLIENT PAUSE holds writes back, no key is removed for having expired: that would be
+    /// a write.
+    #[inline]
+    pub fn follow_pause(&mut self, shared: &Shared) {
+        self.env.expires_keys = !shared.pause.is_set() || shared.pause.at(self.now.ms).is_none();
     }
 
     /// Takes over changed parameters without reading the clock.
@@ -204,6 +212,7 @@ impl Worker {
             self.settings_version = shared.config.version();
             self.settings = shared.config.load();
             self.env = env_of(&self.settings, self.now);
+            self.follow_pause(shared);
         }
     }
 }
@@ -307,6 +316,24 @@ impl<'k> ServerCtx<'_, 'k> {
         }
     }
 
+    /// Moves what others sent to this client to its output, before what the command answers.
+    pub fn take_mail(&mut self) {
+        for message in self.session.handle.mailbox.take() {
+            self.out.append_bytes(message);
+        }
+    }
+
+    /// Writes something that is no reply: CLIENT REPLY OFF does not silence it.
+    pub fn push(&mut self, write: impl FnOnce(&mut Output)) {
+        if self.session.replies == Replies::On {
+            return write(self.out);
+        }
+        let mut out = Output::new();
+        out.set_protocol(self.out.protocol());
+        write(&mut out);
+        self.session.handle.mailbox.push(out.to_vec().into());
+    }
+
     /// Settings of the turn, kept beyond borrows of the context.
     pub fn settings(&self) -> Arc<Settings> {
         Arc::clone(&self.worker.settings)
@@ -319,6 +346,12 @@ impl crate::pubsub::Sender for ServerCtx<'_, '_> {
     }
 
     fn deliver(&mut self, message: &bytes::Bytes) {
+        // CLIENT REPLY OFF silences replies, not messages: these go by the mailbox then.
+        if self.session.replies != Replies::On {
+            self.session.handle.mailbox.push(message.clone());
+            return;
+        }
+        self.take_mail();
         self.out.append_bytes(message.clone());
     }
 }

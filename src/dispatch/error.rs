@@ -50,6 +50,16 @@ impl Error {
         Self::Line(Cow::Borrowed(line))
     }
 
+    /// A subcommand that exists was called with arguments that it does not take.
+    pub fn subcommand(args: super::args::Args<'_>) -> Self {
+        let mut line = b"ERR unknown subcommand or wrong number of arguments for '".to_vec();
+        line.extend_from_slice(&args[1][..args[1].len().min(128)]);
+        line.extend_from_slice(b"'. Try ");
+        line.extend_from_slice(&args[0].to_ascii_uppercase());
+        line.extend_from_slice(b" HELP.");
+        Self::Bytes(line)
+    }
+
     /// The line that the client gets, code included, without the `-`.
     pub fn text(&self) -> Cow<'_, [u8]> {
         let fixed = match self {

@@ -57,8 +57,8 @@ pub fn prepare<'t, 'a>(
 }
 
 /// Serves one request.
-pub fn request<'k>(
-    shared: &'k Shared,
+pub fn request(
+    shared: &Shared,
     worker: &mut Worker,
     session: &mut Session,
     out: &mut Output,
@@ -68,8 +68,12 @@ pub fn request<'k>(
     let silent = session.replies != Replies::On;
     let mark = silent.then(|| out.mark());
     let flow = answer(shared, worker, session, out, args, prepared);
-    if let Some(mark) = mark {
-        suppress(session, out, mark);
+    match mark {
+        _ if flow == Flow::Park => {}
+        Some(mark) => suppress(session, out, mark),
+        // CLIENT REPLY SKIP, which answers nothing, silences the next command.
+        None if session.replies == Replies::SkipNext => session.replies = Replies::Skip,
+        None => {}
     }
     flow
 }
@@ -79,15 +83,15 @@ fn suppress(session: &mut Session, out: &mut Output, mark: crate::resp::write::M
     match session.replies {
         Replies::On => return,
         Replies::Off => {}
-        // The command that asked to skip was silent itself; the next one will be.
+        // SKIP once more, in the command that the first one silenced.
         Replies::SkipNext => session.replies = Replies::Skip,
         Replies::Skip => session.replies = Replies::On,
     }
     out.truncate_to(mark);
 }
 
-fn answer<'k>(
-    shared: &'k Shared,
+fn answer(
+    shared: &Shared,
     worker: &mut Worker,
     session: &mut Session,
     out: &mut Output,

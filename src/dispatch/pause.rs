@@ -1,8 +1,11 @@
 //! CLIENT PAUSE: until when clients wait, and with which commands.
 
-use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
+
+use crate::client::mailbox::Bell;
 
 /// Which commands wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,6 +22,10 @@ pub struct Pause {
     /// End of the pause as Unix milliseconds; 0 when there is none. Read before every command.
     until_ms: AtomicI64,
     kind: Mutex<Option<Paused>>,
+    /// Counts ends.
+    ends: AtomicU64,
+    /// Those who hold clients back.
+    waiting: RwLock<Vec<Arc<Bell>>>,
 }
 
 impl Pause {
@@ -54,9 +61,58 @@ impl Pause {
         self.until_ms.store(until, Relaxed);
     }
 
-    /// Ends the pause.
+    /// Ends the pause and wakes those who hold clients back.
     pub fn end(&self) {
-        *self.kind.lock() = None;
-        self.until_ms.store(0, Relaxed);
+        {
+            let mut kind = self.kind.lock();
+            if kind.take().is_none() {
+                return;
+            }
+            self.until_ms.store(0, Relaxed);
+            self.ends.fetch_add(1, Relaxed);
+        }
+        for bell in self.waiting.read().iter() {
+            bell.ring();
+        }
+    }
+
+    /// Number of pauses that ended: what waits is tried again when it changes.
+    pub fn ends(&self) -> u64 {
+        self.ends.load(Relaxed)
+    }
+
+    /// Rings `bell` whenever a pause ends.
+    pub fn wake(&self, bell: &Arc<Bell>) {
+        self.waiting.write().push(Arc::clone(bell));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_two_pauses_the_later_end_and_the_stricter_kind_count() {
+        let pause = Pause::default();
+        assert_eq!((pause.at(0), pause.is_set()), (None, false));
+        pause.begin(100, Paused::All);
+        pause.begin(50, Paused::Writes);
+        assert_eq!(pause.at(99), Some(Paused::All));
+        assert_eq!(pause.ends(), 0);
+        assert_eq!(pause.at(100), None);
+        assert_eq!((pause.ends(), pause.is_set()), (1, false));
+        pause.end();
+        assert_eq!(pause.ends(), 1);
+    }
+
+    #[test]
+    fn the_end_rings_the_bells() {
+        let pause = Pause::default();
+        let bell = Arc::new(Bell::new().expect("an eventfd"));
+        pause.wake(&bell);
+        pause.begin(i64::MAX, Paused::Writes);
+        pause.end();
+        let mut counter = [0; 8];
+        assert_eq!(rustix::io::read(bell.fd(), &mut counter), Ok(8));
     }
 }

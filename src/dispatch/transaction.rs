@@ -23,7 +23,7 @@ pub fn queue(session: &mut Session, known: &Known, args: Args<'_>) {
         return;
     };
     // A transaction that will abort anyway need not grow.
-    if multi.refused {
+    if multi.refused || session.handle.watch_flag.load(Relaxed) {
         return;
     }
     let args: Vec<Vec<u8>> = args.all().iter().map(|a| a.to_vec()).collect();
@@ -50,26 +50,32 @@ pub fn discard(shared: &Shared, session: &mut Session) {
     unwatch(shared, session);
 }
 
-/// Watches a key; the caller holds its shard.
-pub fn watch(
-    session: &mut Session,
-    locks: &mut LockSet<'_>,
-    keyspace: &Keyspace,
-    key: &[u8],
-    expired: bool,
-) {
-    let db = session.db;
-    if session.watched.iter().any(|(d, k)| *d == db && **k == *key) {
+/// Watches keys of the selected database. Whether one of them has expired already is looked at
+/// under the lock under which it is watched: such a key does not spoil EXEC by being expired.
+pub fn watch(shared: &Shared, session: &mut Session, keys: &[&[u8]], now_ms: i64) {
+    // Nothing to gain: EXEC will fail.
+    if session.handle.watch_flag.load(Relaxed) {
         return;
     }
-    let shard = Keyspace::shard_of(keyspace.hash(key));
-    locks
-        .shard(shard)
-        .watch(db, key, &session.handle.watch_flag);
-    if expired {
-        session.watched_expired.push(session.watched.len());
+    let keyspace = &shared.keyspace;
+    let db = session.db;
+    let mut locks = keyspace.lock_many(keys.iter().map(|key| keyspace.hash(key)));
+    for key in keys {
+        if session
+            .watched
+            .iter()
+            .any(|(d, k)| *d == db && **k == **key)
+        {
+            continue;
+        }
+        if keyspace.is_expired(&locks, db, key, now_ms) {
+            session.watched_expired.push(session.watched.len());
+        }
+        let shard = Keyspace::shard_of(keyspace.hash(key));
+        let flag = &session.handle.watch_flag;
+        locks.shard(shard).watch(db, key, flag);
+        session.watched.push((db, (*key).into()));
     }
-    session.watched.push((db, key.into()));
 }
 
 /// Forgets all watched keys.

@@ -1,7 +1,8 @@
 //! One client's connection: its socket, its buffers, and the requests parsed from them.
 //!
 //! Input is read into a vector that is borrowed from the worker's pool while the connection has
-//! unparsed bytes, so idle connections hold no input buffer. Requests are ranges of it and stay
+//! unparsed bytes, so idle connections hold no input buffer; of a worker with few connections
+//! each keeps its own until it has been idle for a while. Requests are ranges of it and stay
 //! valid until they were executed. Big arguments are read into vectors of their own.
 
 use std::collections::VecDeque;
@@ -14,10 +15,20 @@ use crate::client::registry::{Class, flag};
 use crate::client::session::Session;
 use crate::config::{OutputLimit, Settings};
 use crate::resp::parse::{Limits, Parser, Progress, ProtocolError, Request};
-use crate::resp::write::{Output, Protocol};
+use crate::resp::write::Output;
 
 /// Bytes read at once, and the capacity of a pooled input buffer.
-pub const READ_SIZE: usize = 32 * 1024;
+///
+/// A little less than 32 KiB, from which on Redis would call a query buffer big.
+pub const READ_SIZE: usize = 32 * 1024 - 64;
+/// Size of Redis' reply buffer beyond which output counts against limits, in bytes.
+const REPLY_BUFFER: usize = 16 * 1024;
+/// Least room that an output keeps, in bytes.
+const REPLY_BUFFER_MIN: usize = 1024;
+/// An input buffer is given back after this time without a request, in milliseconds.
+const IDLE_MS: i64 = 2000;
+/// The output keeps room for the most that was used in this time, in milliseconds.
+const PEAK_RESET_MS: i64 = 5000;
 /// Slices written at once.
 const MAX_SLICES: usize = 64;
 /// Bytes written to one client in a turn before others get theirs.
@@ -48,12 +59,17 @@ pub struct Connection {
     pub ended: bool,
     /// Output waits for room in the socket.
     pub wants_write: bool,
-    /// Input is not read while a request is parked.
+    /// Input is read: until it ended.
     pub reads: bool,
     /// Since when the output is over the soft limit, in milliseconds.
     soft_limit_since: Option<i64>,
     /// In the worker's list of connections to look at.
     pub listed: bool,
+    /// Bytes that it counts for `maxmemory-clients`.
+    pub counted: usize,
+    /// Most output that waited since `peak_since` (Unix milliseconds), up to [`REPLY_BUFFER`].
+    reply_peak: usize,
+    peak_since: i64,
 }
 
 /// Why a connection is closed.
@@ -85,6 +101,9 @@ impl Connection {
             reads: true,
             soft_limit_since: None,
             listed: false,
+            counted: 0,
+            reply_peak: 0,
+            peak_since: 0,
         }
     }
 
@@ -193,11 +212,16 @@ impl Connection {
         self.position < self.input.len()
     }
 
-    /// Gives the input buffer back when everything in it was served.
-    pub fn release_input(&mut self, pool: &mut Vec<Vec<u8>>) {
+    /// Gives the input buffer back when everything in it was served, or empties it and `keep`s it
+    /// for the next request.
+    pub fn release_input(&mut self, pool: &mut Vec<Vec<u8>>, keep: bool) {
         let idle = self.parser.is_idle() && self.position == self.input.len();
-        if idle && self.parked.is_none() && self.input.capacity() > 0 {
+        if idle && self.input.capacity() > 0 {
             self.position = 0;
+            if keep && self.input.capacity() <= 2 * READ_SIZE {
+                self.input.clear();
+                return;
+            }
             let mut buffer = std::mem::take(&mut self.input);
             if buffer.capacity() <= 2 * READ_SIZE && pool.len() < 64 {
                 buffer.clear();
@@ -232,19 +256,25 @@ impl Connection {
         Ok(total)
     }
 
-    /// True when the waiting output is over `client-output-buffer-limit`.
-    pub fn over_output_limit(&mut self, settings: &Settings, now_ms: i64) -> bool {
-        let pending = self.out.len_pending() as u64;
+    /// The row of `client-output-buffer-limit` that concerns this client.
+    fn output_limit(&self, settings: &Settings) -> OutputLimit {
         let class = match self.session.handle.class() {
             Class::Normal | Class::Primary => 0,
             Class::Replica => 1,
             Class::PubSub => 2,
         };
+        settings.client_output_buffer_limit[class]
+    }
+
+    /// True when the waiting output is over `client-output-buffer-limit`. As in Redis, what fits
+    /// the fixed reply buffer does not count.
+    pub fn over_output_limit(&mut self, settings: &Settings, now_ms: i64) -> bool {
+        let pending = self.out.len_pending().saturating_sub(REPLY_BUFFER) as u64;
         let OutputLimit {
             hard_bytes: hard,
             soft_bytes: soft,
             soft_seconds,
-        } = settings.client_output_buffer_limit[class];
+        } = self.output_limit(settings);
         if hard > 0 && pending >= hard {
             return true;
         }
@@ -256,74 +286,84 @@ impl Connection {
         now_ms - since > i64::from(soft_seconds) * 1000
     }
 
-    /// Publishes what CLIENT LIST shows of this connection.
-    pub fn publish(&mut self, now_ms: i64, served: u64) {
+    /// Publishes what CLIENT LIST shows of this connection; returns the change of what it counts
+    /// for `maxmemory-clients`, in bytes.
+    pub fn publish(&mut self, settings: &Settings, now_ms: i64, served: u64) -> isize {
         let big = self.big_bytes();
+        self.session.publish();
+        let limit = self.output_limit(settings).hard_bytes;
         let live = &self.session.handle.live;
-        let session = &self.session;
+        live.output_limit.store(limit, Relaxed);
         if served > 0 {
             live.last_ms.store(now_ms, Relaxed);
             live.commands
                 .store(live.commands.load(Relaxed) + served, Relaxed);
         }
-        live.flags.store(
-            self.flags(live.flags.load(Relaxed) & flag::UNIX_SOCKET),
-            Relaxed,
-        );
-        live.db.store(session.db as u32, Relaxed);
-        live.channels.store(session.channels.len() as u32, Relaxed);
-        live.patterns.store(session.patterns.len() as u32, Relaxed);
-        live.shard_channels
-            .store(session.shard_channels.len() as u32, Relaxed);
-        let multi = session.multi.as_ref();
-        live.multi
-            .store(multi.map_or(-1, |m| m.queue.len() as i32), Relaxed);
-        live.multi_memory
-            .store(multi.map_or(0, |m| m.memory()), Relaxed);
-        live.query_len
-            .store(self.input.len() - self.position, Relaxed);
+        if self.parked.is_some() {
+            live.flags.fetch_or(flag::BLOCKED, Relaxed);
+        } else {
+            live.flags.fetch_and(!flag::BLOCKED, Relaxed);
+        }
+        let receiving = self.parser.big_target().map_or(0, |(b, _)| b.len());
+        let unparsed = self.input.len() - self.position;
+        live.query_len.store(unparsed + receiving, Relaxed);
         live.query_free
             .store(self.input.capacity() - self.input.len(), Relaxed);
-        live.argv_memory.store(big, Relaxed);
-        live.reply_size.store(self.out.capacity(), Relaxed);
-        live.output_len.store(self.out.len_pending(), Relaxed);
-        live.output_memory.store(
-            self.out.memory().saturating_sub(self.out.capacity()),
-            Relaxed,
-        );
-        let protocol = if self.out.protocol() == Protocol::Resp3 {
-            3
-        } else {
-            2
-        };
-        live.protocol.store(protocol, Relaxed);
-        live.total_memory.store(self.memory(big), Relaxed);
+        live.argv_memory.store(big - receiving, Relaxed);
+        self.publish_output();
+        self.counted_change(big)
     }
 
-    fn flags(&self, kept: u32) -> u32 {
-        let session = &self.session;
-        let mut flags = kept;
-        let mut set = |condition: bool, bit: u32| {
-            if condition {
-                flags |= bit;
-            }
-        };
-        set(session.multi.is_some(), flag::MULTI);
-        set(session.monitor, flag::MONITOR);
-        set(session.is_subscriber(), flag::PUBSUB);
-        set(session.close_after_reply, flag::CLOSE_AFTER_REPLY);
-        set(session.close_now, flag::CLOSE_ASAP);
-        set(session.no_evict, flag::NO_EVICT);
-        set(session.no_touch, flag::NO_TOUCH);
-        set(self.parked.is_some(), flag::BLOCKED);
-        set(session.handle.watch_flag.load(Relaxed), flag::DIRTY_CAS);
-        flags
+    fn publish_output(&mut self) {
+        let live = &self.session.handle.live;
+        let pending = self.out.len_pending();
+        let first = pending.min(REPLY_BUFFER);
+        self.reply_peak = self.reply_peak.max(first);
+        live.reply_size
+            .store(self.out.capacity().min(REPLY_BUFFER), Relaxed);
+        live.reply_peak.store(self.reply_peak, Relaxed);
+        live.reply_len.store(first, Relaxed);
+        live.output_len.store(pending, Relaxed);
+        live.output_chunks
+            .store((pending - first).div_ceil(REPLY_BUFFER), Relaxed);
+        live.output_memory.store(pending - first, Relaxed);
+    }
+
+    /// What this connection counts now, compared with before; 0 for one that is never evicted.
+    fn counted_change(&mut self, big: usize) -> isize {
+        let total = self.memory(big);
+        self.session.handle.live.total_memory.store(total, Relaxed);
+        let counted = if self.session.no_evict { 0 } else { total };
+        counted as isize - std::mem::replace(&mut self.counted, counted) as isize
     }
 
     /// Memory that the client costs, in bytes.
     fn memory(&self, big: usize) -> usize {
-        let multi = self.session.multi.as_ref().map_or(0, |m| m.memory());
-        size_of::<Self>() + self.input.capacity() + self.out.memory() + big + multi
+        size_of::<Self>()
+            + self.input.capacity()
+            + self.out.memory()
+            + self.session.handle.mailbox.len()
+            + big
+            + self.session.memory()
+    }
+
+    /// Gives back what an idle connection does not need: its input buffer, and the reply buffer
+    /// down to what was used lately.
+    pub fn shrink(&mut self, now_ms: i64) {
+        let idle = now_ms - self.session.handle.live.last_ms.load(Relaxed);
+        if idle > IDLE_MS && self.parser.is_idle() && self.position == self.input.len() {
+            self.input = Vec::new();
+            self.position = 0;
+        }
+        if now_ms - self.peak_since >= PEAK_RESET_MS {
+            let capacity = self.out.capacity();
+            let target = self.reply_peak.max(REPLY_BUFFER_MIN);
+            if capacity > 2 * target && self.out.len_pending() <= target {
+                self.out.shrink(target);
+            }
+            self.reply_peak = self.out.len_pending().min(REPLY_BUFFER);
+            self.peak_since = now_ms;
+        }
     }
 }
 

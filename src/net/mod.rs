@@ -6,5 +6,6 @@
 
 pub mod connection;
 pub mod driver;
+mod evict;
 pub mod listener;
 pub mod worker;

@@ -20,6 +20,7 @@ use smallvec::SmallVec;
 
 use super::connection::{Closed, Connection};
 use super::driver::{Driver, Ready};
+use super::evict;
 use crate::client::mailbox::Bell;
 use crate::client::session::{Replies, Session};
 use crate::dispatch::args::Args;
@@ -35,6 +36,8 @@ const SHARE: usize = 64;
 const WAVE: usize = 256;
 /// Token of the bell.
 const BELL: u64 = u64::MAX;
+/// With at most so many connections each keeps its input buffer between requests.
+const KEPT_BUFFERS: usize = 64;
 /// How often a worker looks at its connections without being asked.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -111,6 +114,8 @@ pub struct EventLoop {
     /// Emptied requests.
     requests: Vec<Request>,
     last_tick_ms: i64,
+    /// [`crate::dispatch::pause::Pause::ends`] when the parked requests were last tried.
+    pauses_ended: u64,
 }
 
 impl EventLoop {
@@ -118,6 +123,7 @@ impl EventLoop {
     pub fn new(shared: Arc<Shared>, link: Arc<Link>, index: usize) -> io::Result<Self> {
         let driver = Driver::new()?;
         driver.add(link.bell.fd(), BELL)?;
+        shared.pause.wake(&link.bell);
         Ok(Self {
             worker: Worker::new(&shared, index),
             shared,
@@ -131,6 +137,7 @@ impl EventLoop {
             buffers: Vec::new(),
             requests: Vec::new(),
             last_tick_ms: 0,
+            pauses_ended: 0,
         })
     }
 
@@ -150,8 +157,9 @@ impl EventLoop {
 
     /// How long to wait: for ever without connections, else until the next look at them.
     fn timeout(&self) -> Option<Duration> {
-        if !self.parked.is_empty() {
-            return Some(Duration::from_millis(1));
+        if !self.parked.is_empty() && self.shared.pause.is_set() {
+            let left = self.shared.pause.until_ms() - crate::base::clock::unix_ms();
+            return Some(TICK.min(Duration::from_millis(left.max(0) as u64)));
         }
         (!self.places.is_empty()).then_some(TICK)
     }
@@ -263,6 +271,7 @@ impl EventLoop {
             tracing::warn!("Cannot watch a connection: {error}");
             self.free.push(place);
             self.shared.clients.remove(connection.session.handle.id);
+            self.count_memory(-(connection.counted as isize));
             self.link.connections.fetch_sub(1, Relaxed);
             return;
         }
@@ -334,7 +343,7 @@ impl EventLoop {
             return;
         };
         let session = &connection.session;
-        let ends = session.close_after_reply || session.close_now || connection.broken.is_some();
+        let ends = session.is_closing() || connection.broken.is_some();
         if ends || connection.parked.is_some() {
             return;
         }
@@ -404,7 +413,7 @@ impl EventLoop {
                 .push_back(owned(&request, &connection.input));
             return;
         }
-        if session.close_after_reply || session.close_now {
+        if session.is_closing() {
             return;
         }
         let big = take_big(&mut request);
@@ -428,6 +437,8 @@ impl EventLoop {
         if flow == Flow::Park {
             connection.parked = Some(owned_args(&list));
             self.parked.push(place);
+        } else if connection.session.is_closing() {
+            connection.backlog.clear();
         }
         drop(list);
         request.clear();
@@ -442,6 +453,13 @@ impl EventLoop {
             return;
         }
         let shared = Arc::clone(&self.shared);
+        // Notices the end of a pause whose time is over.
+        shared.pause.at(self.worker.now.ms);
+        if shared.pause.ends() == self.pauses_ended {
+            return;
+        }
+        self.pauses_ended = shared.pause.ends();
+        self.worker.follow_pause(&shared);
         for place in std::mem::take(&mut self.parked) {
             if !self.retry(&shared, place) {
                 self.parked.push(place);
@@ -476,6 +494,9 @@ impl EventLoop {
                 return false;
             }
             connection.served += 1;
+            if connection.session.is_closing() {
+                connection.backlog.clear();
+            }
             connection.parked = connection.backlog.pop_front();
         }
         true
@@ -505,7 +526,18 @@ impl EventLoop {
         };
         let connection = &mut **connection;
         let now_ms = self.worker.now.ms;
-        if connection.session.handle.is_killed() || connection.session.close_now {
+        let session = &connection.session;
+        // A request that waits for the end of a pause dies with its client.
+        let gone = connection.ended && connection.parked.is_some();
+        if session.handle.is_killed() || session.close_now || gone {
+            self.close(place);
+            return;
+        }
+        // Flags decide which limit applies.
+        session.publish();
+        let settings = Arc::clone(&self.worker.settings);
+        if session.handle.has_overflowed() || connection.over_output_limit(&settings, now_ms) {
+            self.log_output_limit(place);
             self.close(place);
             return;
         }
@@ -520,20 +552,29 @@ impl EventLoop {
                 return;
             }
         }
-        let finished = connection.out.is_empty();
-        let over = !finished && connection.over_output_limit(&self.worker.settings, now_ms);
         // A peer that closed its sending half still gets its replies.
-        let done = connection.ended && connection.parked.is_none();
-        if over {
-            self.log_output_limit(place);
+        let last = connection.session.close_after_reply || connection.ended;
+        if last && connection.out.is_empty() {
             self.close(place);
-        } else if finished && (connection.session.close_after_reply || done) {
-            self.close(place);
-        } else {
-            connection.release_input(&mut self.buffers);
-            let served = std::mem::take(&mut connection.served);
-            connection.publish(now_ms, served);
-            self.watch(place);
+            return;
+        }
+        let keep = self.places.len() <= KEPT_BUFFERS;
+        connection.release_input(&mut self.buffers, keep);
+        let served = std::mem::take(&mut connection.served);
+        let change = connection.publish(&settings, now_ms, served);
+        self.count_memory(change);
+        self.watch(place);
+    }
+
+    /// Keeps the sum that `maxmemory-clients` limits, and the limit.
+    fn count_memory(&self, change: isize) {
+        let sum = &self.shared.status.client_memory;
+        if change != 0 {
+            // Wraps as a subtraction when negative.
+            sum.fetch_add(change as usize, Relaxed);
+        }
+        if self.worker.settings.maxmemory_clients != 0 {
+            evict::clients(&self.shared, &self.worker);
         }
     }
 
@@ -543,8 +584,7 @@ impl EventLoop {
             return;
         };
         let wants_write = !connection.out.is_empty();
-        // Who does not take its replies, or waits, is not read: its requests stay in its socket.
-        let reads = !connection.ended && connection.parked.is_none();
+        let reads = !connection.ended;
         if (wants_write, reads) != (connection.wants_write, connection.reads) {
             connection.wants_write = wants_write;
             connection.reads = reads;
@@ -580,6 +620,8 @@ impl EventLoop {
         let Some(mut connection) = self.detach(place) else {
             return;
         };
+        let counted = connection.counted;
+        self.shared.status.client_memory.fetch_sub(counted, Relaxed);
         let session = &mut connection.session;
         // Nothing more is answered, whatever cleaning up would say.
         session.replies = Replies::Off;
@@ -589,7 +631,8 @@ impl EventLoop {
 
     /// What is looked at ten times a second: idle clients, output limits, shrinking buffers.
     fn tick(&mut self) {
-        let timeout_ms = i64::from(self.worker.settings.timeout) * 1000;
+        let settings = Arc::clone(&self.worker.settings);
+        let timeout_ms = i64::from(settings.timeout) * 1000;
         let now_ms = self.worker.now.ms;
         for place in 0..self.connections.len() {
             let Some(connection) = &mut self.connections[place] else {
@@ -600,13 +643,15 @@ impl EventLoop {
             if timeout_ms > 0 && idle > timeout_ms && !exempt {
                 tracing::debug!("Closing idle client");
                 self.close(place);
-            } else if !connection.out.is_empty()
-                && connection.over_output_limit(&self.worker.settings, now_ms)
+            } else if connection.session.handle.has_overflowed()
+                || connection.over_output_limit(&settings, now_ms)
             {
                 self.log_output_limit(place);
                 self.close(place);
-            } else if connection.out.is_empty() && connection.out.capacity() > 0 && idle > 2000 {
-                connection.out.shrink(0);
+            } else {
+                connection.shrink(now_ms);
+                let change = connection.publish(&settings, now_ms, 0);
+                self.count_memory(change);
             }
         }
         if self.buffers.len() > 8 {

@@ -9,6 +9,3 @@ pub mod rates;
 pub mod slowlog;
 pub mod sparkline;
 pub mod stats;
-
-/// The version of Redis whose behaviour is ours.
-pub const REDIS_VERSION: &str = "7.0.15";

@@ -62,7 +62,11 @@ fn remove(map: &DashMap<Name, Subscribers>, name: &[u8], client: u64) {
     map.remove_if(name, |_, subscribers| subscribers.is_empty());
 }
 
-fn send(message: &mut Encoded<'_>, to: &Handle, from: &mut dyn Sender) {
+/// Sends to one subscriber; false when CLIENT KILL has ended it already.
+fn send(message: &mut Encoded<'_>, to: &Handle, from: &mut dyn Sender) -> bool {
+    if to.is_killed() {
+        return false;
+    }
     let protocol = to.live.protocol.load(Relaxed);
     let bytes = message.bytes(protocol);
     if to.id == from.id() {
@@ -70,6 +74,12 @@ fn send(message: &mut Encoded<'_>, to: &Handle, from: &mut dyn Sender) {
     } else {
         to.send(bytes);
     }
+    true
+}
+
+/// The subscribers that CLIENT KILL has not ended.
+fn alive(subscribers: &Subscribers) -> usize {
+    subscribers.iter().filter(|c| !c.is_killed()).count()
 }
 
 impl Hub {
@@ -114,8 +124,7 @@ impl Hub {
         if let Some(subscribers) = self.channels.get(channel) {
             let mut message = Encoded::new(Kind::Channel, None, channel, payload);
             for client in subscribers.iter() {
-                send(&mut message, client, from);
-                receivers += 1;
+                receivers += usize::from(send(&mut message, client, from));
             }
         }
         if self.pattern_count.load(Relaxed) > 0 {
@@ -125,8 +134,7 @@ impl Hub {
                 }
                 let mut message = Encoded::new(Kind::Pattern, Some(pattern), channel, payload);
                 for client in subscribers {
-                    send(&mut message, client, from);
-                    receivers += 1;
+                    receivers += usize::from(send(&mut message, client, from));
                 }
             }
         }
@@ -139,10 +147,10 @@ impl Hub {
             return 0;
         };
         let mut message = Encoded::new(Kind::Shard, None, channel, payload);
-        for client in subscribers.iter() {
-            send(&mut message, client, from);
-        }
-        subscribers.len()
+        let sent = subscribers
+            .iter()
+            .filter(|client| send(&mut message, client, from));
+        sent.count()
     }
 
     /// Names with subscribers, those that match `pattern` if one is given.
@@ -166,12 +174,12 @@ impl Hub {
     /// Number of subscribers of a name.
     pub fn subscribers(&self, kind: Kind, name: &[u8]) -> usize {
         match kind {
-            Kind::Channel => self.channels.get(name).map_or(0, |s| s.len()),
-            Kind::Shard => self.shard_channels.get(name).map_or(0, |s| s.len()),
+            Kind::Channel => self.channels.get(name).map_or(0, |s| alive(&s)),
+            Kind::Shard => self.shard_channels.get(name).map_or(0, |s| alive(&s)),
             Kind::Pattern => {
                 let patterns = self.patterns.read();
                 let found = patterns.iter().find(|(pattern, _)| **pattern == *name);
-                found.map_or(0, |(_, s)| s.len())
+                found.map_or(0, |(_, s)| alive(s))
             }
         }
     }

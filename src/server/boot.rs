@@ -9,6 +9,7 @@ use super::frame::Frame;
 use super::{cron, limits, process};
 use crate::base::{alloc, clock, random};
 use crate::commands;
+use crate::config::REDIS_VERSION;
 use crate::config::command_line::{CommandLine, Special, absolute_path, options_to_text};
 use crate::config::file::{self, Checks, LoadError};
 use crate::config::{Config, Settings};
@@ -17,8 +18,8 @@ use crate::dispatch::control::{Control, Request};
 use crate::dispatch::table::Table;
 use crate::keyspace::shards::Keyspace;
 use crate::net::worker::{EventLoop, Link};
+use crate::observe::log;
 use crate::observe::stats::Stats;
-use crate::observe::{REDIS_VERSION, log};
 
 /// Runs the program with its arguments, its own name first.
 pub fn main(args: &[OsString]) -> ExitCode {

@@ -1,0 +1,232 @@
+//! The connection itself: greeting, authentication, and its end. CLIENT is in [`super::client`].
+
+use crate::acl;
+use crate::config::REDIS_VERSION;
+use crate::dispatch::command::{Acl, Command, Flags, Handler, ROW};
+use crate::dispatch::context::ServerCtx;
+use crate::dispatch::error::Error;
+use crate::dispatch::{subscriptions, transaction};
+use crate::resp::write::Protocol;
+
+/// Flags of the commands that a client may call before it has authenticated.
+const OPEN: Flags = Flags::NOSCRIPT
+    .or(Flags::LOADING)
+    .or(Flags::STALE)
+    .or(Flags::FAST)
+    .or(Flags::NO_AUTH)
+    .or(Flags::ALLOW_BUSY);
+
+/// The rows.
+pub const ROWS: &[Command] = &[
+    Command {
+        name: "ping",
+        arity: -1,
+        flags: Flags::FAST.or(Flags::SUBSCRIBER),
+        acl: Acl::CONNECTION,
+        handler: Handler::Server(ping),
+        tips: &["request_policy:all_shards", "response_policy:all_succeeded"],
+        ..ROW
+    },
+    Command {
+        name: "echo",
+        arity: 2,
+        flags: Flags::LOADING.or(Flags::STALE).or(Flags::FAST),
+        acl: Acl::CONNECTION,
+        handler: Handler::Server(echo),
+        ..ROW
+    },
+    Command {
+        name: "quit",
+        arity: -1,
+        flags: OPEN.or(Flags::SUBSCRIBER).or(Flags::UNQUEUED),
+        acl: Acl::CONNECTION,
+        handler: Handler::Server(quit),
+        ..ROW
+    },
+    Command {
+        name: "reset",
+        arity: 1,
+        flags: OPEN.or(Flags::SUBSCRIBER).or(Flags::UNQUEUED),
+        acl: Acl::CONNECTION,
+        handler: Handler::Server(reset),
+        ..ROW
+    },
+    Command {
+        name: "auth",
+        arity: -2,
+        flags: OPEN,
+        acl: Acl::CONNECTION,
+        handler: Handler::Server(auth),
+        ..ROW
+    },
+    Command {
+        name: "hello",
+        arity: -1,
+        flags: OPEN,
+        acl: Acl::CONNECTION,
+        handler: Handler::Server(hello),
+        ..ROW
+    },
+];
+
+/// `PING [message]`
+fn ping(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
+    if ctx.args.len() > 2 {
+        return Err(Error::Arity("ping".into()));
+    }
+    let message = ctx.args.get(1);
+    // To a RESP2 subscriber everything must look like a message.
+    if ctx.session.is_subscriber() && ctx.out.protocol() == Protocol::Resp2 {
+        ctx.out.array(2);
+        ctx.out.bulk(b"pong");
+        ctx.out.bulk(message.unwrap_or_default());
+        return Ok(());
+    }
+    match message {
+        Some(message) => ctx.out.bulk(message),
+        None => ctx.out.simple("PONG"),
+    }
+    Ok(())
+}
+
+/// `ECHO message`
+fn echo(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
+    match ctx.args.shared(1) {
+        Some(big) => ctx.out.bulk_shared(big),
+        None => ctx.out.bulk(&ctx.args[1]),
+    }
+    Ok(())
+}
+
+/// `QUIT`
+fn quit(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
+    ctx.out.ok();
+    ctx.session.close_after_reply = true;
+    Ok(())
+}
+
+/// `RESET`: as if the client had just connected.
+fn reset(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
+    let session = &mut *ctx.session;
+    if session.monitor {
+        session.monitor = false;
+        ctx.shared.monitors.remove(session.handle.id);
+    }
+    transaction::discard(ctx.shared, session);
+    subscriptions::drop_all(ctx.shared, session);
+    session.db = 0;
+    session.authenticated = ctx.worker.settings.requirepass.is_empty();
+    session.no_touch = false;
+    session.replies = crate::client::session::Replies::On;
+    *session.handle.name.write() = Box::default();
+    // What arrived until now was for the client as it was.
+    ctx.take_mail();
+    set_protocol(ctx, Protocol::Resp2);
+    ctx.out.simple("RESET");
+    Ok(())
+}
+
+/// The replies that follow, and what others send to this client, are in `protocol`.
+fn set_protocol(ctx: &mut ServerCtx<'_, '_>, protocol: Protocol) {
+    ctx.out.set_protocol(protocol);
+    ctx.session.handle.set_protocol(protocol);
+}
+
+/// `AUTH [username] password`
+fn auth(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
+    if ctx.args.len() > 3 {
+        return Err(Error::Syntax);
+    }
+    let args = ctx.args;
+    let (user, password) = match args.get(2) {
+        Some(password) => (&args[1], password),
+        None if ctx.worker.settings.requirepass.is_empty() => {
+            return Err(Error::line(
+                "ERR AUTH <password> called without any password configured for the default \
+                 user. Are you sure your configuration is correct?",
+            ));
+        }
+        None => (&b"default"[..], &args[1]),
+    };
+    authenticate(ctx, user, password)?;
+    ctx.out.ok();
+    Ok(())
+}
+
+/// Checks a user's password. The only user there is has the password of `requirepass`, or
+/// takes any when there is none.
+fn authenticate(ctx: &mut ServerCtx<'_, '_>, user: &[u8], password: &[u8]) -> Result<(), Error> {
+    use std::sync::atomic::Ordering::Relaxed;
+    let expected = &ctx.worker.settings.requirepass;
+    let known =
+        user == b"default" && (expected.is_empty() || acl::matches_any(password, [&expected[..]]));
+    if !known {
+        let denied = &ctx.shared.stats.global.acl_denied_auth;
+        denied.fetch_add(1, Relaxed);
+        return Err(Error::line(
+            "WRONGPASS invalid username-password pair or user is disabled.",
+        ));
+    }
+    ctx.session.authenticated = true;
+    Ok(())
+}
+
+/// `HELLO [protover [AUTH username password] [SETNAME clientname]]`
+fn hello(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
+    let protocol = match ctx.args.get(1).map(crate::base::number::parse_i64) {
+        None => ctx.out.protocol(),
+        Some(Some(2)) => Protocol::Resp2,
+        Some(Some(3)) => Protocol::Resp3,
+        Some(Some(_)) => return Err(Error::line("NOPROTO unsupported protocol version")),
+        Some(None) => {
+            return Err(Error::line(
+                "ERR Protocol version is not an integer or out of range",
+            ));
+        }
+    };
+    let args = ctx.args;
+    let mut next = 2;
+    while next < args.len() {
+        let more = args.len() - 1 - next;
+        if args.is(next, "auth") && more >= 2 {
+            authenticate(ctx, &args[next + 1], &args[next + 2])?;
+            next += 3;
+        } else if args.is(next, "setname") && more >= 1 {
+            super::client::set_name(ctx.session, &args[next + 1])?;
+            next += 2;
+        } else {
+            let option = &args[next];
+            return Err(Error::quoting(
+                "Syntax error in HELLO option '",
+                option,
+                "'",
+            ));
+        }
+    }
+    if !ctx.session.authenticated && !ctx.worker.settings.requirepass.is_empty() {
+        return Err(Error::line(
+            "NOAUTH HELLO must be called with the client already authenticated, otherwise the \
+             HELLO AUTH <user> <pass> option can be used to authenticate the client and select \
+             the RESP protocol version at the same time",
+        ));
+    }
+    set_protocol(ctx, protocol);
+    let id = ctx.session.handle.id as i64;
+    let out = &mut *ctx.out;
+    out.map(7);
+    out.bulk(b"server");
+    out.bulk(b"redis");
+    out.bulk(b"version");
+    out.bulk(REDIS_VERSION.as_bytes());
+    out.bulk(b"proto");
+    out.int(if protocol == Protocol::Resp3 { 3 } else { 2 });
+    out.bulk(b"id");
+    out.int(id);
+    out.bulk(b"mode");
+    out.bulk(b"standalone");
+    out.bulk(b"role");
+    out.bulk(b"master");
+    out.bulk(b"modules");
+    out.array(0);
+    Ok(())
+}

@@ -188,21 +188,26 @@ fn persist(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     Ok(())
 }
 
+/// Milliseconds as the nearest number of seconds; none below zero.
+fn seconds(ms: i64) -> i64 {
+    ((ms.max(0) as u64 + 500) / 1000) as i64
+}
+
 /// `TTL key`
 fn ttl(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     let now_ms = ctx.db.now_ms();
-    reply_expiry(ctx, |at| ((at - now_ms).max(0) + 500) / 1000)
+    reply_expiry(ctx, |at| seconds(at.saturating_sub(now_ms)))
 }
 
 /// `PTTL key`
 fn pttl(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     let now_ms = ctx.db.now_ms();
-    reply_expiry(ctx, |at| (at - now_ms).max(0))
+    reply_expiry(ctx, |at| at.saturating_sub(now_ms).max(0))
 }
 
 /// `EXPIRETIME key`
 fn expiretime(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
-    reply_expiry(ctx, |at| at.max(0).wrapping_add(500) / 1000)
+    reply_expiry(ctx, seconds)
 }
 
 /// `PEXPIRETIME key`

@@ -322,7 +322,8 @@ fn is_small_integer(entry: &Entry) -> bool {
 /// `OBJECT HELP`
 fn object_help(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     super::help::reply(
-        ctx,
+        ctx.out,
+        "OBJECT",
         &[
             "ENCODING <key>",
             "    Return the kind of internal representation used in order to store the value",

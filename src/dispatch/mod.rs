@@ -16,4 +16,6 @@ pub mod monitor;
 pub mod pause;
 pub mod subscriptions;
 pub mod table;
+#[doc(hidden)]
+pub mod testing;
 pub mod transaction;

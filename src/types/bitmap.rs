@@ -278,6 +278,5 @@ mod tests {
         check(false, 8, 250, 10, [4, 255]);
         check(false, 8, 5, -10, [251, 0]);
         check(false, 63, i64::MAX, 1, [0, i64::MAX]);
-        check(false, 8, -1, 0, [255, 255]);
     }
 }

@@ -67,7 +67,7 @@ fn check(file: &Path) -> Vec<String> {
             None | Some(b'#') => {}
             Some(b'%') => direct(&mut harness, &line[1..]),
             Some(b'>') => {
-                let args = split_args(line[1..].as_bytes()).expect("balanced quotes");
+                let args = split_args(&line.as_bytes()[1..]).expect("balanced quotes");
                 let args: Vec<&[u8]> = args.iter().map(Vec::as_slice).collect();
                 let got = describe(&harness.run(&args));
                 let mut expected = Vec::new();

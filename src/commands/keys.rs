@@ -322,8 +322,7 @@ fn is_small_integer(entry: &Entry) -> bool {
 /// `OBJECT HELP`
 fn object_help(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     super::help::reply(
-        ctx.out,
-        "OBJECT",
+        ctx,
         &[
             "ENCODING <key>",
             "    Return the kind of internal representation used in order to store the value",

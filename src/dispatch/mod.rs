@@ -17,3 +17,4 @@ pub mod pause;
 pub mod subscriptions;
 pub mod table;
 pub mod transaction;
+pub mod upkeep;

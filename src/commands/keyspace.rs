@@ -117,15 +117,15 @@ fn parse_cursor(text: &[u8]) -> Result<u64, Error> {
     for &digit in digits {
         let next = digit
             .is_ascii_digit()
-            .then(|| {
-                value
-                    .checked_mul(10)?
-                    .checked_add(u64::from(digit - b'0'))
-            })
+            .then(|| value.checked_mul(10)?.checked_add(u64::from(digit - b'0')))
             .flatten();
         value = next.ok_or(invalid.clone())?;
     }
-    Ok(if negative { value.wrapping_neg() } else { value })
+    Ok(if negative {
+        value.wrapping_neg()
+    } else {
+        value
+    })
 }
 
 fn scan_options<'a>(ctx: &ServerCtx<'a, '_>) -> Result<Options<'a>, Error> {
@@ -218,7 +218,7 @@ fn scan_from(
 
 /// `KEYS pattern`
 fn keys(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
-    let pattern = &ctx.args[1];
+    let pattern = ctx.args.all()[1];
     let all = pattern == b"*";
     let (keyspace, db) = (&ctx.shared.keyspace, ctx.session.db);
     let reply = ctx.out.deferred();

@@ -9,7 +9,7 @@ use super::context::{Shared, env_of};
 use super::execute::{append, deliver};
 use crate::base::clock::{self, Now};
 use crate::config::Settings;
-use crate::keyspace::eviction::Outcome;
+use crate::keyspace::eviction::{Outcome, memory_state};
 use crate::keyspace::expiry::{ActiveExpiry, Kind, Scene};
 use crate::keyspace::tidy::Tidy;
 
@@ -30,7 +30,7 @@ impl Upkeep {
         let settings = shared.config.load();
         self.expire(shared, &settings, Kind::Slow);
         self.tidy.run(&shared.keyspace, TIDY_US);
-        if shared.evictor.is_behind() && settings.maxmemory > 0 {
+        if memory_state(settings.maxmemory).excess > 0 {
             evict(shared, &settings, Now::read());
         }
         shared.evictor.is_behind()

@@ -37,6 +37,8 @@ pub struct Env {
     pub touches: bool,
     /// Expired keys are freed outside the lock (`lazyfree-lazy-expire`).
     pub lazy_expire: bool,
+    /// Big values that others replace are freed in the background (`lazyfree-lazy-server-del`).
+    pub lazy_overwrite: bool,
 }
 
 /// What a command did, recorded as it did it.
@@ -405,7 +407,9 @@ impl<'c, 'k> Db<'c, 'k> {
                 Ttl::At(at) => entry.set_expiry(Some(at)),
             }
             drop(entry);
-            self.effects.garbage.extend(garbage);
+            if let Some(garbage) = garbage {
+                self.discard(garbage, self.env.lazy_overwrite);
+            }
             return false;
         }
         let expiry = match ttl {
@@ -476,11 +480,15 @@ impl<'c, 'k> Db<'c, 'k> {
     /// Frees an entry that is in no table any more: its value after the locks are released.
     fn free(&mut self, entry: Entry, lazy: bool) {
         if let Some(garbage) = entry.into_garbage() {
-            if lazy {
-                self.effects.lazy.push(Load::Value(garbage));
-            } else {
-                self.effects.garbage.push(garbage);
-            }
+            self.discard(garbage, lazy);
+        }
+    }
+
+    fn discard(&mut self, garbage: Garbage, lazy: bool) {
+        if lazy {
+            self.effects.lazy.push(Load::Value(garbage));
+        } else {
+            self.effects.garbage.push(garbage);
         }
     }
 

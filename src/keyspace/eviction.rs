@@ -462,7 +462,7 @@ fn sample(
 
 fn random_position(shard: usize) -> Position {
     let width = position_of_shard(1);
-    position_of_shard(shard) | random::bits() % width
+    position_of_shard(shard) + random::bits() % width
 }
 
 /// Walks a sparse shard from a random place until a bucket has a key that may go.
@@ -592,6 +592,7 @@ mod tests {
             expires_keys: true,
             touches: true,
             lazy_expire: false,
+            lazy_overwrite: false,
         }
     }
 
@@ -750,7 +751,7 @@ mod tests {
             ..Settings::default()
         };
         let evictor = Evictor::default();
-        let mut run = |settings: &Settings| evictor.run(&keyspace, settings, &env, &mut |_, _| {});
+        let run = |settings: &Settings| evictor.run(&keyspace, settings, &env, &mut |_, _| {});
         assert_eq!(run(&settings), Outcome::Enough);
         settings.maxmemory = 1;
         assert_eq!(run(&settings), Outcome::Failed);

@@ -312,6 +312,7 @@ mod tests {
             expires_keys: true,
             touches: true,
             lazy_expire: false,
+            lazy_overwrite: false,
         }
     }
 

@@ -167,6 +167,7 @@ mod tests {
         expires_keys: true,
         touches: true,
         lazy_expire: false,
+        lazy_overwrite: false,
     };
 
     fn with_db<R>(

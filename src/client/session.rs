@@ -65,8 +65,6 @@ pub struct Session {
     pub multi: Option<Multi>,
     /// Watched keys: (database, key).
     pub watched: Vec<(usize, Box<[u8]>)>,
-    /// Some watched key had expired already when WATCH met it: (index into `watched`).
-    pub watched_expired: Vec<usize>,
     /// Channels subscribed to.
     pub channels: BTreeSet<Arc<[u8]>>,
     /// Patterns subscribed to.
@@ -96,7 +94,6 @@ impl Session {
             authenticated,
             multi: None,
             watched: Vec::new(),
-            watched_expired: Vec::new(),
             channels: BTreeSet::new(),
             patterns: BTreeSet::new(),
             shard_channels: BTreeSet::new(),

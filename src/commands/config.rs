@@ -159,6 +159,8 @@ pub fn write_file(shared: &Shared, force_all: bool) -> Result<(), Error> {
 /// `CONFIG RESETSTAT`
 fn resetstat(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     ctx.shared.stats.reset();
+    ctx.shared.evictor.reset_exceeded();
+    ctx.shared.keyspace.lazyfree.reset_freed();
     ctx.shared
         .status
         .peak_memory

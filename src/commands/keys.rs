@@ -69,7 +69,7 @@ const MOVE_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::READ_UPDATE)];
 /// The rows.
 pub const ROWS: &[Command] = &[
     summed("del", Flags::WRITE, DELETES, del),
-    summed("unlink", WRITE_FAST, DELETES, del),
+    summed("unlink", WRITE_FAST, DELETES, unlink),
     summed("exists", READ_FAST, LOOKS, exists),
     summed("touch", READ_FAST, LOOKS, touch),
     row("type", 2, READ_FAST, TYPE_KEY, type_of),
@@ -98,11 +98,21 @@ pub const ROWS: &[Command] = &[
     },
 ];
 
-/// `DEL key [key ...]`, `UNLINK key [key ...]`: big values are freed after the locks either way.
+/// `DEL key [key ...]`
 fn del(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+    remove_all(ctx, ctx.settings.lazyfree_lazy_user_del)
+}
+
+/// `UNLINK key [key ...]`
+fn unlink(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+    remove_all(ctx, true)
+}
+
+/// Removes all keys; big values are freed after the locks, `lazily` in the background.
+fn remove_all(ctx: &mut DataCtx<'_, '_>, lazily: bool) -> Result<(), Error> {
     let mut removed = 0;
     for key in ctx.args.rest(1) {
-        if ctx.db.remove(key) {
+        if ctx.db.remove_freeing(key, lazily) {
             ctx.db.changed(key, event::ON_DEL);
             removed += 1;
         }

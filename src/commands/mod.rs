@@ -13,6 +13,7 @@ mod expire;
 mod help;
 mod info;
 mod keys;
+mod keyspace;
 mod latency;
 mod memory;
 mod pubsub;
@@ -36,6 +37,7 @@ pub fn all() -> impl Iterator<Item = &'static Command> {
         expire::ROWS,
         info::ROWS,
         keys::ROWS,
+        keyspace::ROWS,
         latency::ROWS,
         memory::ROWS,
         pubsub::ROWS,

@@ -383,7 +383,7 @@ fn getdel(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
 /// Removes the key at argument 1, propagated as what Redis would remove it with.
 pub(super) fn remove(ctx: &mut DataCtx<'_, '_>, lazily: bool) {
     let key = &ctx.args[1];
-    if ctx.db.remove(key) {
+    if ctx.db.remove_freeing(key, lazily) {
         ctx.db.changed(key, event::ON_DEL);
         let word: &[u8] = if lazily { b"UNLINK" } else { b"DEL" };
         ctx.db.effects.rewrite(&[word, key]);

@@ -64,22 +64,22 @@ pub struct Shared {
 impl Shared {
     /// Values that wait to be freed in the background.
     pub fn lazyfree_pending(&self) -> usize {
-        0
+        self.keyspace.lazyfree.pending()
     }
 
     /// Values that were freed in the background.
     pub fn lazyfreed(&self) -> usize {
-        0
+        self.keyspace.lazyfree.freed()
     }
 
     /// Estimated share of keys that have expired but are still there, in percent.
     pub fn expired_stale_percent(&self) -> f64 {
-        0.0
+        self.keyspace.expiry.stale() * 100.0
     }
 
     /// Estimated time to live of a database's volatile keys, in milliseconds.
-    pub fn average_ttl(&self, _db: usize) -> i64 {
-        0
+    pub fn average_ttl(&self, db: usize) -> i64 {
+        self.keyspace.expiry.average_ttl(db)
     }
 }
 
@@ -226,6 +226,7 @@ pub fn env_of(settings: &Settings, now: Now) -> Env {
         expires_keys: true,
         touches: true,
         lazy_expire: settings.lazyfree_lazy_expire,
+        lazy_overwrite: settings.lazyfree_lazy_server_del,
     }
 }
 

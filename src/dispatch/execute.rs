@@ -347,7 +347,7 @@ impl<'k> Call<'_, 'k> {
         let mut view = Db::new(keyspace, locks, &worker.env, &mut worker.effects, db, hint);
         let result = work(&mut view);
         let effects = &mut worker.effects;
-        if effects.dirty > 0 || !effects.expired.is_empty() {
+        if effects.dirty > 0 || effects.forced || !effects.expired.is_empty() {
             bump(&worker.stats.counters.changes, effects.dirty);
             if shared.stream.is_active() {
                 let commands = propagated(worker, db, args);
@@ -359,6 +359,7 @@ impl<'k> Call<'_, 'k> {
             }
         }
         worker.effects.dirty = 0;
+        worker.effects.forced = false;
         worker.effects.rewrite = Rewrite::Verbatim;
         if !worker.effects.expired.is_empty() {
             bump(
@@ -384,7 +385,7 @@ fn propagated(worker: &mut Worker, db: usize, args: Args<'_>) -> Vec<(usize, Vec
     let mut commands: Vec<_> = expired
         .map(|(db, key)| (*db, vec![removal.to_vec(), key.to_vec()]))
         .collect();
-    if effects.dirty > 0 {
+    if effects.dirty > 0 || effects.forced {
         match std::mem::take(&mut effects.rewrite) {
             Rewrite::Verbatim => {
                 commands.push((db, args.all().iter().map(|a| a.to_vec()).collect()))
@@ -417,8 +418,15 @@ pub fn append(shared: &Shared, commands: &[(usize, Vec<Vec<u8>>)]) {
 #[inline]
 pub fn after(shared: &Shared, worker: &mut Worker) {
     let effects = &mut worker.effects;
+    let lazyfree = &shared.keyspace.lazyfree;
     if !effects.garbage.is_empty() {
-        effects.garbage.clear();
+        lazyfree.free(&mut effects.garbage);
+    }
+    if !effects.lazy.is_empty() {
+        effects.lazy.drain(..).for_each(|load| lazyfree.send(load));
+    }
+    if !effects.detached.is_empty() {
+        effects.detached.clear();
     }
     if effects.hits > 0 {
         bump(&worker.stats.counters.hits, effects.hits);
@@ -459,28 +467,11 @@ fn publish(shared: &Shared, flags: crate::config::NotifyFlags, notice: &Notice) 
     }
 }
 
-/// Frees memory until it is below `maxmemory`; false when that does not succeed.
+/// Frees memory until it is below `maxmemory`; false when commands that need memory must be
+/// refused. Called without locks.
 pub fn evict(shared: &Shared, worker: &mut Worker) -> bool {
     let settings = std::sync::Arc::clone(&worker.settings);
-    let env = worker.env;
-    let mut removed = |db: usize, key: &[u8]| {
-        shared.stats.global.evicted.fetch_add(1, Relaxed);
-        if shared.stream.is_active() {
-            let word = if settings.lazyfree_lazy_eviction {
-                "UNLINK"
-            } else {
-                "DEL"
-            };
-            append(shared, &[(db, vec![word.into(), key.to_vec()])]);
-        }
-    };
-    let freed = shared
-        .evictor
-        .run(&shared.keyspace, &settings, &env, &mut removed);
-    if env.notify != 0 {
-        deliver(shared);
-    }
-    freed
+    super::upkeep::evict(shared, &settings, worker.now)
 }
 
 /// Ends what a closed connection had in the server: subscriptions, watched keys, MONITOR.

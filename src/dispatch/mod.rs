@@ -19,3 +19,4 @@ pub mod table;
 #[doc(hidden)]
 pub mod testing;
 pub mod transaction;
+pub mod upkeep;

@@ -68,19 +68,16 @@ pub fn watch(shared: &Shared, session: &mut Session, keys: &[&[u8]], now_ms: i64
         {
             continue;
         }
-        if keyspace.is_expired(&locks, db, key, now_ms) {
-            session.watched_expired.push(session.watched.len());
-        }
+        let expired = keyspace.is_expired(&locks, db, key, now_ms);
         let shard = Keyspace::shard_of(keyspace.hash(key));
         let flag = &session.handle.watch_flag;
-        locks.shard(shard).watch(db, key, flag);
+        locks.shard(shard).watch(db, key, flag, expired);
         session.watched.push((db, (*key).into()));
     }
 }
 
 /// Forgets all watched keys.
 pub fn unwatch(shared: &Shared, session: &mut Session) {
-    session.watched_expired.clear();
     for (db, key) in std::mem::take(&mut session.watched) {
         let shard = Keyspace::shard_of(shared.keyspace.hash(&key));
         let mut guard = shared.keyspace.lock(shard);
@@ -172,14 +169,17 @@ fn was_changed(ctx: &mut ServerCtx<'_, '_>, locks: &mut LockSet<'_>) -> bool {
     let now_ms = ctx.worker.now.ms;
     let keyspace = &ctx.shared.keyspace;
     let session = &*ctx.session;
-    session.watched.iter().enumerate().any(|(i, (db, key))| {
-        !session.watched_expired.contains(&i) && keyspace.is_expired(locks, *db, key, now_ms)
+    let flag = &session.handle.watch_flag;
+    session.watched.iter().any(|(db, key)| {
+        keyspace.is_expired(locks, *db, key, now_ms) && {
+            let shard = locks.shard(Keyspace::shard_of(keyspace.hash(key)));
+            !shard.watched_as_expired(*db, key, flag)
+        }
     })
 }
 
 /// Forgets the watched keys, whose shards are held.
 fn unwatch_held(shared: &Shared, session: &mut Session, locks: &mut LockSet<'_>) {
-    session.watched_expired.clear();
     for (db, key) in std::mem::take(&mut session.watched) {
         let shard = Keyspace::shard_of(shared.keyspace.hash(&key));
         locks

@@ -11,12 +11,15 @@ use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
+use smallvec::SmallVec;
+
 use super::access::Access;
 use super::entry::{Entry, Garbage, NewValue};
 use super::event::{self, Event};
+use super::lazyfree::{Detached, Load};
 use super::outbox::Notice;
-use super::shards::{Keyspace, LockSet};
-use super::table::{Locked, Slot, TableEntry};
+use super::shards::{Keyspace, LockSet, SHARDS};
+use super::table::{Locked, Position, Slot, TableEntry, shard_of_position};
 
 /// What commands see of the world beside the keys: read once a batch, frozen within a
 /// transaction.
@@ -34,6 +37,8 @@ pub struct Env {
     pub touches: bool,
     /// Expired keys are freed outside the lock (`lazyfree-lazy-expire`).
     pub lazy_expire: bool,
+    /// Big values that others replace are freed in the background (`lazyfree-lazy-server-del`).
+    pub lazy_overwrite: bool,
 }
 
 /// What a command did, recorded as it did it.
@@ -45,6 +50,12 @@ pub struct Effects {
     pub expired: Vec<(usize, Box<[u8]>)>,
     /// Values to free when the locks are released.
     pub garbage: Vec<Garbage>,
+    /// What is freed in the background.
+    pub lazy: Vec<Load>,
+    /// Whole databases to free when the locks are released.
+    pub detached: Vec<Detached>,
+    /// The command is propagated even if it changed nothing.
+    pub forced: bool,
     /// Successful reads of keys.
     pub hits: u64,
     /// Reads of keys that are not there.
@@ -86,6 +97,9 @@ impl Effects {
         self.dirty = 0;
         self.expired.clear();
         self.garbage.clear();
+        self.lazy.clear();
+        self.detached.clear();
+        self.forced = false;
         self.hits = 0;
         self.misses = 0;
         self.rewrite = Rewrite::Verbatim;
@@ -290,7 +304,7 @@ impl<'c, 'k> Db<'c, 'k> {
     fn expire_slot(&mut self, hash: u64, slot: Slot) {
         let entry = self.table(hash).remove(slot);
         let key: Box<[u8]> = entry.key().into();
-        self.effects.garbage.extend(entry.into_garbage());
+        self.free(entry, self.env.lazy_expire);
         self.announce(&key, event::ON_EXPIRED);
         self.touch(&key);
         self.effects.expired.push((self.index, key));
@@ -393,7 +407,9 @@ impl<'c, 'k> Db<'c, 'k> {
                 Ttl::At(at) => entry.set_expiry(Some(at)),
             }
             drop(entry);
-            self.effects.garbage.extend(garbage);
+            if let Some(garbage) = garbage {
+                self.discard(garbage, self.env.lazy_overwrite);
+            }
             return false;
         }
         let expiry = match ttl {
@@ -431,10 +447,15 @@ impl<'c, 'k> Db<'c, 'k> {
 
     /// Removes a key; true when it existed. Says nothing to anybody.
     pub fn remove(&mut self, key: &[u8]) -> bool {
+        self.remove_freeing(key, false)
+    }
+
+    /// As [`Db::remove`]; a big value is freed in the background when that is to be `lazy`.
+    pub fn remove_freeing(&mut self, key: &[u8], lazy: bool) -> bool {
         let Some(entry) = self.take(key) else {
             return false;
         };
-        self.effects.garbage.extend(entry.into_garbage());
+        self.free(entry, lazy);
         true
     }
 
@@ -454,6 +475,21 @@ impl<'c, 'k> Db<'c, 'k> {
     /// Buckets and bytes of a held shard's table.
     pub fn footprint_of_shard(&mut self, shard: usize) -> (usize, usize) {
         self.locks.shard(shard).table(self.index).footprint()
+    }
+
+    /// Frees an entry that is in no table any more: its value after the locks are released.
+    fn free(&mut self, entry: Entry, lazy: bool) {
+        if let Some(garbage) = entry.into_garbage() {
+            self.discard(garbage, lazy);
+        }
+    }
+
+    fn discard(&mut self, garbage: Garbage, lazy: bool) {
+        if lazy {
+            self.effects.lazy.push(Load::Value(garbage));
+        } else {
+            self.effects.garbage.push(garbage);
+        }
     }
 
     /// Tells that `key` changed by `event`: counts it, raises its watchers, announces the event.
@@ -504,5 +540,142 @@ impl<'c, 'k> Db<'c, 'k> {
             key: key.into(),
             event,
         });
+    }
+}
+
+/// What [`Db::expire_bucket`] met.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Met {
+    /// Keys with an expiry.
+    pub sampled: usize,
+    /// Of them, those whose time was over.
+    pub due: usize,
+    /// Of the others, the time to live in milliseconds, in all.
+    pub ttl_sum: i64,
+}
+
+/// Walks and samples: for SCAN, expiry and eviction.
+impl Db<'_, '_> {
+    /// Shows every entry of a bucket, expired or not, and returns where the next one begins;
+    /// `None` at the end of the shard. The guarantee of SCAN holds, see
+    /// [`Locked::visit_bucket`].
+    pub fn visit_bucket(
+        &self,
+        position: Position,
+        mut visit: impl FnMut(&Entry),
+    ) -> Option<Position> {
+        let table = self
+            .locks
+            .table_ref(shard_of_position(position), self.index)?;
+        table.visit_bucket(position, |raw, _| {
+            // SAFETY: visited entries are alive; the shared borrow of `self` keeps changes out.
+            visit(&*unsafe { borrow(raw) });
+        })
+    }
+
+    /// As [`Db::visit_bucket`], for entries with an expiry only; others are not even read.
+    pub fn visit_volatile(
+        &self,
+        position: Position,
+        mut visit: impl FnMut(&Entry),
+    ) -> Option<Position> {
+        let table = self
+            .locks
+            .table_ref(shard_of_position(position), self.index)?;
+        table.volatile_in_bucket(position, |slot| {
+            // SAFETY: visited slots are in use; the shared borrow of `self` keeps changes out.
+            visit(&*unsafe { borrow(slot.pointer()) });
+        })
+    }
+
+    /// An entry of a shard by two random numbers, each equally likely; `None` when they hit none.
+    pub fn random_entry(&self, shard: usize, random: u64, pick: u64) -> Option<EntryRef<'_>> {
+        let table = self.locks.table_ref(shard, self.index)?;
+        let raw = table.random_slot(random, pick)?;
+        // SAFETY: the slot is in use; the shared borrow of `self` keeps changes out.
+        Some(unsafe { borrow(raw) })
+    }
+
+    /// Removes the entries of a bucket whose time is over, as a lookup would, and returns where
+    /// the next bucket begins.
+    pub fn expire_bucket(&mut self, position: Position, met: &mut Met) -> Option<Position> {
+        let shard = shard_of_position(position);
+        let table = self.locks.table_ref(shard, self.index)?;
+        let mut slots: SmallVec<[Slot; 32]> = SmallVec::new();
+        let next = table.volatile_in_bucket(position, |slot| slots.push(slot));
+        for slot in slots {
+            met.sampled += 1;
+            // SAFETY: the slots are in use: removing one moves no other.
+            let expiry = unsafe { borrow(slot.pointer()) }.expiry();
+            match expiry {
+                Some(at) if at <= self.env.now_ms => {
+                    met.due += 1;
+                    // Only the shard's bits of the hash are used to remove by slot.
+                    self.expire_slot(super::table::hash_of_shard(shard), slot);
+                }
+                Some(at) => met.ttl_sum = met.ttl_sum.saturating_add(at - self.env.now_ms),
+                None => {}
+            }
+        }
+        next
+    }
+
+    /// Removes a key to make room, if it is still there and `wanted`: announces it and raises its
+    /// watchers. True when it was removed.
+    pub fn evict(&mut self, key: &[u8], lazy: bool, wanted: impl FnOnce(&Entry) -> bool) -> bool {
+        let hash = self.hash(key);
+        let Some(slot) = self.table(hash).find(hash, key) else {
+            return false;
+        };
+        // SAFETY: found under the lock that `self` holds.
+        if !wanted(&*unsafe { borrow(slot.pointer()) }) {
+            return false;
+        }
+        let entry = self.table(hash).remove(slot);
+        self.free(entry, lazy);
+        self.touch(key);
+        self.announce(key, event::ON_EVICTED);
+        true
+    }
+
+    /// Empties a database of which all shards are held; returns the number of keys removed, which
+    /// are freed after the locks, in the background when `lazy`.
+    pub fn flush(&mut self, index: usize, lazy: bool) -> usize {
+        let mut detached = Detached::default();
+        for shard in 0..SHARDS {
+            let guard = self.locks.shard(shard);
+            guard.touch_replaced(index, None, self.env.now_ms);
+            guard.detach(index, &mut detached);
+        }
+        let keys = detached.keys();
+        if lazy {
+            self.effects.lazy.push(Load::Keys(detached));
+        } else {
+            self.effects.detached.push(detached);
+        }
+        self.keyspace.expiry.forget(index);
+        keys
+    }
+
+    /// Exchanges two databases of which all shards are held.
+    pub fn swap(&mut self, a: usize, b: usize) {
+        if a == b {
+            return;
+        }
+        let used = self.keyspace.is_used(a) || self.keyspace.is_used(b);
+        for shard in 0..SHARDS {
+            let guard = self.locks.shard(shard);
+            guard.touch_replaced(a, Some(b), self.env.now_ms);
+            guard.touch_replaced(b, Some(a), self.env.now_ms);
+            if used {
+                guard.swap(a, b);
+            }
+        }
+        self.keyspace.expiry.swap(a, b);
+    }
+
+    /// The keyspace, for counts and positions.
+    pub fn keyspace(&self) -> &Keyspace {
+        self.keyspace
     }
 }

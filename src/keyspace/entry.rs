@@ -65,6 +65,15 @@ pub enum Garbage {
     Bytes(SharedBytes),
 }
 
+impl Garbage {
+    /// How much work freeing it is: about the number of allocations.
+    pub fn effort(&self) -> usize {
+        match self {
+            Self::Bytes(_) => 1,
+        }
+    }
+}
+
 /// How a value is laid out in an entry.
 struct Plan<'a> {
     encoding: Encoding,

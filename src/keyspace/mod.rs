@@ -12,8 +12,12 @@ pub mod db;
 pub mod entry;
 pub mod event;
 pub mod eviction;
+pub mod expiry;
+pub mod lazyfree;
 pub mod outbox;
+pub mod scan;
 #[allow(unsafe_code)]
 pub mod shards;
 #[allow(unsafe_code)]
 pub mod table;
+pub mod tidy;

@@ -18,8 +18,10 @@ use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
 
 use super::entry::Entry;
+use super::expiry::Figures;
+use super::lazyfree::{Detached, Lazyfree};
 use super::outbox::Outbox;
-use super::table::{Locked, SKIP, Table};
+use super::table::{Locked, Position, SKIP, Table, position_of_hash};
 
 /// Number of shards. Locking all of them takes some 8 µs.
 pub const SHARDS: usize = 1 << SKIP;
@@ -27,11 +29,18 @@ pub const SHARDS: usize = 1 << SKIP;
 /// What WATCH leaves with a key: raised when the key changes.
 pub type WatchFlag = Arc<AtomicBool>;
 
+/// One client that watches a key.
+struct Watcher {
+    flag: WatchFlag,
+    /// The key had expired already, so that its removal is no change to the client.
+    expired: bool,
+}
+
 /// What a shard's lock guards beside its tables.
 #[derive(Default)]
 pub struct ShardState {
     /// Who watches which key of which database. Empty costs one test per change.
-    watched: HashMap<(usize, Box<[u8]>), Vec<WatchFlag>>,
+    watched: HashMap<(usize, Box<[u8]>), Vec<Watcher>>,
 }
 
 #[repr(align(128))]
@@ -49,6 +58,10 @@ pub struct Keyspace {
     by_slot: bool,
     /// Events on their way to subscribers.
     pub outbox: Outbox,
+    /// Frees what is big.
+    pub lazyfree: Lazyfree,
+    /// What the active expiry found.
+    pub expiry: Figures,
 }
 
 /// A locked shard.
@@ -82,6 +95,8 @@ impl Keyspace {
             seed: foldhash::quality::FixedState::with_seed(rand::random()),
             by_slot,
             outbox: Outbox::default(),
+            lazyfree: Lazyfree::default(),
+            expiry: Figures::new(databases),
         }
     }
 
@@ -146,6 +161,22 @@ impl Keyspace {
                 }
             }
         }
+    }
+
+    /// True when the database was ever used.
+    pub fn is_used(&self, db: usize) -> bool {
+        self.tables(db).is_some()
+    }
+
+    /// True when a shard's part of a database holds memory; a recent value.
+    pub fn owns_memory(&self, db: usize, shard: usize) -> bool {
+        self.tables(db)
+            .is_some_and(|tables| tables[shard].owns_memory())
+    }
+
+    /// The position of a key in hash order, as walks over buckets count it.
+    pub fn position_of(&self, key: &[u8]) -> Position {
+        position_of_hash(self.hash(key))
     }
 
     /// Number of keys in a database: exact while nothing writes, recent otherwise.
@@ -287,20 +318,53 @@ impl<'k> ShardGuard<'k> {
     fn touch_watchers_slow(&self, db: usize, key: &[u8]) {
         // A change while keys are watched is rare enough for the copy that the lookup needs.
         if let Some(flags) = self.state.watched.get(&(db, key.into())) {
-            for flag in flags {
-                flag.store(true, Ordering::Relaxed);
+            for watcher in flags {
+                watcher.flag.store(true, Ordering::Relaxed);
             }
         }
     }
 
-    /// Every watched (database, key) of this shard whose watchers `pick` wants raised.
-    pub fn touch_watchers_where(&self, mut pick: impl FnMut(usize, &[u8]) -> bool) {
-        for ((db, key), flags) in &self.state.watched {
-            if pick(*db, key) {
-                for flag in flags {
-                    flag.store(true, Ordering::Relaxed);
+    /// Raises the flags of those who watch a key of database `emptied` that is there now or will
+    /// be once the contents of `replacement` (nothing, if `None`) stand in its place. A key whose
+    /// time is over counts as absent to those who met it so.
+    pub fn touch_replaced(&mut self, emptied: usize, replacement: Option<usize>, now_ms: i64) {
+        if self.state.watched.is_empty() {
+            return;
+        }
+        let (keyspace, index) = (self.keyspace, self.index);
+        // Whether the key is there, and whether its time is over.
+        let look = |db: usize, key: &[u8]| {
+            // SAFETY: `self` holds the lock, and nothing else claims the table meanwhile.
+            let table = unsafe { keyspace.tables(db)?[index].assume_locked() };
+            let slot = table.find(keyspace.hash(key), key)?;
+            // SAFETY: the slot was just found in a table whose lock is held.
+            let entry = unsafe { super::db::borrow(slot.pointer()) };
+            Some(entry.expiry().is_some_and(|at| at <= now_ms))
+        };
+        for ((db, key), watchers) in &mut self.state.watched {
+            if *db != emptied {
+                continue;
+            }
+            let before = look(emptied, key);
+            let after = replacement.and_then(|db| look(db, key));
+            if before.is_none() && after.is_none() {
+                continue;
+            }
+            for watcher in watchers {
+                match (watcher.expired, after) {
+                    (true, None) => watcher.expired = false,
+                    (true, Some(true)) => {}
+                    (false, Some(true)) if before.is_none() => watcher.expired = true,
+                    _ => watcher.flag.store(true, Ordering::Relaxed),
                 }
             }
+        }
+    }
+
+    /// Takes everything out of the shard's part of a database.
+    pub fn detach(&mut self, db: usize, into: &mut Detached) {
+        if self.keyspace.shard_len(db, self.index).0 > 0 {
+            into.push(self.table(db).take());
         }
     }
 
@@ -309,19 +373,31 @@ impl<'k> ShardGuard<'k> {
         !self.state.watched.is_empty()
     }
 
-    /// Adds a watcher of a key.
-    pub fn watch(&mut self, db: usize, key: &[u8], flag: &WatchFlag) {
-        let flags = self.state.watched.entry((db, key.into())).or_default();
-        if !flags.iter().any(|f| Arc::ptr_eq(f, flag)) {
-            flags.push(Arc::clone(flag));
+    /// Adds a watcher of a key, of which it says whether it has `expired` already.
+    pub fn watch(&mut self, db: usize, key: &[u8], flag: &WatchFlag, expired: bool) {
+        let watchers = self.state.watched.entry((db, key.into())).or_default();
+        if !watchers.iter().any(|w| Arc::ptr_eq(&w.flag, flag)) {
+            watchers.push(Watcher {
+                flag: Arc::clone(flag),
+                expired,
+            });
         }
+    }
+
+    /// True when a watcher of a key knows it as expired.
+    pub fn watched_as_expired(&self, db: usize, key: &[u8], flag: &WatchFlag) -> bool {
+        let watchers = self.state.watched.get(&(db, key.into()));
+        watchers
+            .into_iter()
+            .flatten()
+            .any(|w| w.expired && Arc::ptr_eq(&w.flag, flag))
     }
 
     /// Removes a watcher of a key.
     pub fn unwatch(&mut self, db: usize, key: &[u8], flag: &WatchFlag) {
         let place = (db, Box::from(key));
         if let Some(flags) = self.state.watched.get_mut(&place) {
-            flags.retain(|f| !Arc::ptr_eq(f, flag));
+            flags.retain(|w| !Arc::ptr_eq(&w.flag, flag));
             if flags.is_empty() {
                 self.state.watched.remove(&place);
             }

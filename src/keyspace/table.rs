@@ -68,6 +68,26 @@ const NEAR: u32 = 8;
 pub type Position = u64;
 const POSITION_BITS: u32 = 48;
 
+/// Where a shard begins.
+pub fn position_of_shard(shard: usize) -> Position {
+    (shard as u64) << (POSITION_BITS - SKIP)
+}
+
+/// The shard of a position; beyond the last shard for numbers that are no position.
+pub fn shard_of_position(position: Position) -> usize {
+    (position >> (POSITION_BITS - SKIP)) as usize
+}
+
+/// A hash that belongs to a shard.
+pub fn hash_of_shard(shard: usize) -> u64 {
+    (shard as u64) << (64 - SKIP)
+}
+
+/// The position of a hash.
+pub fn position_of_hash(hash: u64) -> Position {
+    hash >> (64 - POSITION_BITS)
+}
+
 /// One table; see the module for who may call what.
 pub struct Table<E> {
     /// Directory address | depth << 48; 0 while nothing is stored.
@@ -370,6 +390,13 @@ impl<E: TableEntry> Table<E> {
         self.volatile.load(Relaxed) as usize
     }
 
+    /// True while the table holds memory, with entries or after them; a recent value without
+    /// the lock.
+    #[inline]
+    pub fn owns_memory(&self) -> bool {
+        self.directory.load(Relaxed) != 0
+    }
+
     /// Exclusive access.
     ///
     /// # Safety
@@ -636,35 +663,58 @@ impl<'t, E: TableEntry> Locked<'t, E> {
         let home = segment.home(local).bucket;
         self.visit_home(segment, home, &mut visit);
         let next = segment.next_bucket(local, home)?;
-        let shard = position >> (POSITION_BITS - SKIP) << (POSITION_BITS - SKIP);
-        Some(shard | next >> (64 - POSITION_BITS + SKIP))
+        Some(in_shard_of(position, next))
+    }
+
+    /// As [`Locked::visit_bucket`], but shows the slots of volatile entries only, without reading
+    /// any entry. The slots stay valid while the table is changed through them alone.
+    pub fn volatile_in_bucket(
+        &self,
+        position: Position,
+        mut visit: impl FnMut(Slot),
+    ) -> Option<Position> {
+        let local = (position << (64 - POSITION_BITS)) << SKIP;
+        let segment = self.table.segment(local)?;
+        let home = segment.home(local).bucket;
+        for_each_at_home(segment, home, |bucket, index, word| {
+            if word & VOLATILE != 0 && segment.home_of_bits(word >> 48).bucket == home {
+                visit(Slot {
+                    bucket,
+                    index,
+                    home: segment.bucket(home),
+                });
+            }
+        });
+        let next = segment.next_bucket(local, home)?;
+        Some(in_shard_of(position, next))
     }
 
     fn visit_home(&self, segment: Segment, home: usize, visit: &mut impl FnMut(NonNull<u8>, bool)) {
-        let reach = if displaced(tags(segment.bucket(home))) == 0 {
-            0
-        } else {
-            segment.reach()
-        };
-        for distance in 0..=reach {
-            let bucket = segment.nth(home, distance);
-            for index in occupied(tags(bucket)) {
-                let word = slot_word(bucket, index);
-                if segment.home_of_bits(word >> 48).bucket == home {
-                    visit(pointer_of(word), word & VOLATILE != 0);
-                }
+        for_each_at_home(segment, home, |_, _, word| {
+            if segment.home_of_bits(word >> 48).bucket == home {
+                visit(pointer_of(word), word & VOLATILE != 0);
             }
-        }
+        });
     }
 
     /// A slot in use, by two random numbers: the bucket by `random`, the slot in it by `pick`.
-    /// `None` when the bucket is empty: try again with other numbers.
-    pub fn random_slot(&self, random: u64, pick: usize) -> Option<NonNull<u8>> {
+    /// Every entry is equally likely; `None` when the numbers hit none: try again with others.
+    pub fn random_slot(&self, random: u64, pick: u64) -> Option<NonNull<u8>> {
+        let (_, depth) = self.table.directory()?;
         let segment = self.table.segment(random << SKIP)?;
+        // Segments are found by their share of the hash range, which says nothing of their number
+        // of buckets: one with few must be hit less often.
+        if depth > 0 {
+            let weight = (segment.buckets() as u64) << segment.local_depth;
+            let most = (CLASSES[MAX_CLASS] as u64) << depth;
+            if (pick >> 32) * most >= weight << 32 {
+                return None;
+            }
+        }
         let bucket = segment.bucket(segment.home(random << SKIP).bucket);
         let mask = occupied_mask(tags(bucket));
         // A pick beyond the slots in use is a miss, so that every entry is equally likely.
-        let index = bits(mask).nth(pick % SLOTS)?;
+        let index = bits(mask).nth((pick & 0xffff_ffff) as usize % SLOTS)?;
         Some(pointer_of(slot_word(bucket, index)))
     }
 
@@ -677,17 +727,24 @@ impl<'t, E: TableEntry> Locked<'t, E> {
         }
         let local = (position << (64 - POSITION_BITS)) << SKIP;
         let mut segment = self.table.segment(local)?;
-        if let Some(merged) = self.merge(local, segment, rehash) {
+        let mut joined = false;
+        while let Some(merged) = self.merge(local, segment, rehash) {
+            joined = true;
+            // Where keys crowd, what was joined splits again at once.
+            let shallower = merged.local_depth < segment.local_depth;
             segment = merged;
-        } else if segment.class > 0 && is_sparse(segment.count(), segment.buckets()) {
+            if !shallower {
+                break;
+            }
+        }
+        if !joined && segment.class > 0 && is_sparse(segment.count(), segment.buckets()) {
             let entries: Vec<(u64, u64)> = segment.slots().collect();
             let class = comfortable_class(entries.len());
             self.install(local, segment.local_depth, class, &entries, rehash);
             arena::free(segment.base, segment.class, Use::Segment);
         }
         let next = segment.next_segment(local)?;
-        let shard = position >> (POSITION_BITS - SKIP) << (POSITION_BITS - SKIP);
-        Some(shard | next >> (64 - POSITION_BITS + SKIP))
+        Some(in_shard_of(position, next))
     }
 
     /// Joins a segment with its buddy when both together are sparse in one.
@@ -837,6 +894,27 @@ impl<E: TableEntry> Table<E> {
         }
         locked.take_segments();
         self.len.store(0, Relaxed);
+    }
+}
+
+/// The position of a hash less its shard's bits, in the shard of another position.
+fn in_shard_of(position: Position, local: u64) -> Position {
+    position_of_shard(shard_of_position(position)) | local >> (64 - POSITION_BITS + SKIP)
+}
+
+/// Shows every slot in use that may hold an entry of the bucket `home`: (bucket, index, word).
+#[inline]
+fn for_each_at_home(segment: Segment, home: usize, mut show: impl FnMut(Block, usize, u64)) {
+    let reach = if displaced(tags(segment.bucket(home))) == 0 {
+        0
+    } else {
+        segment.reach()
+    };
+    for distance in 0..=reach {
+        let bucket = segment.nth(home, distance);
+        for index in occupied(tags(bucket)) {
+            show(bucket, index, slot_word(bucket, index));
+        }
     }
 }
 

@@ -83,8 +83,6 @@ counters! {
         query_limit_disconnections,
         /// Nanoseconds spent on active expiry.
         expire_nanos,
-        /// Microseconds in which memory was over `maxmemory`.
-        eviction_exceeded_us,
         /// Requests refused by ACL: of AUTH, commands, keys, channels.
         acl_denied_auth,
     }

@@ -1,0 +1,383 @@
+//! Commands on whole databases: SCAN, KEYS, DBSIZE, RANDOMKEY, FLUSHDB, FLUSHALL, SWAPDB, SELECT.
+
+use crate::base::{glob, number};
+use crate::dispatch::command::{Acl, Command, Flags, Handler, ROW, Scope};
+use crate::dispatch::context::ServerCtx;
+use crate::dispatch::error::Error;
+use crate::keyspace::scan::{self, Found};
+use crate::keyspace::table::{Position, position_of_shard, shard_of_position};
+
+/// The rows.
+pub const ROWS: &[Command] = &[
+    Command {
+        name: "scan",
+        arity: -2,
+        flags: Flags::READONLY,
+        acl: Acl::KEYSPACE,
+        scope: Scope::All,
+        handler: Handler::Server(scan),
+        tips: &["nondeterministic_output", "request_policy:special"],
+        ..ROW
+    },
+    Command {
+        name: "keys",
+        arity: 2,
+        flags: Flags::READONLY,
+        acl: Acl::KEYSPACE.or(Acl::DANGEROUS),
+        scope: Scope::All,
+        handler: Handler::Server(keys),
+        tips: &["request_policy:all_shards", "nondeterministic_output_order"],
+        ..ROW
+    },
+    Command {
+        name: "dbsize",
+        arity: 1,
+        flags: Flags::READONLY.or(Flags::FAST),
+        acl: Acl::KEYSPACE,
+        scope: Scope::All,
+        handler: Handler::Server(dbsize),
+        tips: &["request_policy:all_shards", "response_policy:agg_sum"],
+        ..ROW
+    },
+    Command {
+        name: "randomkey",
+        arity: 1,
+        flags: Flags::READONLY,
+        acl: Acl::KEYSPACE,
+        scope: Scope::All,
+        handler: Handler::Server(randomkey),
+        tips: &["request_policy:all_shards", "nondeterministic_output"],
+        ..ROW
+    },
+    Command {
+        name: "flushdb",
+        arity: -1,
+        flags: Flags::WRITE,
+        acl: Acl::KEYSPACE.or(Acl::DANGEROUS),
+        scope: Scope::All,
+        handler: Handler::Server(flushdb),
+        tips: &["request_policy:all_shards", "response_policy:all_succeeded"],
+        ..ROW
+    },
+    Command {
+        name: "flushall",
+        arity: -1,
+        flags: Flags::WRITE,
+        acl: Acl::KEYSPACE.or(Acl::DANGEROUS),
+        scope: Scope::All,
+        handler: Handler::Server(flushall),
+        tips: &["request_policy:all_shards", "response_policy:all_succeeded"],
+        ..ROW
+    },
+    Command {
+        name: "swapdb",
+        arity: 3,
+        flags: Flags::WRITE.or(Flags::FAST),
+        acl: Acl::KEYSPACE.or(Acl::DANGEROUS),
+        scope: Scope::All,
+        handler: Handler::Server(swapdb),
+        ..ROW
+    },
+    Command {
+        name: "select",
+        arity: 2,
+        flags: Flags::LOADING.or(Flags::STALE).or(Flags::FAST),
+        acl: Acl::CONNECTION,
+        handler: Handler::Server(select),
+        ..ROW
+    },
+];
+
+/// Options of SCAN.
+struct Options<'a> {
+    count: usize,
+    pattern: Option<&'a [u8]>,
+    kind: Option<&'a [u8]>,
+}
+
+impl Options<'_> {
+    fn wants(&self, key: &[u8]) -> bool {
+        self.pattern.is_none_or(|p| glob::matches(p, key, false))
+    }
+}
+
+/// A cursor as `strtoul` reads it: a sign is taken, a number that does not fit 64 bits is not.
+fn parse_cursor(text: &[u8]) -> Result<u64, Error> {
+    let invalid = Error::line("ERR invalid cursor");
+    let (negative, digits) = match text {
+        [b'-', rest @ ..] => (true, rest),
+        [b'+', rest @ ..] => (false, rest),
+        all => (false, all),
+    };
+    if digits.is_empty() {
+        // Nothing to convert is 0 when nothing is left over either.
+        return if text.is_empty() { Ok(0) } else { Err(invalid) };
+    }
+    let mut value = 0u64;
+    for &digit in digits {
+        let next = digit
+            .is_ascii_digit()
+            .then(|| value.checked_mul(10)?.checked_add(u64::from(digit - b'0')))
+            .flatten();
+        value = next.ok_or(invalid.clone())?;
+    }
+    Ok(if negative {
+        value.wrapping_neg()
+    } else {
+        value
+    })
+}
+
+fn scan_options<'a>(ctx: &ServerCtx<'a, '_>) -> Result<Options<'a>, Error> {
+    let mut options = Options {
+        count: 10,
+        pattern: None,
+        kind: None,
+    };
+    let args = ctx.args;
+    let mut i = 2;
+    while i < args.len() {
+        let Some(value) = args.get(i + 1) else {
+            return Err(Error::Syntax);
+        };
+        if args.is(i, "count") {
+            let count = args.int(i + 1)?;
+            options.count = usize::try_from(count)
+                .ok()
+                .filter(|&count| count > 0)
+                .ok_or(Error::Syntax)?;
+        } else if args.is(i, "match") {
+            options.pattern = Some(value).filter(|p| *p != b"*");
+        } else if args.is(i, "type") {
+            options.kind = Some(value);
+        } else {
+            return Err(Error::Syntax);
+        }
+        i += 2;
+    }
+    Ok(options)
+}
+
+/// `SCAN cursor [MATCH pattern] [COUNT count] [TYPE type]`
+fn scan(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
+    let cursor = parse_cursor(&ctx.args[1])?;
+    let options = scan_options(ctx)?;
+    let mut found = Found::default();
+    let next = scan_from(ctx, cursor, &options, &mut found);
+    ctx.out.array(2);
+    let mut digits = itoa::Buffer::new();
+    ctx.out.bulk(digits.format(next).as_bytes());
+    let reply = ctx.out.deferred();
+    let mut len = 0;
+    for (key, kind, expired) in found.iter() {
+        let fits = options
+            .kind
+            .is_none_or(|k| k.eq_ignore_ascii_case(kind.name().as_bytes()));
+        if !expired && fits && options.wants(key) {
+            ctx.out.bulk(key);
+            len += 1;
+        }
+    }
+    ctx.out.end_array(reply, len);
+    Ok(())
+}
+
+/// Collects keys from `cursor` on and returns the next cursor: 0 at the end. At most ten buckets
+/// are walked for each key that was asked for.
+fn scan_from(
+    ctx: &mut ServerCtx<'_, '_>,
+    cursor: u64,
+    options: &Options<'_>,
+    found: &mut Found,
+) -> Position {
+    let (keyspace, db) = (&ctx.shared.keyspace, ctx.session.db);
+    let mut budget = options.count.saturating_mul(10).saturating_add(1);
+    let mut next = scan::seek(keyspace, db, cursor);
+    while let Some(at) = next
+        && budget > 0
+        && found.len() < options.count
+    {
+        let shard = shard_of_position(at);
+        let first = found.len();
+        let (position, steps) = ctx.with_shard(shard, |db| {
+            let most = budget.min(scan::SLICE);
+            let result = scan::slice(db, at, most, options.count, found);
+            // Expired keys that would have been answered are removed instead.
+            let due = found.iter().skip(first).filter(|(_, _, expired)| *expired);
+            for (key, _, _) in due.filter(|(key, _, _)| options.wants(key)) {
+                db.expire_if_due(key);
+            }
+            result
+        });
+        budget -= steps;
+        let on = position.unwrap_or(position_of_shard(shard + 1));
+        next = scan::seek(keyspace, db, on);
+    }
+    next.unwrap_or(0)
+}
+
+/// `KEYS pattern`
+fn keys(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
+    let pattern = ctx.args.all()[1];
+    let all = pattern == b"*";
+    let (keyspace, db) = (&ctx.shared.keyspace, ctx.session.db);
+    let reply = ctx.out.deferred();
+    let (mut len, mut found) = (0, Found::default());
+    let mut next = scan::seek(keyspace, db, 0);
+    while let Some(at) = next {
+        let shard = shard_of_position(at);
+        found.clear();
+        let (position, _) = ctx.with_shard(shard, |db| {
+            scan::slice(db, at, scan::SLICE, usize::MAX, &mut found)
+        });
+        for (key, _, expired) in found.iter() {
+            if !expired && (all || glob::matches(pattern, key, false)) {
+                ctx.out.bulk(key);
+                len += 1;
+            }
+        }
+        let on = position.unwrap_or(position_of_shard(shard + 1));
+        next = scan::seek(keyspace, db, on);
+    }
+    ctx.out.end_array(reply, len);
+    Ok(())
+}
+
+/// `DBSIZE`
+fn dbsize(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
+    let len = ctx.shared.keyspace.len(ctx.session.db);
+    ctx.out.int(len as i64);
+    Ok(())
+}
+
+/// Keys that were expired, on a server that must not remove them, before one is answered anyway.
+const EXPIRED_TRIES: usize = 100;
+
+/// `RANDOMKEY`
+fn randomkey(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
+    let (keyspace, index) = (&ctx.shared.keyspace, ctx.session.db);
+    let mut tries = 0;
+    while let Some(shard) = scan::random_shard(keyspace, index) {
+        tries += 1;
+        let key = ctx.with_shard(shard, |db| {
+            let key = scan::random_key(db, shard)?;
+            let stuck = tries >= EXPIRED_TRIES && !db.env().expires_keys;
+            (db.exists(&key) || stuck).then_some(key)
+        });
+        if let Some(key) = key {
+            ctx.out.bulk(&key);
+            return Ok(());
+        }
+    }
+    ctx.out.null();
+    Ok(())
+}
+
+/// Whether the options of FLUSHDB or FLUSHALL ask for freeing in the background.
+fn is_lazy_flush(ctx: &ServerCtx<'_, '_>) -> Result<bool, Error> {
+    match ctx.args.len() {
+        1 => Ok(ctx.worker.settings.lazyfree_lazy_user_flush),
+        2 if ctx.args.is(1, "sync") => Ok(false),
+        2 if ctx.args.is(1, "async") => Ok(true),
+        _ => Err(Error::Syntax),
+    }
+}
+
+/// `FLUSHDB [ASYNC | SYNC]`
+fn flushdb(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
+    let index = ctx.session.db;
+    flush(ctx, index..index + 1)
+}
+
+/// `FLUSHALL [ASYNC | SYNC]`
+fn flushall(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
+    let databases = ctx.shared.keyspace.databases();
+    flush(ctx, 0..databases)
+}
+
+fn flush(ctx: &mut ServerCtx<'_, '_>, databases: std::ops::Range<usize>) -> Result<(), Error> {
+    let lazy = is_lazy_flush(ctx)?;
+    ctx.with_all(|db| {
+        for index in databases {
+            if db.keyspace().is_used(index) {
+                let keys = db.flush(index, lazy);
+                db.effects.dirty += keys as u64;
+            }
+        }
+        // Replicas flush even when there is nothing here.
+        db.effects.forced = true;
+    });
+    ctx.out.ok();
+    Ok(())
+}
+
+/// An integer of 32 bits as Redis reads database numbers.
+fn int32(ctx: &ServerCtx<'_, '_>, i: usize, error: Error) -> Result<i64, Error> {
+    let parsed = number::parse_i64(&ctx.args[i]);
+    let n = parsed.ok_or(error.clone())?;
+    if i32::try_from(n).is_ok() {
+        return Ok(n);
+    }
+    Err(match error {
+        Error::NotInteger => Error::err(format_args!(
+            "value is out of range, value must between {} and {}",
+            i32::MIN,
+            i32::MAX
+        )),
+        told => told,
+    })
+}
+
+fn database(ctx: &ServerCtx<'_, '_>, n: i64) -> Result<usize, Error> {
+    let databases = ctx.shared.keyspace.databases();
+    usize::try_from(n)
+        .ok()
+        .filter(|&n| n < databases)
+        .ok_or(Error::DbOutOfRange)
+}
+
+/// `SWAPDB index1 index2`
+fn swapdb(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
+    if ctx.worker.settings.cluster_enabled {
+        return Err(Error::line("ERR SWAPDB is not allowed in cluster mode"));
+    }
+    let a = int32(ctx, 1, Error::line("ERR invalid first DB index"))?;
+    let b = int32(ctx, 2, Error::line("ERR invalid second DB index"))?;
+    let (a, b) = (database(ctx, a)?, database(ctx, b)?);
+    ctx.with_all(|db| {
+        db.swap(a, b);
+        db.effects.dirty += 1;
+    });
+    ctx.out.ok();
+    Ok(())
+}
+
+/// `SELECT index`
+fn select(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
+    let n = int32(ctx, 1, Error::NotInteger)?;
+    if ctx.worker.settings.cluster_enabled && n != 0 {
+        return Err(Error::line("ERR SELECT is not allowed in cluster mode"));
+    }
+    ctx.session.db = database(ctx, n)?;
+    ctx.out.ok();
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cursors_are_read_as_strtoul_does() {
+        let parse = |text: &str| parse_cursor(text.as_bytes()).ok();
+        assert_eq!(parse("0"), Some(0));
+        assert_eq!(parse("18446744073709551615"), Some(u64::MAX));
+        assert_eq!(parse("18446744073709551616"), None);
+        assert_eq!(parse("-1"), Some(u64::MAX));
+        assert_eq!(parse("+7"), Some(7));
+        assert_eq!(parse(""), Some(0));
+        for wrong in ["-", " 1", "1 ", "a", "1a", "0x1"] {
+            assert_eq!(parse(wrong), None, "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! What happens to keys without a command: eviction, active expiry, giving memory back.
+//!
+//! No thread of its own: workers evict when they find memory short, and the server's cron calls
+//! the rest. All of it locks one shard at a time and is called without locks.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::context::{Shared, env_of};
+use super::execute::{append, deliver};
+use crate::base::clock::{self, Now};
+use crate::config::Settings;
+use crate::keyspace::eviction::{Outcome, memory_state};
+use crate::keyspace::expiry::{ActiveExpiry, Kind, Scene};
+use crate::keyspace::tidy::Tidy;
+
+/// Longest run of tidying in microseconds.
+const TIDY_US: u64 = 1000;
+
+/// The state between calls, owned by the thread that makes them.
+#[derive(Default)]
+pub struct Upkeep {
+    expiry: ActiveExpiry,
+    tidy: Tidy,
+}
+
+impl Upkeep {
+    /// A slow turn, `hz` times a second. True when eviction ran out of time: call [`evict`] again
+    /// soon.
+    pub fn slow(&mut self, shared: &Shared) -> bool {
+        let settings = shared.config.load();
+        self.expire(shared, &settings, Kind::Slow);
+        self.tidy.run(&shared.keyspace, TIDY_US);
+        if memory_state(settings.maxmemory).excess > 0 {
+            evict(shared, &settings, Now::read());
+        }
+        shared.evictor.is_behind()
+    }
+
+    /// A fast turn of the active expiry, as often as one likes: mostly it finds nothing to do.
+    pub fn fast(&mut self, shared: &Shared) {
+        let settings = shared.config.load();
+        self.expire(shared, &settings, Kind::Fast);
+    }
+
+    fn expire(&mut self, shared: &Shared, settings: &Settings, kind: Kind) {
+        let now = Now::read();
+        if !shared.status.active_expire.load(Relaxed) || shared.pause.at(now.ms).is_some() {
+            return;
+        }
+        let env = env_of(settings, now);
+        let scene = Scene {
+            keyspace: &shared.keyspace,
+            settings,
+            env,
+            stats: &shared.stats.global,
+        };
+        let mut removed = |db: usize, key: &[u8]| propagate(shared, db, key, env.lazy_expire);
+        let noticed = self.expiry.cycle(&scene, kind, &mut removed);
+        if noticed {
+            deliver(shared);
+        }
+        record(shared, settings, "expire-cycle", now);
+    }
+}
+
+/// Frees memory until it is below `maxmemory`; false when commands that need memory must be
+/// refused. Nothing is evicted while clients are paused.
+pub fn evict(shared: &Shared, settings: &Settings, now: Now) -> bool {
+    if shared.pause.at(now.ms).is_some() {
+        return true;
+    }
+    let started = Now::read();
+    let env = env_of(settings, now);
+    let lazy = settings.lazyfree_lazy_eviction;
+    let mut removed = |db: usize, key: &[u8]| {
+        shared.stats.global.evicted.fetch_add(1, Relaxed);
+        propagate(shared, db, key, lazy);
+    };
+    let outcome = shared
+        .evictor
+        .run(&shared.keyspace, settings, &env, &mut removed);
+    if env.notify != 0 {
+        deliver(shared);
+    }
+    record(shared, settings, "eviction-cycle", started);
+    outcome != Outcome::Failed
+}
+
+/// Appends the removal of a key to the stream, under the lock of its shard.
+fn propagate(shared: &Shared, db: usize, key: &[u8], lazy: bool) {
+    if shared.stream.is_active() {
+        let word = if lazy { "UNLINK" } else { "DEL" };
+        append(shared, &[(db, vec![word.into(), key.to_vec()])]);
+    }
+}
+
+fn record(shared: &Shared, settings: &Settings, event: &'static str, started: Now) {
+    let threshold = settings.latency_monitor_threshold;
+    if threshold > 0 {
+        let millis = (clock::unix_us() - started.us) / 1000;
+        if millis >= threshold {
+            shared
+                .latency
+                .record(event, started.ms / 1000, millis as u32);
+        }
+    }
+}

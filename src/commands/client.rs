@@ -4,6 +4,7 @@
 //! their last turn; the caller itself is published before it is shown.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use crate::base::number::parse_i64;
 use crate::client::registry::{Class, Handle};
@@ -128,9 +129,17 @@ fn setinfo(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     Ok(())
 }
 
+/// Brings what is shown of the caller up to date.
+fn publish_caller(ctx: &mut ServerCtx<'_, '_>) {
+    ctx.session.publish();
+    let bytes = ctx.args.all().iter().map(|arg| arg.len()).sum();
+    let live = &ctx.session.handle.live;
+    live.argv_memory.store(bytes, Relaxed);
+}
+
 /// `CLIENT INFO`
 fn info(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
-    ctx.session.publish();
+    publish_caller(ctx);
     let mut text = Vec::new();
     describe_into(ctx, &ctx.session.handle, &mut text);
     ctx.out.verbatim("txt", &text);
@@ -146,7 +155,7 @@ fn describe_into(ctx: &ServerCtx<'_, '_>, client: &Handle, text: &mut Vec<u8>) {
 
 /// `CLIENT LIST [TYPE normal|master|replica|pubsub] [ID client-id ...]`
 fn list(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
-    ctx.session.publish();
+    publish_caller(ctx);
     let args = ctx.args;
     let clients: Vec<Arc<Handle>> = if args.len() == 2 {
         ctx.shared.clients.all()

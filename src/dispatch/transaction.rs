@@ -13,7 +13,7 @@ use super::error::Error;
 use super::execute;
 use super::keys;
 use super::table::Known;
-use crate::client::session::{Multi, Queued, Session};
+use crate::client::session::{Multi, Queued, Replies, Session};
 use crate::keyspace::shards::{Keyspace, LockSet};
 use crate::resp::write::Output;
 
@@ -125,6 +125,9 @@ fn run_queue<'k>(ctx: &mut ServerCtx<'_, 'k>, multi: &Multi, locks: &mut LockSet
     for queued in &multi.queue {
         let known = ctx.shared.commands.get(queued.command);
         let list: Vec<&[u8]> = queued.args.iter().map(|a| &a[..]).collect();
+        // CLIENT REPLY OFF among the commands silences those behind it; the header stays.
+        let silent = ctx.session.replies == Replies::Off;
+        let mark = ctx.out.mark();
         execute::call(
             ctx.shared,
             ctx.worker,
@@ -135,6 +138,9 @@ fn run_queue<'k>(ctx: &mut ServerCtx<'_, 'k>, multi: &Multi, locks: &mut LockSet
             None,
             Some(locks),
         );
+        if silent && ctx.session.replies == Replies::Off {
+            ctx.out.truncate_to(mark);
+        }
     }
 }
 

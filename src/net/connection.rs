@@ -84,10 +84,12 @@ pub enum Closed {
 impl Connection {
     /// A connection on an accepted, non-blocking socket.
     pub fn new(socket: OwnedFd, session: Session) -> Self {
+        let mut out = Output::new();
+        out.reserve(REPLY_BUFFER_MIN);
         Self {
             socket,
             session,
-            out: Output::new(),
+            out,
             input: Vec::new(),
             position: 0,
             parser: Parser::new(),
@@ -141,11 +143,10 @@ impl Connection {
                 if held > settings.client_query_buffer_limit {
                     return Err(Closed::QueryLimit);
                 }
-                self.session
-                    .handle
-                    .live
-                    .query_len
-                    .store(self.input.len(), Relaxed);
+                let live = &self.session.handle.live;
+                live.query_len.store(self.input.len(), Relaxed);
+                live.query_free
+                    .store(self.input.capacity() - self.input.len(), Relaxed);
                 Ok(n)
             }
             Err(error) => match error.kind() {

@@ -548,6 +548,11 @@ impl Output {
         self.spliced = 0;
     }
 
+    /// Makes room for `bytes` more in the flat buffer.
+    pub fn reserve(&mut self, bytes: usize) {
+        self.flat.reserve(bytes);
+    }
+
     /// Bytes the flat buffer has reserved.
     pub fn capacity(&self) -> usize {
         self.flat.capacity()

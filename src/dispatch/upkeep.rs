@@ -27,6 +27,9 @@ impl Upkeep {
     /// A slow turn, `hz` times a second. True when eviction ran out of time: call [`evict`] again
     /// soon.
     pub fn slow(&mut self, shared: &Shared) -> bool {
+        if shared.status.cron_paused.load(Relaxed) {
+            return false;
+        }
         let settings = shared.config.load();
         self.expire(shared, &settings, Kind::Slow);
         self.tidy.run(&shared.keyspace, TIDY_US);

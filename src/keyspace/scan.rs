@@ -223,7 +223,7 @@ mod tests {
             let keyspace = Keyspace::new(1, by_slot);
             // One hash slot gets most keys, so that its shard is deep.
             let name = |i: usize| {
-                let tag = if i % 4 == 0 { i } else { 7 };
+                let tag = if i.is_multiple_of(4) { i } else { 7 };
                 format!("{{{tag}}}key:{i}").into_bytes()
             };
             (0..3000).for_each(|i| put(&keyspace, &name(i)));
@@ -260,7 +260,7 @@ mod tests {
         for by_slot in [false, true] {
             let keyspace = Keyspace::new(1, by_slot);
             let name = |i: usize| {
-                let tag = if i % 3 == 0 { i } else { 1 };
+                let tag = if i.is_multiple_of(3) { i } else { 1 };
                 format!("{{{tag}}}key:{i}").into_bytes()
             };
             let keys = 2000;

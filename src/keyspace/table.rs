@@ -972,6 +972,8 @@ mod tests {
     use super::*;
     use std::collections::{BTreeMap, HashSet};
 
+    // A thin pointer to a key of any length: what a table stores.
+    #[allow(clippy::box_collection)]
     struct Owned(Box<Vec<u8>>);
 
     // SAFETY: a Box is a thin owning pointer, and user addresses are below 2^48.

@@ -13,7 +13,7 @@ use tessera::commands;
 use tessera::config::Settings;
 use tessera::dispatch::args::Args;
 use tessera::dispatch::context::{Shared, Worker};
-use tessera::dispatch::execute;
+use tessera::dispatch::execute::{self, Prepared};
 use tessera::dispatch::table::Table;
 use tessera::dispatch::upkeep::Upkeep;
 use tessera::resp::write::Output;
@@ -51,9 +51,13 @@ impl<'s> Client<'s> {
         self.worker.refresh(self.shared);
         let words: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
         let mut out = Output::new();
-        let prepared = execute::prepare(self.shared, self.session.db, words[0], |i| {
-            words.get(i).copied()
-        });
+        let mut hints = Vec::new();
+        let db = self.session.db;
+        let known = execute::prepare(self.shared, db, words.len(), |i| words[i], &mut hints);
+        let prepared = Prepared {
+            known,
+            hints: &hints,
+        };
         let args = Args::new(&words, &[]);
         execute::request(
             self.shared,

@@ -302,7 +302,7 @@ impl<'k> ServerCtx<'_, 'k> {
             worker: self.worker,
             db: self.session.db,
             args: self.args,
-            hint: (std::ptr::null(), 0),
+            hints: &[],
             no_touch: self.session.no_touch,
         };
         match &mut self.held {

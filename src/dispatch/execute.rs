@@ -12,7 +12,7 @@ use super::table::Known;
 use super::transaction;
 use crate::base::ticks::Ticks;
 use crate::client::session::{Replies, Session};
-use crate::keyspace::db::{Db, Rewrite};
+use crate::keyspace::db::{Db, Hint, Rewrite};
 use crate::keyspace::outbox::Notice;
 use crate::keyspace::shards::{Keyspace, LockSet};
 use crate::observe::stats::bump;
@@ -28,32 +28,32 @@ pub enum Flow {
     Park,
 }
 
-/// A request looked at ahead of its turn, so that its key can be prefetched.
+/// A request looked at ahead of its turn, so that its keys can be prefetched.
 #[derive(Clone, Copy)]
-pub struct Prepared<'t> {
+pub struct Prepared<'a> {
     /// The command or container, if the name is known.
-    pub known: Option<&'t Known>,
-    /// Hash of the first key.
-    pub hash: Option<u64>,
+    pub known: Option<&'a Known>,
+    /// Its keys, as far as they are plain.
+    pub hints: &'a [Hint],
 }
 
-/// Finds a request's command, and asks the processor for its first key's bucket.
+/// Finds a request's command by the name, hashes its keys into `hints`, and asks the processor
+/// for their buckets. `arg` gives the request's arguments, of which there are `len`.
 #[inline]
 pub fn prepare<'t, 'a>(
     shared: &'t Shared,
     db: usize,
-    name: &[u8],
-    key: impl Fn(usize) -> Option<&'a [u8]>,
-) -> Prepared<'t> {
-    let known = shared.commands.find(name);
-    let hash = known
-        .and_then(|k| keys::first_index(k.row))
-        .and_then(key)
-        .map(|key| shared.keyspace.hash(key));
-    if let Some(hash) = hash {
-        shared.keyspace.prefetch_bucket(db, hash);
+    len: usize,
+    arg: impl Fn(usize) -> &'a [u8],
+    hints: &mut Vec<Hint>,
+) -> Option<&'t Known> {
+    let known = shared.commands.find(arg(0))?;
+    for index in keys::plain(known.row, len) {
+        let hint = Hint::new(&shared.keyspace, arg(index));
+        shared.keyspace.prefetch_bucket(db, hint.hash());
+        hints.push(hint);
     }
-    Prepared { known, hash }
+    Some(known)
 }
 
 /// Serves one request.
@@ -113,7 +113,7 @@ fn answer(
                 out,
                 known,
                 args,
-                prepared.hash,
+                prepared.hints,
                 None,
             );
         }
@@ -161,7 +161,7 @@ pub fn call<'k>(
     out: &mut Output,
     known: &Known,
     args: Args<'_>,
-    hash: Option<u64>,
+    hints: &[Hint],
     held: Option<&mut LockSet<'k>>,
 ) {
     if !shared.monitors.is_empty() && !known.flags.has(Flags::SKIP_MONITOR.or(Flags::ADMIN)) {
@@ -181,7 +181,7 @@ pub fn call<'k>(
     let start = worker.ticks;
     let row = known.row;
     let result = match row.handler {
-        Handler::Data(run) => data(shared, worker, session, out, row, run, args, hash, held),
+        Handler::Data(run) => data(shared, worker, session, out, row, run, args, hints, held),
         Handler::Server(run) => {
             let mut ctx = ServerCtx {
                 shared,
@@ -260,13 +260,9 @@ fn data<'k>(
     row: &'static Command,
     run: fn(&mut DataCtx<'_, '_>) -> Result<(), Error>,
     args: Args<'_>,
-    hash: Option<u64>,
+    hints: &[Hint],
     held: Option<&mut LockSet<'k>>,
 ) -> Result<(), Error> {
-    let hint = match (hash, keys::first_index(row)) {
-        (Some(hash), Some(index)) => (args[index].as_ptr(), hash),
-        _ => (std::ptr::null(), 0),
-    };
     let settings = std::sync::Arc::clone(&worker.settings);
     let settings = &*settings;
     let db = session.db;
@@ -276,7 +272,7 @@ fn data<'k>(
         worker: &mut *worker,
         db,
         args,
-        hint,
+        hints,
         no_touch,
     };
     let work = |db: &mut Db<'_, 'k>| {
@@ -292,7 +288,7 @@ fn data<'k>(
     match held {
         Some(held) => call.under(held, true, work),
         None => {
-            let mut locks = lock(shared, row, args, hash);
+            let mut locks = lock(shared, row, args, hints);
             let result = call.under(&mut locks, false, work);
             drop(locks);
             after(shared, worker);
@@ -303,9 +299,10 @@ fn data<'k>(
 
 /// Locks the shards of a command's keys.
 #[inline]
-fn lock<'k>(shared: &'k Shared, row: &Command, args: Args<'_>, hash: Option<u64>) -> LockSet<'k> {
-    match hash {
-        Some(hash) if keys::is_single(row) => shared.keyspace.lock_one(hash),
+fn lock<'k>(shared: &'k Shared, row: &Command, args: Args<'_>, hints: &[Hint]) -> LockSet<'k> {
+    match hints {
+        [one] if keys::is_single(row) => shared.keyspace.lock_one(one.hash()),
+        [_, ..] if keys::is_plain(row) => shared.keyspace.lock_many(hints.iter().map(Hint::hash)),
         _ => {
             let found = keys::collect(row, args);
             let hashes = found.iter().map(|(i, _)| shared.keyspace.hash(&args[*i]));
@@ -320,7 +317,7 @@ pub(super) struct Call<'a, 'k> {
     pub worker: &'a mut Worker,
     pub db: usize,
     pub args: Args<'a>,
-    pub hint: (*const u8, u64),
+    pub hints: &'a [Hint],
     pub no_touch: bool,
 }
 
@@ -338,13 +335,13 @@ impl<'k> Call<'_, 'k> {
             worker,
             db,
             args,
-            hint,
+            hints,
             no_touch,
         } = self;
         worker.env.touches = !no_touch;
         worker.effects.unheard = !shared.stream.is_active();
         let keyspace: &'k Keyspace = &shared.keyspace;
-        let mut view = Db::new(keyspace, locks, &worker.env, &mut worker.effects, db, hint);
+        let mut view = Db::new(keyspace, locks, &worker.env, &mut worker.effects, db, hints);
         let result = work(&mut view);
         let effects = &mut worker.effects;
         if effects.dirty > 0 || effects.forced || !effects.expired.is_empty() {

@@ -15,17 +15,29 @@ pub fn each(command: &Command, args: Args<'_>, mut found: impl FnMut(usize, KeyF
     }
 }
 
-/// Index of the first key, for the prefetch: only when that is plain from the row.
+/// Indexes of the keys of a request with `len` arguments, as far as they are plain from the row.
 #[inline]
-pub fn first_index(command: &Command) -> Option<usize> {
-    match command.keys.0.first() {
-        Some(KeySpec {
-            begin: Begin::Index(i),
-            find: Find::Range { .. },
+pub fn plain(command: &Command, len: usize) -> impl Iterator<Item = usize> {
+    command.keys.0.iter().flat_map(move |spec| match *spec {
+        KeySpec {
+            begin: Begin::Index(first),
+            find:
+                Find::Range {
+                    last,
+                    step,
+                    limit: 0 | 1,
+                },
             ..
-        }) => Some(*i),
-        _ => None,
-    }
+        } => {
+            let end = if last >= 0 {
+                first as i64 + i64::from(last)
+            } else {
+                len as i64 + i64::from(last)
+            };
+            (first..(end + 1).clamp(0, len as i64) as usize).step_by(step.max(1))
+        }
+        _ => (0..0).step_by(1),
+    })
 }
 
 /// True when the command has exactly one key, at a fixed place.
@@ -39,6 +51,16 @@ pub fn is_single(command: &Command) -> bool {
             ..
         }]
     )
+}
+
+/// True when [`plain`] finds every key.
+#[inline]
+pub fn is_plain(command: &Command) -> bool {
+    let all = command.keys.0;
+    all.iter().all(|spec| {
+        matches!(spec.begin, Begin::Index(_))
+            && matches!(spec.find, Find::Range { limit: 0 | 1, .. })
+    })
 }
 
 /// All keys of the request.

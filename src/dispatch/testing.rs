@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::args::Args;
 use super::context::{Shared, Worker, access_of};
-use super::execute;
+use super::execute::{self, Prepared};
 use crate::base::clock::Now;
 use crate::client::mailbox::Bell;
 use crate::client::registry::{Arrival, Handle};
@@ -76,16 +76,19 @@ impl Harness {
     /// Runs a request; the encoded reply.
     pub fn request(&mut self, args: &[&[u8]]) -> Vec<u8> {
         let mut out = Output::new();
-        let known = execute::prepare(&self.shared, self.session.db, args[0], |i| {
-            args.get(i).copied()
-        });
+        let mut hints = Vec::new();
+        let db = self.session.db;
+        let known = execute::prepare(&self.shared, db, args.len(), |i| args[i], &mut hints);
         execute::request(
             &self.shared,
             &mut self.worker,
             &mut self.session,
             &mut out,
             Args::new(args, &[]),
-            known,
+            Prepared {
+                known,
+                hints: &hints,
+            },
         );
         out.to_vec()
     }

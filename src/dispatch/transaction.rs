@@ -135,7 +135,7 @@ fn run_queue<'k>(ctx: &mut ServerCtx<'_, 'k>, multi: &Multi, locks: &mut LockSet
             ctx.out,
             known,
             Args::new(&list, &[]),
-            None,
+            &[],
             Some(locks),
         );
         if silent && ctx.session.replies == Replies::Off {

@@ -6,6 +6,7 @@
 //! found expired is removed on the spot, counted, announced, and its removal propagated, all
 //! under the lock of the command that met it.
 
+use std::cell::Cell;
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
@@ -118,6 +119,37 @@ pub enum Ttl {
     At(i64),
 }
 
+/// A key's hash, known before the command runs because its entry was prefetched by it.
+#[derive(Clone, Copy, Debug)]
+pub struct Hint {
+    address: usize,
+    len: usize,
+    hash: u64,
+}
+
+impl Hint {
+    /// The hint for a key, which must stay where it is.
+    #[inline]
+    pub fn new(keyspace: &Keyspace, key: &[u8]) -> Self {
+        Self {
+            address: key.as_ptr() as usize,
+            len: key.len(),
+            hash: keyspace.hash(key),
+        }
+    }
+
+    /// The key's hash.
+    #[inline]
+    pub fn hash(&self) -> u64 {
+        self.hash
+    }
+
+    #[inline]
+    fn is(&self, key: &[u8]) -> bool {
+        self.address == key.as_ptr() as usize && self.len == key.len()
+    }
+}
+
 /// A database as one command sees it.
 pub struct Db<'c, 'k> {
     keyspace: &'k Keyspace,
@@ -126,8 +158,10 @@ pub struct Db<'c, 'k> {
     /// What was done; also carries the rewritten form.
     pub effects: &'c mut Effects,
     index: usize,
-    /// Hash of the key at this address, known from the prefetch.
-    hint: (*const u8, u64),
+    /// Keys whose hashes are known, in the order in which the command is likely to touch them.
+    hints: &'c [Hint],
+    /// The hint that was used last.
+    at: Cell<usize>,
 }
 
 /// An entry to be read.
@@ -190,8 +224,7 @@ pub(super) unsafe fn borrow<'a>(raw: NonNull<u8>) -> EntryRef<'a> {
 }
 
 impl<'c, 'k> Db<'c, 'k> {
-    /// The view on database `index` through `locks`. `hint` is the address and hash of a key
-    /// whose hash is already known.
+    /// The view on database `index` through `locks`. `hints` are keys whose hashes are known.
     #[inline]
     pub fn new(
         keyspace: &'k Keyspace,
@@ -199,7 +232,7 @@ impl<'c, 'k> Db<'c, 'k> {
         env: &'c Env,
         effects: &'c mut Effects,
         index: usize,
-        hint: (*const u8, u64),
+        hints: &'c [Hint],
     ) -> Self {
         Self {
             keyspace,
@@ -207,7 +240,8 @@ impl<'c, 'k> Db<'c, 'k> {
             env,
             effects,
             index,
-            hint,
+            hints,
+            at: Cell::new(0),
         }
     }
 
@@ -220,7 +254,8 @@ impl<'c, 'k> Db<'c, 'k> {
             env: self.env,
             effects: self.effects,
             index: self.index,
-            hint: self.hint,
+            hints: self.hints,
+            at: Cell::new(self.at.get()),
         }
     }
 
@@ -253,16 +288,30 @@ impl<'c, 'k> Db<'c, 'k> {
             env: self.env,
             effects: self.effects,
             index,
-            hint: self.hint,
+            hints: self.hints,
+            at: Cell::new(self.at.get()),
         }
     }
 
     #[inline]
     fn hash(&self, key: &[u8]) -> u64 {
-        if std::ptr::eq(self.hint.0, key.as_ptr()) {
-            self.hint.1
-        } else {
-            self.keyspace.hash(key)
+        let at = self.at.get();
+        match self.hints.get(at) {
+            Some(hint) if hint.is(key) => hint.hash,
+            Some(_) => self.next_hash(at + 1, key),
+            None => self.keyspace.hash(key),
+        }
+    }
+
+    /// The hash of a key that is not the one of the last call: the next one, as a rule.
+    #[inline]
+    fn next_hash(&self, next: usize, key: &[u8]) -> u64 {
+        match self.hints.get(next) {
+            Some(hint) if hint.is(key) => {
+                self.at.set(next);
+                hint.hash
+            }
+            _ => self.keyspace.hash(key),
         }
     }
 

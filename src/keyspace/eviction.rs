@@ -422,7 +422,7 @@ fn sample(
 ) -> usize {
     let mut locks = LockSet::One(scene.keyspace.lock(shard));
     let mut effects = Effects::default();
-    let none = (std::ptr::null(), 0);
+    let none = &[];
     let view = Db::new(
         scene.keyspace,
         &mut locks,
@@ -473,7 +473,7 @@ fn search(scene: &Scene<'_>, db: usize, shard: usize, show: &mut dyn FnMut(&Entr
     loop {
         let mut locks = LockSet::One(scene.keyspace.lock(shard));
         let mut effects = Effects::default();
-        let none = (std::ptr::null(), 0);
+        let none = &[];
         let view = Db::new(
             scene.keyspace,
             &mut locks,
@@ -523,8 +523,7 @@ fn remove(
     let keyspace = scene.keyspace;
     let hash = keyspace.hash(&candidate.key);
     let mut locks = keyspace.lock_one(hash);
-    let hint = (candidate.key.as_ptr(), hash);
-    let mut view = Db::new(keyspace, &mut locks, scene.env, effects, candidate.db, hint);
+    let mut view = Db::new(keyspace, &mut locks, scene.env, effects, candidate.db, &[]);
     let evicted = view.evict(&candidate.key, scene.lazy, |entry| {
         let eligible = entry.expiry().is_some() || !scene.volatile();
         eligible && scene.score(entry) >= candidate.score
@@ -604,14 +603,13 @@ mod tests {
     ) -> R {
         let hash = keyspace.hash(key);
         let (mut locks, mut effects) = (keyspace.lock_one(hash), Effects::default());
-        let hint = (key.as_ptr(), hash);
         work(&mut Db::new(
             keyspace,
             &mut locks,
             env,
             &mut effects,
             0,
-            hint,
+            &[],
         ))
     }
 

@@ -271,7 +271,7 @@ fn slice(
 ) -> (Option<Position>, usize) {
     let keyspace = scene.keyspace;
     let mut locks = LockSet::One(keyspace.lock(shard_of_position(at)));
-    let none = (std::ptr::null(), 0);
+    let none = &[];
     let mut view = Db::new(keyspace, &mut locks, &scene.env, effects, db, none);
     let (mut position, mut steps) = (Some(at), 0);
     while let Some(here) = position
@@ -319,7 +319,7 @@ mod tests {
     fn put(keyspace: &Keyspace, db: usize, key: &str, ttl: Ttl) {
         let (env, mut effects) = (env(1000), Effects::default());
         let mut locks = keyspace.lock_one(keyspace.hash(key.as_bytes()));
-        let none = (std::ptr::null(), 0);
+        let none = &[];
         let mut view = Db::new(keyspace, &mut locks, &env, &mut effects, db, none);
         view.put(key.as_bytes(), NewValue::Bytes(b"v"), ttl);
     }

@@ -176,7 +176,7 @@ mod tests {
         work: impl FnOnce(&mut Db<'_, '_>) -> R,
     ) -> R {
         let (mut locks, mut effects) = (locks, Effects::default());
-        let none = (std::ptr::null(), 0);
+        let none = &[];
         work(&mut Db::new(
             keyspace,
             &mut locks,

@@ -8,8 +8,9 @@
 //! A connection's share of a wave is bounded, so a long pipeline does not starve its neighbours.
 //! Nothing here blocks but the wait. Other threads reach the worker through its [`Link`].
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -21,11 +22,13 @@ use smallvec::SmallVec;
 use super::connection::{Closed, Connection};
 use super::driver::{Driver, Ready};
 use super::evict;
+use crate::base::ticks::Ticks;
 use crate::client::mailbox::Bell;
 use crate::client::session::{Replies, Session};
 use crate::dispatch::args::Args;
 use crate::dispatch::context::{Shared, Worker};
 use crate::dispatch::execute::{self, Flow, Prepared};
+use crate::keyspace::db::Hint;
 use crate::observe::stats::bump;
 use crate::resp::parse::{Arg, Request};
 use crate::types::string::SharedBytes;
@@ -89,10 +92,21 @@ impl Link {
 }
 
 /// A request in a wave.
-struct Planned<'t> {
+struct Planned {
     connection: usize,
+    db: usize,
+    /// Id of its command, if the name is known.
+    known: Option<usize>,
     request: Request,
-    prepared: Prepared<'t>,
+    /// Its keys: a range of the wave's hints.
+    hints: Range<usize>,
+}
+
+/// Requests that are prefetched and run together.
+#[derive(Default)]
+struct Wave {
+    planned: Vec<Planned>,
+    hints: Vec<Hint>,
 }
 
 /// The worker's thread state.
@@ -113,6 +127,10 @@ pub struct EventLoop {
     buffers: Vec<Vec<u8>>,
     /// Emptied requests.
     requests: Vec<Request>,
+    /// The vectors of the wave, while there is none.
+    wave: Wave,
+    /// Connections that may have more requests in this turn.
+    queue: VecDeque<usize>,
     last_tick_ms: i64,
     /// [`crate::dispatch::pause::Pause::ends`] when the parked requests were last tried.
     pauses_ended: u64,
@@ -136,6 +154,8 @@ impl EventLoop {
             parked: Vec::new(),
             buffers: Vec::new(),
             requests: Vec::new(),
+            wave: Wave::default(),
+            queue: VecDeque::new(),
             last_tick_ms: 0,
             pauses_ended: 0,
         })
@@ -147,9 +167,9 @@ impl EventLoop {
         while !self.link.stop.load(Relaxed) {
             ready.clear();
             self.driver.wait(&mut ready, self.timeout())?;
-            let begin = crate::base::ticks::Ticks::now();
+            let begin = Ticks::now();
             self.turn(&ready);
-            let nanos = crate::base::ticks::Ticks::now().nanos_since(begin);
+            let nanos = Ticks::now().nanos_since(begin);
             bump(&self.link.busy_nanos, nanos);
         }
         Ok(())
@@ -309,77 +329,82 @@ impl EventLoop {
 
     /// Parses, prefetches and runs requests in waves until no parsed one is left.
     fn serve(&mut self, shared: &Shared) {
-        let mut wave: Vec<Planned<'_>> = Vec::new();
-        loop {
-            for i in 0..self.active.len() {
-                self.plan(shared, self.active[i], &mut wave);
-                if wave.len() >= WAVE {
+        let mut wave = std::mem::take(&mut self.wave);
+        self.queue.extend(&self.active);
+        while !self.queue.is_empty() {
+            for _ in 0..self.queue.len() {
+                let Some(place) = self.queue.pop_front() else {
+                    break;
+                };
+                if self.plan(shared, place, &mut wave) {
+                    self.queue.push_back(place);
+                }
+                if wave.planned.len() >= WAVE {
                     break;
                 }
             }
-            if wave.is_empty() {
-                return;
-            }
-            if wave.len() > 1 {
-                for planned in &wave {
-                    if let (Some(hash), Some(c)) =
-                        (planned.prepared.hash, &self.connections[planned.connection])
-                    {
-                        shared.keyspace.prefetch_entry(c.session.db, hash);
-                    }
-                }
-            }
+            prefetch(shared, &wave);
             // The time that parsing and waiting took is nobody's command's.
-            self.worker.ticks = crate::base::ticks::Ticks::now();
-            for planned in wave.drain(..) {
-                self.run_one(shared, planned);
+            self.worker.ticks = Ticks::now();
+            let Wave { planned, hints } = &mut wave;
+            for planned in planned.drain(..) {
+                self.run_one(shared, planned, hints);
             }
+            hints.clear();
         }
+        self.wave = wave;
     }
 
-    /// Parses a connection's share of the wave.
-    fn plan<'t>(&mut self, shared: &'t Shared, place: usize, wave: &mut Vec<Planned<'t>>) {
+    /// Parses a connection's share of the wave; true when it may have more.
+    fn plan(&mut self, shared: &Shared, place: usize, wave: &mut Wave) -> bool {
         let Some(connection) = &mut self.connections[place] else {
-            return;
+            return false;
         };
+        let connection = &mut **connection;
         let session = &connection.session;
         let ends = session.is_closing() || connection.broken.is_some();
         if ends || connection.parked.is_some() {
-            return;
+            return false;
         }
         // What an unauthenticated client may send depends on whether AUTH succeeded before.
         let share = if session.authenticated { SHARE } else { 1 };
+        let db = session.db;
         for _ in 0..share {
             let mut request = self.requests.pop().unwrap_or_default();
             match connection.parse(&self.worker.settings, &mut request) {
                 Ok(true) => {
-                    let input = &connection.input;
-                    let db = connection.session.db;
-                    let prepared = execute::prepare(shared, db, request.arg(input, 0), |i| {
-                        (i < request.len()).then(|| request.arg(input, i))
-                    });
-                    wave.push(Planned {
+                    let (input, first) = (&connection.input[..], wave.hints.len());
+                    let arg = |i| request.arg(input, i);
+                    let known = execute::prepare(shared, db, request.len(), arg, &mut wave.hints);
+                    wave.planned.push(Planned {
                         connection: place,
+                        db,
+                        known: known.map(|k| k.id),
                         request,
-                        prepared,
+                        hints: first..wave.hints.len(),
                     });
                 }
                 Ok(false) => {
                     self.requests.push(request);
-                    return;
+                    return false;
                 }
                 Err(error) => {
                     self.requests.push(request);
                     // Requests before the broken one are answered first.
-                    if wave.iter().any(|planned| planned.connection == place) {
+                    if wave
+                        .planned
+                        .iter()
+                        .any(|planned| planned.connection == place)
+                    {
                         connection.broken = Some(error);
                     } else {
                         self.protocol_error(place, error);
                     }
-                    return;
+                    return false;
                 }
             }
         }
+        true
     }
 
     #[cold]
@@ -395,12 +420,16 @@ impl EventLoop {
         tracing::debug!("Protocol error ({}) from client", error.log_reason());
     }
 
-    fn run_one(&mut self, shared: &Shared, planned: Planned<'_>) {
+    fn run_one(&mut self, shared: &Shared, planned: Planned, hints: &[Hint]) {
         let Planned {
             connection: place,
             mut request,
-            prepared,
+            ..
         } = planned;
+        let prepared = Prepared {
+            known: planned.known.map(|id| shared.commands.get(id)),
+            hints: &hints[planned.hints],
+        };
         let Some(connection) = &mut self.connections[place] else {
             return;
         };
@@ -477,9 +506,12 @@ impl EventLoop {
         let connection = &mut **connection;
         while let Some(parked) = connection.parked.take() {
             let list: SmallVec<[&[u8]; 8]> = parked.iter().map(|a| &a[..]).collect();
-            let prepared = execute::prepare(shared, connection.session.db, list[0], |i| {
-                list.get(i).copied()
-            });
+            let (db, mut hints) = (connection.session.db, Vec::new());
+            let known = execute::prepare(shared, db, list.len(), |i| list[i], &mut hints);
+            let prepared = Prepared {
+                known,
+                hints: &hints,
+            };
             let flow = execute::request(
                 shared,
                 &mut self.worker,
@@ -656,6 +688,19 @@ impl EventLoop {
         }
         if self.buffers.len() > 8 {
             self.buffers.truncate(8);
+        }
+    }
+}
+
+/// Asks the processor for the entries of a wave's keys, whose buckets are on their way.
+#[inline]
+fn prefetch(shared: &Shared, wave: &Wave) {
+    if wave.hints.len() < 2 {
+        return;
+    }
+    for planned in &wave.planned {
+        for hint in &wave.hints[planned.hints.clone()] {
+            shared.keyspace.prefetch_entry(planned.db, hint.hash());
         }
     }
 }

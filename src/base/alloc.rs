@@ -178,7 +178,7 @@ pub const fn size_class(size: usize) -> usize {
 fn flags(layout: &Layout) -> c_int {
     let align = layout.align();
     // Classes that are multiples of 16 lie at multiples of 16; everything is 8-byte aligned.
-    if align <= 8 || (align == 16 && layout.size() % 16 == 0) {
+    if align <= 8 || (align == 16 && layout.size().is_multiple_of(16)) {
         0
     } else {
         je::MALLOCX_ALIGN(align)

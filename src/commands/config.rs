@@ -61,7 +61,7 @@ fn get(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
 /// `CONFIG SET name value ...`
 fn set(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     let words = ctx.args.rest(2);
-    if words.len() % 2 != 0 {
+    if !words.len().is_multiple_of(2) {
         return Err(Error::Arity("config|set".into()));
     }
     let pairs: Vec<(&[u8], &[u8])> = words.chunks(2).map(|pair| (pair[0], pair[1])).collect();

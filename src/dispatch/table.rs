@@ -30,8 +30,11 @@ pub struct Table {
     names: HashMap<Box<[u8]>, usize, foldhash::fast::FixedState>,
     /// The names of the most frequent commands by a hash of their own: a table of small size
     /// that needs neither a lower-case copy of the name nor a general hash.
-    quick: Box<[Option<(Box<[u8]>, usize)>]>,
+    quick: Box<[Option<Quick>]>,
 }
+
+/// A name in lower case and the id of its command.
+type Quick = (Box<[u8]>, usize);
 
 const QUICK: usize = 1024;
 

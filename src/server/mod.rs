@@ -1,9 +1,10 @@
 //! Builds and joins the parts: start, the frame around the workers, periodic work, shutdown.
 
 pub mod boot;
-pub mod cron;
-pub mod frame;
+mod cron;
+mod frame;
 mod limits;
+#[allow(unsafe_code)]
 mod process;
 
 pub use boot::main;

@@ -7,7 +7,6 @@ use crate::config::{Settings, Supervised};
 
 /// Goes to the background: forks, ends the parent, and leaves terminal and session. Must be
 /// called before any thread is started.
-#[allow(unsafe_code)]
 pub fn daemonize() -> io::Result<()> {
     // SAFETY: the process has one thread, so the child is as whole as the parent.
     match unsafe { libc::fork() } {

@@ -1,4 +1,88 @@
 //! Tessera: a drop-in `redis-server` that runs commands on every core.
+//!
+//! # Layers
+//!
+//! Each top module is a layer or shares one. Dependencies point one way; modules of one layer do
+//! not know each other. `tests/layers.rs` holds this order against the source:
+//!
+//! ```text
+//! base < resp types config acl < observe < keyspace client < propagation pubsub < persistence
+//!      < replication cluster < dispatch < scripting < commands < net < server sentinel < bin
+//! ```
+//!
+//! (Layers that have no module yet keep their place.) Where a lower layer needs a higher one it is
+//! handed a value, a closure or a small trait.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`base`] | clock, numbers as text, glob, checksums, randomness, the allocator |
+//! | [`resp`] | the protocol: parse requests, write replies, read replies; bytes only |
+//! | [`types`] | values and their encodings; no keys, clients, replies, locks, clock |
+//! | [`config`] | one row per parameter; `redis.conf` in and out; a snapshot for every thread |
+//! | [`acl`] | categories, passwords |
+//! | [`observe`] | log, counters, slow log, latency |
+//! | [`keyspace`] | shards and their locks, entries, lookup, expiry, eviction, SCAN, lazy free |
+//! | [`client`] | session, registry of all clients, mailbox for bytes from other threads |
+//! | [`propagation`] | the one ordered stream of effects |
+//! | [`pubsub`] | channels, patterns, shard channels |
+//! | [`dispatch`] | command rows, the table, refusals, execution, transactions |
+//! | [`commands`] | one file per family: rows and handlers |
+//! | [`net`] | workers, connections, listeners |
+//! | [`server`] | builds and joins the parts: start, frame, cron, shutdown |
+//!
+//! # Life of a command
+//!
+//! A worker's turn ([`net::worker`]) begins with the sockets that are ready. All of them are read.
+//! Then waves: [`resp::parse`] finds requests in the input buffers without copying them;
+//! [`dispatch::execute::prepare`] looks the command up, hashes its first key and asks the processor
+//! for the key's bucket, then for its entry. When the wave is parsed its requests run, one by one:
+//!
+//! 1. [`dispatch::admit`] holds every refusal, in Redis' order; or queues for MULTI, or parks.
+//! 2. [`dispatch::execute`] locks the shards of the command's keys, lowest first.
+//! 3. The handler in [`commands`] reads arguments, calls [`keyspace::db::Db`] and [`types`], and
+//!    writes its reply into the connection's output. [`keyspace::db::Db::changed`] is the only
+//!    place where dirty count, WATCH and notification come from.
+//! 4. What it did is appended to the [`propagation`] stream, still under the locks, so for each key
+//!    the order of the log is the order of execution.
+//! 5. The locks are released. Then what was replaced is freed, events are delivered, statistics are
+//!    counted.
+//!
+//! When nothing parsed is left all replies are written, one system call for each connection.
+//!
+//! # Lock order
+//!
+//! 1. DEBUG SLEEP's gate, at the start of a turn, before anything else.
+//! 2. Shards of the keyspace, ascending ([`keyspace::shards`]). Whoever needs all takes all.
+//! 3. Leaves, one at a time, under which nothing else is locked: the outbox's queue, the stream's
+//!    log, the arena of the tables, the allocator.
+//!
+//! Without any shard lock: the outbox's turn of delivery, then the hub's maps, then a client's
+//! mailbox, then its worker's bell; the pool of eviction candidates; a change of configuration.
+//!
+//! # Invariants
+//!
+//! - Nothing is freed that is big, sent, formatted for others or awaited under a shard lock.
+//! - A handler of [`dispatch::command::Handler::Data`] touches its own keys and nothing else.
+//! - A [`client::session::Session`] is touched by its connection's worker only; others use the
+//!   client's [`client::registry::Handle`].
+//! - A mailbox never blocks its sender; a client past its output limit is closed instead.
+//! - Bytes from a socket or a file never lead to a panic; every queue and buffer has a bound.
+//! - Time comes from [`base::clock`], once a turn, and stands still within a transaction.
+//!
+//! # Unsafe code
+//!
+//! Denied in the crate, allowed at the `mod` line of these modules, each block with its proof. They
+//! run under AddressSanitizer (`scripts/test asan`).
+//!
+//! | module | why |
+//! |---|---|
+//! | `base::alloc` | the global allocator: jemalloc with a running count of what is allocated |
+//! | `base::ticks` | one instruction instead of a clock call around each command |
+//! | `keyspace::arena` | memory that can be prefetched through while another thread changes it |
+//! | `keyspace::table` | 64-byte buckets of tagged pointers, read ahead without the lock |
+//! | `keyspace::entry` | key and value in one allocation |
+//! | `keyspace::db`, `keyspace::shards` | lend entries and tables for as long as their lock is held |
+//! | `server::process` | `fork(2)` for `daemonize`, before any thread exists |
 
 pub mod acl;
 pub mod base;

@@ -2,6 +2,12 @@
 //!
 //! The same rules serve inline commands, `redis.conf`, MONITOR, SLOWLOG and `CONFIG REWRITE`.
 
+/// The bytes before the first zero byte. Redis reads some arguments as C strings, so that what
+/// follows a zero neither counts nor is quoted.
+pub fn before_nul(bytes: &[u8]) -> &[u8] {
+    &bytes[..memchr::memchr(0, bytes).unwrap_or(bytes.len())]
+}
+
 /// Appends `bytes` in double quotes with the escapes that [`split_args`] reads back:
 /// `\\ \" \n \r \t \a \b` and `\xHH` for everything that is not printable ASCII.
 pub fn quote_into(out: &mut Vec<u8>, bytes: &[u8]) {

@@ -3,6 +3,8 @@
 use smallvec::SmallVec;
 
 use crate::base::number;
+use crate::dispatch::args::Args;
+use crate::dispatch::command::KeyFlags;
 use crate::dispatch::context::DataCtx;
 use crate::dispatch::error::Error;
 use crate::keyspace::event;
@@ -23,6 +25,20 @@ enum Action {
     Get,
     Set(i64, Overflow),
     Add(i64, Overflow),
+}
+
+/// What BITFIELD does with its key: a request of nothing but well-formed GETs only reads.
+pub(super) fn key_flags(args: Args<'_>) -> KeyFlags {
+    let mut at = 2;
+    while at < args.len() {
+        let after = args.len() - at - 1;
+        at += match () {
+            () if args.is(at, "get") && after >= 2 => 3,
+            () if args.is(at, "overflow") && after >= 1 => 2,
+            () => return KeyFlags::READ_UPDATE,
+        };
+    }
+    KeyFlags::READ
 }
 
 type Steps = SmallVec<[Step; 4]>;

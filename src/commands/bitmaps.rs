@@ -38,11 +38,9 @@ const BITOP_KEYS: &[KeySpec] = &[
     KeySpec::at(2, KeyFlags::OVERWRITE),
     KeySpec::from(3, 1, KeyFlags::READ),
 ];
-const BITFIELD_KEY: &[KeySpec] =
-    &[
-        KeySpec::at(1, KeyFlags::READ_UPDATE.or(KeyFlags::VARIABLE_FLAGS))
-            .note("This command allows both access and modification of the key"),
-    ];
+const BITFIELD_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::READ_UPDATE)
+    .depending(bitfield::key_flags)
+    .note("This command allows both access and modification of the key")];
 
 /// The rows.
 pub const ROWS: &[Command] = &[

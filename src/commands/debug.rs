@@ -67,7 +67,7 @@ fn debug(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     });
     match found {
         Some((.., run)) => run(ctx),
-        None => Err(Error::unknown_subcommand(ctx.args)),
+        None => Err(Error::subcommand(ctx.args)),
     }
 }
 
@@ -397,7 +397,7 @@ fn replybuffer(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     } else if ctx.args.is(2, "resizing") {
         status.reply_resizing.store(switch(ctx, 3), Relaxed);
     } else {
-        return Err(Error::unknown_subcommand(ctx.args));
+        return Err(Error::subcommand(ctx.args));
     }
     ctx.out.ok();
     Ok(())

@@ -1,5 +1,6 @@
 //! Commands on whole databases: SCAN, KEYS, DBSIZE, RANDOMKEY, FLUSHDB, FLUSHALL, SWAPDB, SELECT.
 
+use crate::base::text::before_nul;
 use crate::base::{glob, number};
 use crate::dispatch::command::{Acl, Command, Flags, Handler, ROW, Scope};
 use crate::dispatch::context::ServerCtx;
@@ -104,6 +105,7 @@ impl Options<'_> {
 /// A cursor as `strtoul` reads it: a sign is taken, a number that does not fit 64 bits is not.
 fn parse_cursor(text: &[u8]) -> Result<u64, Error> {
     let invalid = Error::line("ERR invalid cursor");
+    let text = before_nul(text);
     let (negative, digits) = match text {
         [b'-', rest @ ..] => (true, rest),
         [b'+', rest @ ..] => (false, rest),

@@ -62,7 +62,7 @@ fn get(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
                 Ok(n)
             }
         })?,
-        _ => return Err(Error::unknown_subcommand(ctx.args)),
+        _ => return Err(Error::subcommand(ctx.args)),
     };
     let count = if count == -1 {
         usize::MAX

@@ -43,10 +43,18 @@ const fn row(
 const READS: &[KeySpec] = &[KeySpec::at(1, KeyFlags::READ)];
 const UPDATES: &[KeySpec] = &[KeySpec::at(1, KeyFlags::READ_UPDATE)];
 const OVERWRITES: &[KeySpec] = &[KeySpec::at(1, KeyFlags::OVERWRITE)];
-const SET_KEY: &[KeySpec] = &[
-    KeySpec::at(1, KeyFlags::READ_UPDATE.or(KeyFlags::VARIABLE_FLAGS))
-        .note("RW and ACCESS due to the optional `GET` argument"),
-];
+const SET_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::READ_UPDATE)
+    .depending(set_flags)
+    .note("RW and ACCESS due to the optional `GET` argument")];
+
+/// What SET does with its key: only with GET it reads.
+fn set_flags(args: Args<'_>) -> KeyFlags {
+    match (3..args.len()).any(|i| args.is(i, "get")) {
+        true => KeyFlags::READ_UPDATE,
+        false => KeyFlags::OVERWRITE,
+    }
+}
+
 const GETEX_KEY: &[KeySpec] =
     &[KeySpec::at(1, KeyFlags::READ_UPDATE).note("RW and UPDATE because it changes the TTL")];
 const GETDEL_KEY: &[KeySpec] = &[KeySpec::at(

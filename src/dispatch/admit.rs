@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::args::Args;
 use super::command::{Flags, Handler};
 use super::context::{Shared, Worker};
-use super::error::Error;
+use super::error::{Error, quoted};
 use super::pause::Paused;
 use super::table::Known;
 use crate::base::alloc;
@@ -49,7 +49,7 @@ pub fn resolve<'t>(
 }
 
 fn unknown_command(args: Args<'_>) -> Error {
-    let name = &args[0][..args[0].len().min(128)];
+    let name = quoted(&args[0], 128);
     let mut line = b"ERR unknown command '".to_vec();
     line.extend_from_slice(name);
     line.extend_from_slice(b"', with args beginning with: ");
@@ -58,7 +58,7 @@ fn unknown_command(args: Args<'_>) -> Error {
         if shown >= 128 {
             break;
         }
-        let part = &arg[..arg.len().min(128 - shown)];
+        let part = quoted(arg, 128 - shown);
         line.push(b'\'');
         line.extend_from_slice(part);
         line.extend_from_slice(b"' ");
@@ -68,7 +68,7 @@ fn unknown_command(args: Args<'_>) -> Error {
 }
 
 fn unknown_subcommand(args: Args<'_>) -> Error {
-    let sub = &args[1][..args[1].len().min(128)];
+    let sub = quoted(&args[1], 128);
     let mut line = b"ERR unknown subcommand '".to_vec();
     line.extend_from_slice(sub);
     line.extend_from_slice(b"'. Try ");
@@ -101,6 +101,9 @@ pub fn admit<'t>(
     }
     if worker.settings.maxmemory > 0 {
         memory(shared, worker, session, known)?;
+    }
+    if worker.settings.min_replicas_to_write > 0 {
+        good_replicas(shared, worker, session, known)?;
     }
     if !flags.has(Flags::SUBSCRIBER) && session.is_subscriber() && out.protocol() == Protocol::Resp2
     {
@@ -166,6 +169,22 @@ fn memory(
         && !matches!(known.row.name, "discard" | "quit" | "reset");
     if !freed && (flags.has(Flags::DENYOOM) || queues) {
         return Err(Error::OutOfMemory);
+    }
+    Ok(())
+}
+
+/// Writes need as many replicas with little lag as the configuration says. No replica can attach
+/// to this server, so none is ever good.
+#[cold]
+fn good_replicas(
+    shared: &Shared,
+    worker: &Worker,
+    session: &Session,
+    known: &Known,
+) -> Result<(), Error> {
+    let asked = worker.settings.min_replicas_max_lag > 0;
+    if asked && effective_flags(session, shared, known).has(Flags::WRITE) {
+        return Err(Error::line("NOREPLICAS Not enough good replicas to write."));
     }
     Ok(())
 }

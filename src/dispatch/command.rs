@@ -1,6 +1,7 @@
 //! What a command is: one row, from which arity check, keys and locks, refusals, ACL categories,
 //! COMMAND INFO and statistics follow.
 
+use super::args::Args;
 use super::context::{DataCtx, ServerCtx};
 use super::error::Error;
 pub use crate::acl::Categories as Acl;
@@ -163,6 +164,8 @@ pub struct KeySpec {
     pub find: Find,
     /// What is done with them.
     pub flags: KeyFlags,
+    /// The flags of a request whose arguments decide about them.
+    pub by_args: Option<fn(Args<'_>) -> KeyFlags>,
     /// Remark for COMMAND INFO; empty: none.
     pub notes: &'static str,
 }
@@ -279,6 +282,7 @@ impl KeySpec {
                 limit: 0,
             },
             flags,
+            by_args: None,
             notes: "",
         }
     }
@@ -296,6 +300,13 @@ impl KeySpec {
     /// Every argument from `first` on, by `step`.
     pub const fn from(first: usize, step: usize, flags: KeyFlags) -> Self {
         Self::range(first, -1, step, flags)
+    }
+
+    /// With flags that are at most those of the row, by what the arguments say.
+    pub const fn depending(mut self, by_args: fn(Args<'_>) -> KeyFlags) -> Self {
+        self.flags = self.flags.or(KeyFlags::VARIABLE_FLAGS);
+        self.by_args = Some(by_args);
+        self
     }
 
     /// With a remark.

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use crate::base::text::before_nul;
+
 /// The cause of an error reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Error {
@@ -39,6 +41,12 @@ pub enum Error {
     Bytes(Vec<u8>),
 }
 
+/// What an error line quotes of an argument: a C string of at most `limit` bytes.
+pub fn quoted(arg: &[u8], limit: usize) -> &[u8] {
+    let text = before_nul(arg);
+    &text[..text.len().min(limit)]
+}
+
 impl Error {
     /// An error with the general code `ERR`.
     pub fn err(message: impl std::fmt::Display) -> Self {
@@ -53,9 +61,9 @@ impl Error {
     /// A subcommand that exists was called with arguments that it does not take.
     pub fn subcommand(args: super::args::Args<'_>) -> Self {
         let mut line = b"ERR unknown subcommand or wrong number of arguments for '".to_vec();
-        line.extend_from_slice(&args[1][..args[1].len().min(128)]);
+        line.extend_from_slice(quoted(&args[1], 128));
         line.extend_from_slice(b"'. Try ");
-        line.extend_from_slice(&args[0].to_ascii_uppercase());
+        line.extend_from_slice(&before_nul(&args[0]).to_ascii_uppercase());
         line.extend_from_slice(b" HELP.");
         Self::Bytes(line)
     }
@@ -89,18 +97,6 @@ impl Error {
             Self::Bytes(line) => return Cow::Borrowed(line),
         };
         Cow::Borrowed(fixed.as_bytes())
-    }
-
-    /// The words after a container make no subcommand, though their number was allowed.
-    pub fn unknown_subcommand(args: super::args::Args<'_>) -> Self {
-        let sub = &args[1][..args[1].len().min(128)];
-        let mut after = b"'. Try ".to_vec();
-        after.extend_from_slice(&args[0].to_ascii_uppercase());
-        after.extend_from_slice(b" HELP.");
-        let mut line = b"ERR unknown subcommand or wrong number of arguments for '".to_vec();
-        line.extend_from_slice(sub);
-        line.extend_from_slice(&after);
-        Self::Bytes(line)
     }
 
     /// Bytes of a client within an error line: `ERR <before><bytes><after>`.

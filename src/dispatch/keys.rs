@@ -63,10 +63,15 @@ pub fn is_plain(command: &Command) -> bool {
     })
 }
 
-/// All keys of the request.
+/// All keys of the request, with the flags that its arguments give them.
 pub fn collect(command: &Command, args: Args<'_>) -> Vec<Found> {
     let mut all = Vec::new();
-    each(command, args, |index, flags| all.push((index, flags)));
+    for spec in command.keys.0 {
+        let settled = spec.by_args.map(|by_args| by_args(args));
+        each_of(spec, args, &mut |index, flags| {
+            all.push((index, settled.unwrap_or(flags)))
+        });
+    }
     all
 }
 

@@ -355,7 +355,9 @@ impl<'c, 'k> Db<'c, 'k> {
         let key: Box<[u8]> = entry.key().into();
         self.free(entry, self.env.lazy_expire);
         self.announce(&key, event::ON_EXPIRED);
-        self.touch(&key);
+        // Not by `hash`: it may carry the bits of the shard alone.
+        let shard = Keyspace::shard_of(hash);
+        self.locks.shard(shard).touch_expired(self.index, &key);
         self.effects.expired.push((self.index, key));
     }
 

@@ -324,6 +324,20 @@ impl<'k> ShardGuard<'k> {
         }
     }
 
+    /// Tells those who watch `key` that it was removed because its time is over. Who met it
+    /// expired already sees no change; from now on it is absent to them as well.
+    pub fn touch_expired(&mut self, db: usize, key: &[u8]) {
+        if self.state.watched.is_empty() {
+            return;
+        }
+        let watchers = self.state.watched.get_mut(&(db, key.into()));
+        for watcher in watchers.into_iter().flatten() {
+            if !std::mem::take(&mut watcher.expired) {
+                watcher.flag.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+
     /// Raises the flags of those who watch a key of database `emptied` that is there now or will
     /// be once the contents of `replacement` (nothing, if `None`) stand in its place. A key whose
     /// time is over counts as absent to those who met it so.

@@ -13,6 +13,8 @@ enum Leniency {
     Within(i64),
     /// Both are rewritten, then they must be equal.
     Rewrite(fn(Reply) -> Reply),
+    /// Both are rewritten; ours must hold every item of the oracle's, and may hold more.
+    AtLeast(fn(Reply) -> Reply),
 }
 
 /// One exception from equality.
@@ -55,8 +57,12 @@ const RULES: &[Rule] = &[
     Rule { name: "clock", reason: "time passes", commands: &["TIME", "LASTSAVE"], how: Leniency::Rewrite(any_strings) },
     Rule { name: "hello-id", reason: "ids count connections; a server may add fields of its own",
            commands: &["HELLO"], how: Leniency::Rewrite(hello) },
-    Rule { name: "client-line", reason: "ids, addresses, ages and buffer sizes are the server's own",
+    Rule { name: "client-line", reason: "ids, addresses, ages and buffer sizes are the server's own; it may add fields of later versions",
            commands: &["CLIENT INFO", "CLIENT LIST"], how: Leniency::Rewrite(client_lines) },
+    Rule { name: "help", reason: "the lines that name subcommands are the contract, the sentences below them are \
+           each server's own, and a server may know subcommands of later versions",
+           commands: &["CLIENT HELP", "COMMAND HELP", "CONFIG HELP", "DEBUG HELP", "MEMORY HELP", "OBJECT HELP",
+                       "PUBSUB HELP", "SLOWLOG HELP", "LATENCY HELP"], how: Leniency::AtLeast(usage_lines) },
     Rule { name: "lolwut", reason: "art", commands: &["LOLWUT"], how: Leniency::Rewrite(any_string) },
 ];
 
@@ -181,10 +187,29 @@ fn settle(args: &Args, a: &Reply, b: &Reply) -> (Reply, Reply, &'static str) {
                     rule.name,
                 )
             }
+            (Leniency::AtLeast(f), ..) => at_least(f(a.clone()), f(b.clone()), rule.name),
             (Leniency::Rewrite(f), ..) => (f(a.clone()), f(b.clone()), rule.name),
             _ => (a.clone(), b.clone(), ""),
         },
         _ => (a.clone(), b.clone(), ""),
+    }
+}
+
+fn at_least(oracle: Reply, ours: Reply, rule: &'static str) -> (Reply, Reply, &'static str) {
+    match (&oracle, &ours) {
+        (Reply::Array(all), Reply::Array(have)) if all.iter().all(|item| have.contains(item)) => {
+            (oracle.clone(), oracle, rule)
+        }
+        _ => (oracle, ours, rule),
+    }
+}
+
+/// The lines of a HELP that are not indented.
+fn usage_lines(reply: Reply) -> Reply {
+    let named = |line: &Reply| !matches!(line, Reply::Simple(text) if text.starts_with(b" "));
+    match reply {
+        Reply::Array(lines) => Reply::Array(lines.into_iter().filter(named).collect()),
+        other => other,
     }
 }
 
@@ -313,7 +338,9 @@ fn client_lines(reply: Reply) -> Reply {
                         field.to_string()
                     }
                 });
-                kept.filter(|f| !f.starts_with("events="))
+                // Later versions tell more of a client at the end of its line.
+                const LATER: [&str; 3] = ["events=", "lib-name=", "lib-ver="];
+                kept.filter(|f| !LATER.iter().any(|name| f.starts_with(name)))
                     .collect::<Vec<_>>()
                     .join(" ")
             })

@@ -3,7 +3,10 @@
 //! ```text
 //! cargo test --test differential -- --ours PATH [--oracle PATH] [--seconds N] [--seed N]
 //!                                   [--length N] [--groups string,keys,...] [--keep-going]
+//!                                   [--args '--io-threads 2']
 //! ```
+//!
+//! `--args` gives our server further arguments, separated by spaces.
 //!
 //! A sequence is a pure function of its seed (and of the day: absolute expiry times are built
 //! around the hour it is). On a difference the sequence is shrunk and printed as `redis-cli` lines
@@ -33,6 +36,7 @@ struct Options {
     length: usize,
     groups: Vec<String>,
     keep_going: bool,
+    arguments: Vec<String>,
 }
 
 fn main() {
@@ -65,6 +69,7 @@ fn options() -> Result<Option<Options>, String> {
         length: 60,
         groups: Vec::new(),
         keep_going: false,
+        arguments: Vec::new(),
     };
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
@@ -77,6 +82,9 @@ fn options() -> Result<Option<Options>, String> {
             "--seed" => options.seed = number(value()?)?,
             "--length" => options.length = number(value()?)? as usize,
             "--groups" => options.groups = value()?.split(',').map(str::to_string).collect(),
+            "--args" => {
+                options.arguments = value()?.split_whitespace().map(str::to_string).collect();
+            }
             "--keep-going" => options.keep_going = true,
             // Asked by test runners for the tests inside: there are none.
             "--list" => return Ok(None),
@@ -158,8 +166,8 @@ impl Pair {
 
 fn run(options: &Options) -> Result<bool, String> {
     let mut pair = Pair {
-        oracle: Server::start("oracle", &options.oracle)?,
-        ours: Server::start("ours", &options.ours)?,
+        oracle: Server::start("oracle", &options.oracle, &[])?,
+        ours: Server::start("ours", &options.ours, &options.arguments)?,
         settings: grammar::SETTINGS
             .iter()
             .filter(|(name, ..)| !matches!(*name, "port" | "databases" | "daemonize"))

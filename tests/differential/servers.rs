@@ -89,6 +89,7 @@ pub struct Server {
     /// Name for reports.
     pub name: &'static str,
     program: PathBuf,
+    arguments: Vec<String>,
     dir: tempfile::TempDir,
     child: Option<Child>,
     links: Vec<Link>,
@@ -97,11 +98,16 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts `program` and waits until it answers.
-    pub fn start(name: &'static str, program: &Path) -> Result<Server, String> {
+    /// Starts `program` with `arguments` beside those of the harness, and waits until it answers.
+    pub fn start(
+        name: &'static str,
+        program: &Path,
+        arguments: &[String],
+    ) -> Result<Server, String> {
         let mut server = Server {
             name,
             program: program.to_path_buf(),
+            arguments: arguments.to_vec(),
             dir: tempfile::tempdir().map_err(|e| e.to_string())?,
             child: None,
             links: Vec::new(),
@@ -129,6 +135,7 @@ impl Server {
             .arg(dir.join("log"))
             .arg("--unixsocket")
             .arg(self.socket())
+            .args(&self.arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()

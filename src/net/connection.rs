@@ -160,6 +160,11 @@ impl Connection {
         }
     }
 
+    /// True while a big argument is being received.
+    pub fn expects_big(&mut self) -> bool {
+        self.parser.big_target().is_some()
+    }
+
     fn big_bytes(&mut self) -> usize {
         let partial: usize = self.partial.big.iter().map(Vec::len).sum();
         partial
@@ -338,7 +343,9 @@ impl Connection {
 
     /// What this connection counts now, compared with before; 0 for one that is never evicted.
     fn counted_change(&mut self, big: usize) -> isize {
-        let total = self.memory(big);
+        let target = self.parser.big_target();
+        let reserved = target.map_or(0, |(buffer, _)| buffer.capacity() - buffer.len());
+        let total = self.memory(big + reserved);
         self.session.handle.live.total_memory.store(total, Relaxed);
         let counted = if self.session.no_evict { 0 } else { total };
         counted as isize - std::mem::replace(&mut self.counted, counted) as isize

@@ -23,12 +23,16 @@ use crate::resp::write::Output;
 pub const READ_SIZE: usize = 32 * 1024 - 64;
 /// Size of Redis' reply buffer beyond which output counts against limits, in bytes.
 const REPLY_BUFFER: usize = 16 * 1024;
+/// Most output beyond [`REPLY_BUFFER`] that may wait for a client that has not authenticated.
+const UNAUTHENTICATED_OUTPUT: u64 = 1024;
 /// Least room that an output keeps, in bytes.
 const REPLY_BUFFER_MIN: usize = 1024;
 /// An input buffer is given back after this time without a request, in milliseconds.
 const IDLE_MS: i64 = 2000;
 /// The output keeps room for the most that was used in this time, in milliseconds.
 const PEAK_RESET_MS: i64 = 5000;
+/// Bytes of a big argument read from one client in a turn before others get theirs.
+const MAX_READ: usize = 1 << 20;
 /// Slices written at once.
 const MAX_SLICES: usize = 64;
 /// Bytes written to one client in a turn before others get theirs.
@@ -123,7 +127,7 @@ impl Connection {
     ) -> Result<usize, Closed> {
         self.compact();
         let result = match self.parser.big_target() {
-            Some((buffer, needed)) => read_at_most(driver, &self.socket, buffer, needed),
+            Some((buffer, needed)) => read_big(driver, &self.socket, buffer, needed),
             None => {
                 if self.input.capacity() == 0 {
                     self.input = pool.pop().unwrap_or_else(|| Vec::with_capacity(READ_SIZE));
@@ -154,6 +158,11 @@ impl Connection {
                 _ => Err(Closed::Peer(Some(error))),
             },
         }
+    }
+
+    /// True while a big argument is being received.
+    pub fn expects_big(&mut self) -> bool {
+        self.parser.big_target().is_some()
     }
 
     fn big_bytes(&mut self) -> usize {
@@ -267,16 +276,18 @@ impl Connection {
         settings.client_output_buffer_limit[class]
     }
 
-    /// True when the waiting output is over `client-output-buffer-limit`. As in Redis, what fits
-    /// the fixed reply buffer does not count.
+    /// True when the waiting output is over `client-output-buffer-limit`, or
+    /// over what a client may leave waiting before it has authenticated.
     pub fn over_output_limit(&mut self, settings: &Settings, now_ms: i64) -> bool {
-        let pending = self.out.len_pending().saturating_sub(REPLY_BUFFER) as u64;
+        let pending = self.out.len_pending() as u64;
         let OutputLimit {
             hard_bytes: hard,
             soft_bytes: soft,
             soft_seconds,
         } = self.output_limit(settings);
-        if hard > 0 && pending >= hard {
+        let must_authenticate = !self.session.authenticated && !settings.requirepass.is_empty();
+        let beyond = pending.saturating_sub(REPLY_BUFFER as u64);
+        if must_authenticate && beyond > UNAUTHENTICATED_OUTPUT || hard > 0 && pending >= hard {
             return true;
         }
         if soft == 0 || pending < soft {
@@ -332,7 +343,9 @@ impl Connection {
 
     /// What this connection counts now, compared with before; 0 for one that is never evicted.
     fn counted_change(&mut self, big: usize) -> isize {
-        let total = self.memory(big);
+        let target = self.parser.big_target();
+        let reserved = target.map_or(0, |(buffer, _)| buffer.capacity() - buffer.len());
+        let total = self.memory(big + reserved);
         self.session.handle.live.total_memory.store(total, Relaxed);
         let counted = if self.session.no_evict { 0 } else { total };
         counted as isize - std::mem::replace(&mut self.counted, counted) as isize
@@ -366,6 +379,28 @@ impl Connection {
             self.peak_since = now_ms;
         }
     }
+}
+
+/// Reads a big argument on: as much of it as there is, so that it does not take a turn for each
+/// piece, up to a share of the turn.
+fn read_big(
+    driver: &Driver,
+    socket: &OwnedFd,
+    buffer: &mut Vec<u8>,
+    needed: usize,
+) -> io::Result<usize> {
+    let share = needed.min(MAX_READ);
+    let mut total = 0;
+    while total < share {
+        match read_at_most(driver, socket, buffer, needed - total) {
+            Ok(0) => break,
+            Ok(n) => total += n,
+            // What came before an error counts; the next read meets it again.
+            Err(_) if total > 0 => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(total)
 }
 
 fn read_at_most(

@@ -219,22 +219,59 @@ impl EventLoop {
         let Some(Some(connection)) = self.connections.get_mut(place) else {
             return;
         };
-        if event.readable && connection.reads {
-            let settings = &self.worker.settings;
-            match connection.read(&self.driver, &mut self.buffers, settings) {
-                Ok(bytes) if bytes > 0 => {
+        if event.readable && connection.reads && self.read(place).is_none() {
+            return;
+        }
+        self.list(place);
+    }
+
+    /// Reads from a connection; the number of bytes, or `None` when it had to be closed.
+    fn read(&mut self, place: usize) -> Option<usize> {
+        let connection = self.connections[place].as_mut()?;
+        let settings = &self.worker.settings;
+        match connection.read(&self.driver, &mut self.buffers, settings) {
+            Ok(bytes) => {
+                if bytes > 0 {
                     bump(&self.worker.stats.counters.input_bytes, bytes as u64);
                     bump(&self.worker.stats.counters.reads, 1);
                 }
-                Ok(_) => {}
-                Err(reason) => {
-                    self.log_closed(place, &reason);
-                    self.close(place);
-                    return;
+                // What was received counts before it is executed: who sends too much at once
+                // is evicted without being served.
+                if settings.maxmemory_clients != 0 {
+                    let settings = Arc::clone(settings);
+                    let change = connection.publish(&settings, self.worker.now.ms, 0);
+                    self.count_memory(change);
                 }
+                Some(bytes)
+            }
+            Err(reason) => {
+                self.log_closed(place, &reason);
+                self.close(place);
+                None
             }
         }
-        self.list(place);
+    }
+
+    /// Parses a connection's next request, reading on once when that is a big argument.
+    fn parse(
+        &mut self,
+        place: usize,
+        request: &mut Request,
+        may_read: &mut bool,
+    ) -> Result<bool, crate::resp::parse::ProtocolError> {
+        loop {
+            let Some(connection) = &mut self.connections[place] else {
+                return Ok(false);
+            };
+            if connection.parse(&self.worker.settings, request)? {
+                return Ok(true);
+            }
+            let reads_on = *may_read && connection.reads && connection.expects_big();
+            *may_read = false;
+            if !reads_on || !matches!(self.read(place), Some(1..)) {
+                return Ok(false);
+            }
+        }
     }
 
     #[cold]
@@ -369,9 +406,14 @@ impl EventLoop {
         // What an unauthenticated client may send depends on whether AUTH succeeded before.
         let share = if session.authenticated { SHARE } else { 1 };
         let db = session.db;
+        let mut may_read = true;
         for _ in 0..share {
             let mut request = self.requests.pop().unwrap_or_default();
-            match connection.parse(&self.worker.settings, &mut request) {
+            let parsed = self.parse(place, &mut request, &mut may_read);
+            let Some(connection) = &mut self.connections[place] else {
+                return false;
+            };
+            match parsed {
                 Ok(true) => {
                     let (input, first) = (&connection.input[..], wave.hints.len());
                     let arg = |i| request.arg(input, i);

@@ -1,0 +1,273 @@
+//! Clients over sockets: what one client, or one worker, does to another's connection.
+//!
+//! Each test starts the real binary on a Unix socket in a directory of its own and awaits
+//! conditions, never a length of time; every wait has an end.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Longest wait for anything.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct Server {
+    child: Child,
+    dir: tempfile::TempDir,
+}
+
+impl Server {
+    fn start(options: &[&str]) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let socket = dir.path().join("s");
+        let child = Command::new(env!("CARGO_BIN_EXE_redis-server"))
+            .args(["--port", "0", "--save", "", "--unixsocket"])
+            .arg(&socket)
+            .args(options)
+            .current_dir(dir.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the server starts");
+        let server = Self { child, dir };
+        eventually(|| UnixStream::connect(server.dir.path().join("s")).is_ok());
+        server
+    }
+
+    fn client(&self) -> Client {
+        let stream = UnixStream::connect(self.dir.path().join("s")).expect("a connection");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
+        Client(BufReader::new(stream))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn eventually(mut condition: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    while !condition() {
+        assert!(begin.elapsed() < PATIENCE, "waited in vain");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+struct Client(BufReader<UnixStream>);
+
+impl Client {
+    fn send(&mut self, line: &str) {
+        let stream = self.0.get_mut();
+        stream.write_all(line.as_bytes()).expect("room");
+        stream.write_all(b"\r\n").expect("room");
+    }
+
+    /// A line or bulk string; an array as its elements, joined by spaces.
+    fn read(&mut self) -> String {
+        let mut line = String::new();
+        self.0.read_line(&mut line).expect("a reply");
+        assert!(!line.is_empty(), "the connection was closed");
+        let line = line.trim_end().to_owned();
+        let count = || line[1..].parse::<i64>().expect("a length");
+        match line.as_bytes()[0] {
+            b'$' if count() >= 0 => {
+                let mut bulk = vec![0; count() as usize + 2];
+                self.0.read_exact(&mut bulk).expect("a bulk string");
+                String::from_utf8_lossy(&bulk[..bulk.len() - 2]).into_owned()
+            }
+            b'*' | b'>' if count() >= 0 => {
+                let parts: Vec<_> = (0..count()).map(|_| self.read()).collect();
+                parts.join(" ")
+            }
+            _ => line,
+        }
+    }
+
+    fn ask(&mut self, line: &str) -> String {
+        self.send(line);
+        self.read()
+    }
+
+    fn is_closed(&mut self) -> bool {
+        let mut rest = Vec::new();
+        match self.0.read_to_end(&mut rest) {
+            Ok(_) => true,
+            Err(error) => error.kind() != std::io::ErrorKind::WouldBlock,
+        }
+    }
+}
+
+/// Enough clients that both workers of a server have some.
+fn on_both_workers(server: &Server) -> Vec<Client> {
+    (0..40).map(|_| server.client()).collect()
+}
+
+#[test]
+fn a_killed_client_is_gone_at_once_whichever_worker_has_it() {
+    let server = Server::start(&["--io-threads", "2"]);
+    let mut clients = on_both_workers(&server);
+    let mut killer = clients.remove(0);
+    for client in &mut clients {
+        let id = client.ask("CLIENT ID").replace(':', "");
+        assert_eq!(killer.ask(&format!("CLIENT KILL ID {id}")), ":1");
+        assert_eq!(killer.ask(&format!("CLIENT LIST ID {id}")), "");
+        assert!(client.is_closed());
+    }
+    assert_eq!(killer.ask("CLIENT KILL ID 1 SKIPME yes"), ":0");
+    let id = killer.ask("CLIENT ID").replace(':', "");
+    assert_eq!(killer.ask(&format!("CLIENT KILL ID {id} SKIPME no")), ":1");
+    assert!(killer.is_closed());
+}
+
+#[test]
+fn messages_reach_subscribers_of_all_workers_in_order() {
+    let server = Server::start(&["--io-threads", "2"]);
+    let mut clients = on_both_workers(&server);
+    let mut publisher = clients.remove(0);
+    for client in &mut clients {
+        assert_eq!(client.ask("SUBSCRIBE news"), "subscribe news :1");
+    }
+    let receivers = format!(":{}", clients.len());
+    for i in 0..200 {
+        assert_eq!(publisher.ask(&format!("PUBLISH news {i}")), receivers);
+    }
+    for client in &mut clients {
+        for i in 0..200 {
+            assert_eq!(client.read(), format!("message news {i}"));
+        }
+        // Nothing is published to a client whose subscription was confirmed as ended.
+        assert_eq!(client.ask("UNSUBSCRIBE"), "unsubscribe news :0");
+    }
+    assert_eq!(publisher.ask("PUBLISH news x"), ":0");
+}
+
+#[test]
+fn a_pause_holds_writers_of_all_workers_until_unpause() {
+    let server = Server::start(&["--io-threads", "2"]);
+    let mut clients = on_both_workers(&server);
+    let mut control = clients.remove(0);
+    assert_eq!(control.ask("CLIENT PAUSE 100000 WRITE"), "+OK");
+    for (i, client) in clients.iter_mut().enumerate() {
+        client.send(&format!("PING\r\nSET k{i} 1\r\nPING"));
+        assert_eq!(client.read(), "+PONG");
+    }
+    let blocked = |list: String| list.matches(" flags=bU ").count();
+    let waiting = clients.len();
+    eventually(|| blocked(control.ask("CLIENT LIST")) == waiting);
+    assert_eq!(control.ask("GET k0"), "$-1");
+    // A request dies with its client.
+    drop(clients.remove(0));
+    eventually(|| blocked(control.ask("CLIENT LIST")) == waiting - 1);
+    assert_eq!(control.ask("CLIENT UNPAUSE"), "+OK");
+    for client in &mut clients {
+        assert_eq!(client.read(), "+OK");
+        assert_eq!(client.read(), "+PONG");
+    }
+    assert_eq!(control.ask("GET k0"), "$-1");
+    assert_eq!(control.ask("GET k1"), "1");
+}
+
+#[test]
+fn a_pause_ends_by_itself() {
+    let server = Server::start(&["--io-threads", "2"]);
+    let mut client = server.client();
+    assert_eq!(client.ask("CLIENT PAUSE 50"), "+OK");
+    assert_eq!(client.ask("PING"), "+PONG");
+}
+
+#[test]
+fn a_long_pipeline_is_answered_in_order() {
+    let server = Server::start(&["--io-threads", "2"]);
+    let client = server.client();
+    let mut writer = client.0.get_ref().try_clone().expect("a second handle");
+    let sender = std::thread::spawn(move || {
+        for chunk in 0..1000 {
+            let batch: String = (0..100)
+                .map(|i| format!("ECHO {}\r\n", chunk * 100 + i))
+                .collect();
+            writer.write_all(batch.as_bytes()).expect("room");
+        }
+    });
+    let mut client = client;
+    for i in 0..100_000 {
+        assert_eq!(client.read(), i.to_string());
+    }
+    sender.join().expect("all sent");
+}
+
+#[test]
+fn a_half_closed_socket_gets_its_replies() {
+    let server = Server::start(&[]);
+    let mut client = server.client();
+    client.send("SET a 1\r\nGET a");
+    let socket = client.0.get_ref();
+    socket
+        .shutdown(std::net::Shutdown::Write)
+        .expect("half closed");
+    let mut replies = String::new();
+    client.0.read_to_string(&mut replies).expect("all of it");
+    assert_eq!(replies, "+OK\r\n$1\r\n1\r\n");
+}
+
+#[test]
+fn a_subscriber_that_does_not_read_is_closed_at_its_limit() {
+    let server = Server::start(&[
+        "--io-threads",
+        "2",
+        "--client-output-buffer-limit",
+        "pubsub 1mb 0 0",
+    ]);
+    let mut slow = server.client();
+    assert_eq!(slow.ask("SUBSCRIBE news"), "subscribe news :1");
+    let mut publisher = server.client();
+    let text = "x".repeat(10_000);
+    eventually(|| publisher.ask(&format!("PUBLISH news {text}")) == ":0");
+    assert!(slow.is_closed());
+}
+
+#[test]
+fn a_thousand_connections_are_served() {
+    let server = Server::start(&["--io-threads", "2"]);
+    let mut clients: Vec<_> = (0..1000).map(|_| server.client()).collect();
+    for client in &mut clients {
+        client.send("INCR count");
+    }
+    for client in &mut clients {
+        assert!(client.read().starts_with(':'));
+    }
+    assert_eq!(clients[0].ask("GET count"), "1000");
+    let mut first = clients.remove(0);
+    drop(clients);
+    eventually(|| first.ask("CLIENT LIST").lines().count() == 1);
+}
+
+#[test]
+fn the_largest_clients_are_evicted_first() {
+    let server = Server::start(&["--io-threads", "2", "--maxmemory-clients", "3mb"]);
+    let mut control = server.client();
+    assert_eq!(control.ask("CLIENT NO-EVICT on"), "+OK");
+    let mut clients = on_both_workers(&server);
+    let queued = format!("MULTI\r\nSET a {}", "x".repeat(20_000));
+    for client in &mut clients {
+        client.send(&queued);
+        assert_eq!(client.read(), "+OK");
+        assert_eq!(client.read(), "+QUEUED");
+    }
+    let mut big = server.client();
+    assert_eq!(big.ask("MULTI"), "+OK");
+    let value = "x".repeat(1_000_000);
+    while big
+        .0
+        .get_mut()
+        .write_all(format!("*3\r\n$3\r\nSET\r\n$1\r\na\r\n$1000000\r\n{value}\r\n").as_bytes())
+        .is_ok()
+    {}
+    assert!(big.is_closed());
+    for client in &mut clients {
+        assert_eq!(client.ask("EXEC"), "+OK");
+    }
+}

@@ -48,7 +48,7 @@ pub unsafe trait TableEntry {
 }
 
 /// Buckets after the home that may hold a displaced entry.
-const REACH: usize = 3;
+const REACH: usize = 5;
 const SLOTS: usize = 7;
 const MAX_CLASS: usize = CLASSES.len() - 1;
 /// The class each half of a split begins with: 448 slots' worth at 85 % in two times 336.

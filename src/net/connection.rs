@@ -125,7 +125,11 @@ impl Connection {
         pool: &mut Vec<Vec<u8>>,
         settings: &Settings,
     ) -> Result<usize, Closed> {
-        self.compact();
+        // A big argument goes elsewhere, so the input stays where it is: requests of this wave
+        // may be ranges of it.
+        if self.parser.big_target().is_none() {
+            self.compact();
+        }
         let result = match self.parser.big_target() {
             Some((buffer, needed)) => read_big(driver, &self.socket, buffer, needed),
             None => {

@@ -29,8 +29,7 @@ static GLOBAL: Counting = Counting;
 // SAFETY: the symbol is jemalloc's documented compile-time option hook, a C string pointer.
 #[unsafe(export_name = "_rjem_malloc_conf")]
 pub static MALLOC_CONF: &c_char = {
-    const TEXT: &[u8] =
-        b"narenas:4,thp:always,dirty_decay_ms:5000,muzzy_decay_ms:0,metadata_thp:disabled\0";
+    const TEXT: &[u8] = b"narenas:4,dirty_decay_ms:5000,muzzy_decay_ms:0,metadata_thp:disabled\0";
     // SAFETY: TEXT is a static, zero-terminated byte string; c_char and u8 have the same layout.
     unsafe { &*TEXT.as_ptr().cast::<c_char>() }
 };
@@ -60,6 +59,42 @@ pub fn used() -> usize {
 /// Counts memory that does not come from this allocator (mapped directly), in bytes.
 pub fn add_external(delta: isize) {
     count(delta);
+}
+
+/// Mappings below this size stay on small pages.
+const HUGE: usize = 2 << 20;
+
+/// Asks the kernel to back the heap with huge pages from now on.
+///
+/// jemalloc's own option (`thp:always`) does so from the first allocation and makes an idle
+/// server hold some 18 MB; called when the heap has grown, this leaves small servers small and
+/// gives big ones the shorter page walks. A server that never forks has no copy-on-write of
+/// 2 MiB pages to fear. Kernels without huge pages refuse, which changes nothing.
+pub fn advise_huge_pages() {
+    use rustix::mm::{Advice, madvise};
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    for line in maps.lines() {
+        // Anonymous memory that may be written: `start-end rw-p 00000000 00:00 0`.
+        let mut fields = line.split_ascii_whitespace();
+        let (range, mode) = (fields.next().unwrap_or(""), fields.next());
+        let (inode, path) = (fields.nth(2), fields.next());
+        if mode != Some("rw-p") || inode != Some("0") || path.is_some() {
+            continue;
+        }
+        let parse = |text| usize::from_str_radix(text, 16).ok();
+        let Some((Some(start), Some(end))) =
+            range.split_once('-').map(|(a, b)| (parse(a), parse(b)))
+        else {
+            continue;
+        };
+        if end - start >= 2 * HUGE {
+            // SAFETY: advice about huge pages changes neither content nor access; a mapping that
+            // is gone by now makes the call fail.
+            let advised =
+                unsafe { madvise(start as *mut c_void, end - start, Advice::LinuxHugepage) };
+            let _ = advised;
+        }
+    }
 }
 
 /// Returns unused dirty pages of all arenas to the system; false when the allocator refuses.

@@ -23,6 +23,7 @@ use crate::observe::stats::Stats;
 
 /// Runs the program with its arguments, its own name first.
 pub fn main(args: &[OsString]) -> ExitCode {
+    alloc::use_huge_pages();
     log::install();
     let line = options_to_text(args);
     match line.special {

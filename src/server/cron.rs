@@ -13,7 +13,6 @@ use crate::observe::rates::Rate;
 /// Runs until `stop` is raised, `hz` times a second.
 pub fn run(shared: &Arc<Shared>, stop: &AtomicBool) {
     let mut upkeep = Upkeep::default();
-    let mut heap = Heap::default();
     while !stop.load(Relaxed) {
         let hz = shared.config.settings().hz.clamp(1, 500) as u64;
         std::thread::sleep(Duration::from_millis(1000 / hz));
@@ -21,7 +20,7 @@ pub fn run(shared: &Arc<Shared>, stop: &AtomicBool) {
         if shared.status.cron_paused.load(Relaxed) {
             continue;
         }
-        heap.watch(shared);
+        shared.status.peak_memory.fetch_max(alloc::used(), Relaxed);
         upkeep.slow(shared);
         sample_rates(shared);
     }
@@ -36,27 +35,5 @@ fn sample_rates(shared: &Shared) {
     ];
     for (rate, count) in counts {
         shared.rates.sample(rate, now_ms, count);
-    }
-}
-
-/// Memory in use from which huge pages are worth their rounding, in bytes.
-const BIG_HEAP: usize = 24 << 20;
-
-/// What is known of the heap from the last look.
-#[derive(Default)]
-struct Heap {
-    advised: usize,
-}
-
-impl Heap {
-    /// Notes the peak, and has the kernel back a heap that grew with huge pages.
-    fn watch(&mut self, shared: &Shared) {
-        let used = alloc::used();
-        shared.status.peak_memory.fetch_max(used, Relaxed);
-        // jemalloc maps ever bigger pieces, so an eighth more is when there may be a new one.
-        if used > BIG_HEAP && used > self.advised + self.advised / 8 {
-            self.advised = used;
-            alloc::advise_huge_pages();
-        }
     }
 }

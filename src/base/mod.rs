@@ -9,6 +9,7 @@ pub mod long_double;
 pub mod number;
 pub mod random;
 pub mod strtod;
+pub mod sync;
 pub mod text;
 #[allow(unsafe_code)]
 pub mod ticks;

@@ -5,11 +5,11 @@
 //! and a client past the hard limit is closed instead of growing without bound.
 
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use parking_lot::Mutex;
-use rustix::event::{EventfdFlags, eventfd};
+
+use crate::base::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use crate::base::sync::{EventFd, Mutex};
 
 /// Bytes waiting for one client.
 #[derive(Default)]
@@ -51,26 +51,28 @@ impl Mailbox {
 
 /// How other threads call a worker: a list of clients that need attention and an eventfd that
 /// wakes its poll.
+///
+/// While `rung` is set the eventfd is readable or about to be, so that many callers cost one
+/// signal.
 pub struct Bell {
     callers: Mutex<Vec<u64>>,
     rung: AtomicBool,
-    fd: OwnedFd,
+    event: EventFd,
 }
 
 impl Bell {
     /// A new bell, or the error of `eventfd(2)`.
     pub fn new() -> std::io::Result<Self> {
-        let fd = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
         Ok(Self {
             callers: Mutex::default(),
             rung: AtomicBool::new(false),
-            fd,
+            event: EventFd::new()?,
         })
     }
 
     /// What to poll for reading.
     pub fn fd(&self) -> &OwnedFd {
-        &self.fd
+        self.event.fd()
     }
 
     /// Asks the worker to look at a client.
@@ -82,17 +84,23 @@ impl Bell {
     /// Wakes the worker.
     pub fn ring(&self) {
         if !self.rung.swap(true, Ordering::AcqRel) {
-            // A full counter means the bell rings already; nothing else can fail here.
-            let _ = rustix::io::write(&self.fd, &1u64.to_ne_bytes());
+            self.event.signal();
         }
+    }
+
+    /// Waits as the worker's poll does.
+    #[cfg(feature = "model")]
+    pub fn wait(&self) {
+        self.event.wait();
     }
 
     /// Silences the bell and takes the list. For the worker itself.
     pub fn answer(&self) -> Vec<u64> {
-        if self.rung.swap(false, Ordering::AcqRel) {
-            let mut counter = [0; 8];
-            let _ = rustix::io::read(&self.fd, &mut counter);
-        }
+        // In this order: who rings between the two finds the bell rung and is in the list, or
+        // finds it silent and rings it again. The other way round a signal could be taken back
+        // whose ringer has set `rung`, and nobody would ring any more.
+        self.event.drain();
+        self.rung.swap(false, Ordering::AcqRel);
         std::mem::take(&mut *self.callers.lock())
     }
 }

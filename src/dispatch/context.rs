@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize};
 
 use crate::base::clock::Now;
+use crate::base::sync;
 use crate::base::ticks::Ticks;
 use crate::client::registry::Registry;
 use crate::client::session::{Replies, Session};
@@ -118,8 +119,8 @@ pub const REPLY_PEAK_RESET_MS: i64 = 5000;
 /// Stops all commands for a while, as a hung single thread would.
 #[derive(Default)]
 pub struct Stall {
-    active: AtomicBool,
-    gate: parking_lot::Mutex<()>,
+    active: sync::atomic::AtomicBool,
+    gate: sync::Mutex<()>,
 }
 
 impl Stall {
@@ -136,7 +137,8 @@ impl Stall {
     /// Waits while another thread hangs.
     #[inline]
     pub fn wait(&self) {
-        if self.active.load(std::sync::atomic::Ordering::Relaxed) {
+        // Acquire, so that who finds the hang over sees all that was done during it.
+        if self.active.load(std::sync::atomic::Ordering::Acquire) {
             drop(self.gate.lock());
         }
     }

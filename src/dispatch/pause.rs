@@ -1,10 +1,9 @@
 //! CLIENT PAUSE: until when clients wait, and with which commands.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 
-use parking_lot::{Mutex, RwLock};
-
+use crate::base::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use crate::base::sync::{Mutex, RwLock};
 use crate::client::mailbox::Bell;
 
 /// Which commands wait.
@@ -42,7 +41,7 @@ impl Pause {
             return None;
         }
         if until <= now_ms {
-            self.end();
+            self.end_at(now_ms);
             return None;
         }
         *self.kind.lock()
@@ -63,11 +62,17 @@ impl Pause {
 
     /// Ends the pause and wakes those who hold clients back.
     pub fn end(&self) {
+        self.end_at(i64::MAX);
+    }
+
+    /// Ends the pause if its time is over at `now_ms`: somebody may just have extended it.
+    fn end_at(&self, now_ms: i64) {
         {
             let mut kind = self.kind.lock();
-            if kind.take().is_none() {
+            if kind.is_none() || self.until_ms.load(Relaxed) > now_ms {
                 return;
             }
+            *kind = None;
             self.until_ms.store(0, Relaxed);
             self.ends.fetch_add(1, Relaxed);
         }

@@ -7,9 +7,9 @@
 //! key the wrong way round.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
-use parking_lot::Mutex;
+use crate::base::sync::Mutex;
+use crate::base::sync::atomic::{AtomicUsize, Ordering};
 
 /// Something that happened to a key.
 #[derive(Debug, PartialEq, Eq)]

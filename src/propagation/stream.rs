@@ -13,10 +13,11 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use parking_lot::{Condvar, Mutex};
+
+use crate::base::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use crate::base::sync::{Condvar, Mutex};
 
 /// Chunks are sealed at this size, in bytes, at the next end of a block.
 const CHUNK: usize = 64 * 1024;

@@ -164,15 +164,6 @@ pub fn call<'k>(
     hints: &[Hint],
     held: Option<&mut LockSet<'k>>,
 ) {
-    if !shared.monitors.is_empty() && !known.flags.has(Flags::SKIP_MONITOR.or(Flags::ADMIN)) {
-        let address = session.monitor_address();
-        shared.monitors.feed(
-            crate::base::clock::unix_us(),
-            session.db,
-            address,
-            args.all(),
-        );
-    }
     session
         .handle
         .live
@@ -203,6 +194,13 @@ pub fn call<'k>(
         out.error_bytes(&text);
     }
     account(shared, worker, session, known, args, start);
+    // Afterwards, so that EXEC is shown behind what it ran and SELECT with its new database.
+    if !shared.monitors.is_empty() && !known.flags.has(Flags::SKIP_MONITOR.or(Flags::ADMIN)) {
+        let (now_us, address) = (crate::base::clock::unix_us(), session.monitor_address());
+        shared
+            .monitors
+            .feed(now_us, session.db, address, args.all());
+    }
 }
 
 /// Times a command that just ended.

@@ -13,7 +13,7 @@ use super::transaction;
 use crate::base::ticks::Ticks;
 use crate::client::session::{Replies, Session};
 use crate::keyspace::db::{Db, Hint, Rewrite};
-use crate::keyspace::outbox::Notice;
+use crate::keyspace::outbox::{Notice, Outgoing};
 use crate::keyspace::shards::{Keyspace, LockSet};
 use crate::observe::stats::bump;
 use crate::pubsub::Nobody;
@@ -437,14 +437,21 @@ pub fn after(shared: &Shared, worker: &mut Worker) {
     }
 }
 
-/// Publishes the events that keys left in the outbox.
+/// Publishes the events that keys left in the outbox, and what transactions put behind them.
 pub fn deliver(shared: &Shared) {
     let settings = shared.config.settings();
     let flags = settings.notify_keyspace_events;
-    shared
-        .keyspace
-        .outbox
-        .deliver(|notice| publish(shared, flags, &notice));
+    shared.keyspace.outbox.deliver(|outgoing| match outgoing {
+        Outgoing::Notice(notice) => publish(shared, flags, &notice),
+        Outgoing::Message(m) if m.to_shard => {
+            shared
+                .pubsub
+                .publish_shard(&m.channel, &m.payload, &mut Nobody);
+        }
+        Outgoing::Message(m) => {
+            shared.pubsub.publish(&m.channel, &m.payload, &mut Nobody);
+        }
+    });
 }
 
 fn publish(shared: &Shared, flags: crate::config::NotifyFlags, notice: &Notice) {

@@ -290,7 +290,9 @@ fn keys_of(ctx: &ServerCtx<'_, '_>) -> Result<Vec<keys::Found>, Error> {
             .find_sub(known, &inner[1])
             .ok_or(Error::line("ERR Invalid command specified"))?;
     }
-    if known.row.keys.0.is_empty() {
+    // A shard channel is routed as a key and is none.
+    let is_key = |flags: KeyFlags| !flags.has(KeyFlags::NOT_KEY);
+    if !known.row.keys.0.iter().any(|spec| is_key(spec.flags)) {
         return Err(Error::line("ERR The command has no key arguments"));
     }
     let (arity, len) = (known.row.arity, inner.len() as i32);
@@ -299,7 +301,8 @@ fn keys_of(ctx: &ServerCtx<'_, '_>) -> Result<Vec<keys::Found>, Error> {
             "ERR Invalid number of arguments specified for command",
         ));
     }
-    let found = keys::collect(known.row, inner);
+    let mut found = keys::collect(known.row, inner);
+    found.retain(|(_, flags)| is_key(*flags));
     if found.is_empty() && !known.flags.has(Flags::NO_MANDATORY_KEYS) {
         return Err(Error::line("ERR Invalid arguments specified for command"));
     }

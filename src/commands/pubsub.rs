@@ -7,6 +7,7 @@ use crate::dispatch::command::{Command, Flags, Handler, KeyFlags, KeySpec, Keys,
 use crate::dispatch::context::ServerCtx;
 use crate::dispatch::error::Error;
 use crate::dispatch::subscriptions as session;
+use crate::keyspace::outbox::Message;
 use crate::pubsub::{Kind, confirmation};
 
 const SUBSCRIBING: Flags = Flags::PUBSUB
@@ -151,7 +152,10 @@ fn confirm(ctx: &mut ServerCtx<'_, '_>, kind: Kind, subscribed: bool, name: Opti
 /// `PUBLISH channel message`
 fn publish(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     let (args, hub) = (ctx.args, &ctx.shared.pubsub);
-    let receivers = hub.publish(&args[1], &args[2], &mut *ctx);
+    let receivers = match behind_events(ctx, false) {
+        true => hub.receivers(&args[1]),
+        false => hub.publish(&args[1], &args[2], &mut *ctx),
+    };
     ctx.out.int(receivers as i64);
     Ok(())
 }
@@ -159,9 +163,26 @@ fn publish(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
 /// `SPUBLISH shardchannel message`
 fn spublish(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     let (args, hub) = (ctx.args, &ctx.shared.pubsub);
-    let receivers = hub.publish_shard(&args[1], &args[2], &mut *ctx);
+    let receivers = match behind_events(ctx, true) {
+        true => hub.subscribers(Kind::Shard, &args[1]),
+        false => hub.publish_shard(&args[1], &args[2], &mut *ctx),
+    };
     ctx.out.int(receivers as i64);
     Ok(())
+}
+
+/// Within a transaction that has caused events, which are told when it ends: leaves the message
+/// behind them. True when it did.
+fn behind_events(ctx: &ServerCtx<'_, '_>, to_shard: bool) -> bool {
+    let waits = ctx.held.is_some() && ctx.worker.effects.noticed;
+    if waits {
+        ctx.shared.keyspace.outbox.record(Message {
+            to_shard,
+            channel: ctx.args[1].into(),
+            payload: ctx.args[2].into(),
+        });
+    }
+    waits
 }
 
 /// `PUBSUB CHANNELS [pattern]` and `PUBSUB SHARDCHANNELS [pattern]`

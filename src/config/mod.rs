@@ -27,6 +27,7 @@ use arc_swap::{ArcSwap, Guard};
 use parking_lot::Mutex;
 
 use crate::base::glob;
+use crate::base::text::before_nul;
 
 pub use choices::*;
 pub use params::{PARAMS, Settings, lookup};
@@ -405,7 +406,7 @@ impl SetError {
             }
             _ => b"ERR CONFIG SET failed (possibly related to argument '".to_vec(),
         };
-        text.extend_from_slice(name);
+        text.extend_from_slice(before_nul(name));
         text.push(b'\'');
         if !matches!(self, SetError::Unknown(_)) {
             text.push(b')');

@@ -18,9 +18,9 @@ pub enum Request {
         /// Told that the shutdown failed.
         failed: Sender<()>,
     },
-    /// The parameters that listeners depend on changed; the answer is an error text if the new
-    /// ones do not work.
-    Listeners(Sender<Result<(), String>>),
+    /// The parameters that listeners depend on changed; the answer says whether the new ones
+    /// work. If not, the log says why.
+    Listeners(Sender<Result<(), ()>>),
 }
 
 /// The way to the frame. Requests are rare (SHUTDOWN, CONFIG SET of listeners), so the channel
@@ -42,7 +42,7 @@ impl Control {
     }
 
     /// Has the listeners follow the parameters, and waits for the result.
-    pub fn listeners(&self) -> Result<(), String> {
+    pub fn listeners(&self) -> Result<(), ()> {
         let (answer, result) = channel();
         self.send(Request::Listeners(answer));
         result.recv().unwrap_or(Ok(()))

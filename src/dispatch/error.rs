@@ -102,7 +102,7 @@ impl Error {
     /// Bytes of a client within an error line: `ERR <before><bytes><after>`.
     pub fn quoting(before: &str, bytes: &[u8], after: &str) -> Self {
         let mut line = format!("ERR {before}").into_bytes();
-        line.extend_from_slice(bytes);
+        line.extend_from_slice(before_nul(bytes));
         line.extend_from_slice(after.as_bytes());
         Self::Bytes(line)
     }

@@ -13,7 +13,7 @@ use super::transaction;
 use crate::base::ticks::Ticks;
 use crate::client::session::{Replies, Session};
 use crate::keyspace::db::{Db, Hint, Rewrite};
-use crate::keyspace::outbox::Notice;
+use crate::keyspace::outbox::{Notice, Outgoing};
 use crate::keyspace::shards::{Keyspace, LockSet};
 use crate::observe::stats::bump;
 use crate::pubsub::Nobody;
@@ -164,15 +164,6 @@ pub fn call<'k>(
     hints: &[Hint],
     held: Option<&mut LockSet<'k>>,
 ) {
-    if !shared.monitors.is_empty() && !known.flags.has(Flags::SKIP_MONITOR.or(Flags::ADMIN)) {
-        let address = session.monitor_address();
-        shared.monitors.feed(
-            crate::base::clock::unix_us(),
-            session.db,
-            address,
-            args.all(),
-        );
-    }
     session
         .handle
         .live
@@ -203,6 +194,13 @@ pub fn call<'k>(
         out.error_bytes(&text);
     }
     account(shared, worker, session, known, args, start);
+    // Afterwards, so that EXEC is shown behind what it ran and SELECT with its new database.
+    if !shared.monitors.is_empty() && !known.flags.has(Flags::SKIP_MONITOR.or(Flags::ADMIN)) {
+        let (now_us, address) = (crate::base::clock::unix_us(), session.monitor_address());
+        shared
+            .monitors
+            .feed(now_us, session.db, address, args.all());
+    }
 }
 
 /// Times a command that just ended.
@@ -439,14 +437,21 @@ pub fn after(shared: &Shared, worker: &mut Worker) {
     }
 }
 
-/// Publishes the events that keys left in the outbox.
+/// Publishes the events that keys left in the outbox, and what transactions put behind them.
 pub fn deliver(shared: &Shared) {
     let settings = shared.config.settings();
     let flags = settings.notify_keyspace_events;
-    shared
-        .keyspace
-        .outbox
-        .deliver(|notice| publish(shared, flags, &notice));
+    shared.keyspace.outbox.deliver(|outgoing| match outgoing {
+        Outgoing::Notice(notice) => publish(shared, flags, &notice),
+        Outgoing::Message(m) if m.to_shard => {
+            shared
+                .pubsub
+                .publish_shard(&m.channel, &m.payload, &mut Nobody);
+        }
+        Outgoing::Message(m) => {
+            shared.pubsub.publish(&m.channel, &m.payload, &mut Nobody);
+        }
+    });
 }
 
 fn publish(shared: &Shared, flags: crate::config::NotifyFlags, notice: &Notice) {

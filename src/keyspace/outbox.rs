@@ -22,6 +22,39 @@ pub struct Notice {
     pub event: Event,
 }
 
+/// A message that a transaction published behind events of its own, and that must not overtake
+/// them.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Message {
+    /// True for a shard channel.
+    pub to_shard: bool,
+    /// The channel.
+    pub channel: Box<[u8]>,
+    /// What is published.
+    pub payload: Box<[u8]>,
+}
+
+/// What waits in the outbox.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Outgoing {
+    /// An event.
+    Notice(Notice),
+    /// A message.
+    Message(Message),
+}
+
+impl From<Notice> for Outgoing {
+    fn from(notice: Notice) -> Self {
+        Self::Notice(notice)
+    }
+}
+
+impl From<Message> for Outgoing {
+    fn from(message: Message) -> Self {
+        Self::Message(message)
+    }
+}
+
 /// A kind of event: its class in `notify-keyspace-events` and its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Event {
@@ -35,20 +68,21 @@ pub struct Event {
 #[derive(Default)]
 pub struct Outbox {
     pending: AtomicUsize,
-    queue: Mutex<VecDeque<Notice>>,
+    queue: Mutex<VecDeque<Outgoing>>,
     delivery: Mutex<()>,
 }
 
 impl Outbox {
-    /// Records an event. Called under the lock of the key's shard.
-    pub fn record(&self, notice: Notice) {
+    /// Records an event or a message. Called under the lock of the key's shard, or under those of
+    /// the transaction.
+    pub fn record(&self, outgoing: impl Into<Outgoing>) {
         let mut queue = self.queue.lock();
-        queue.push_back(notice);
+        queue.push_back(outgoing.into());
         self.pending.store(queue.len(), Ordering::Relaxed);
     }
 
-    /// Hands every recorded event to `send`, in order. Called without shard locks.
-    pub fn deliver(&self, mut send: impl FnMut(Notice)) {
+    /// Hands everything recorded to `send`, in order. Called without shard locks.
+    pub fn deliver(&self, mut send: impl FnMut(Outgoing)) {
         if self.pending.load(Ordering::Relaxed) == 0 {
             return;
         }

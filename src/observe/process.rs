@@ -90,17 +90,27 @@ pub fn raise_open_files(maxclients: u32) -> Result<(), String> {
 /// Writes this process' OOM score as the parameters say; an error text when it cannot be.
 pub fn write_oom_score(settings: &crate::config::Settings) -> Result<(), String> {
     use crate::config::OomScoreAdj;
-    static ORIGINAL: std::sync::OnceLock<i32> = std::sync::OnceLock::new();
+    // What the score was when it came under our control, to add to and to go back to.
+    static BASE: parking_lot::Mutex<Option<i32>> = parking_lot::Mutex::new(None);
     const PATH: &str = "/proc/self/oom_score_adj";
-    let original = *ORIGINAL.get_or_init(|| {
-        let text = std::fs::read_to_string(PATH).unwrap_or_default();
-        text.trim().parse().unwrap_or(0)
-    });
+    let mut base = BASE.lock();
     let configured = settings.oom_score_adj_values[0];
+    let mut original = || {
+        *base.get_or_insert_with(|| {
+            let text = std::fs::read_to_string(PATH).unwrap_or_default();
+            text.trim().parse().unwrap_or(0)
+        })
+    };
     let value = match settings.oom_score_adj {
-        OomScoreAdj::No => original,
-        OomScoreAdj::Relative => original + configured,
-        OomScoreAdj::Absolute => configured,
+        OomScoreAdj::Relative => original() + configured,
+        OomScoreAdj::Absolute => {
+            original();
+            configured
+        }
+        OomScoreAdj::No => match base.take() {
+            Some(original) => original,
+            None => return Ok(()),
+        },
     };
     let value = value.clamp(-1000, 1000);
     std::fs::write(PATH, value.to_string()).map_err(|error| {

@@ -141,6 +141,19 @@ impl Hub {
         receivers
     }
 
+    /// How many would receive a message now: subscribers of the channel and of matching patterns.
+    pub fn receivers(&self, channel: &[u8]) -> usize {
+        let mut receivers = self.subscribers(Kind::Channel, channel);
+        if self.pattern_count.load(Relaxed) > 0 {
+            let patterns = self.patterns.read();
+            let matching = patterns
+                .iter()
+                .filter(|(pattern, _)| glob::matches(pattern, channel, false));
+            receivers += matching.map(|(_, s)| alive(s)).sum::<usize>();
+        }
+        receivers
+    }
+
     /// Sends a message to the subscribers of a shard channel; returns their number.
     pub fn publish_shard(&self, channel: &[u8], payload: &[u8], from: &mut dyn Sender) -> usize {
         let Some(subscribers) = self.shard_channels.get(channel) else {

@@ -276,6 +276,9 @@ fn start(settings: Settings, file: Option<Vec<u8>>, commands: Table) -> Result<i
     let threads = spawn_threads(&shared, &links, &stop).map_err(failed)?;
     shared.status.startup_memory.store(alloc::used(), Relaxed);
     ready(&settings);
+    // Comforts: when one of them is not to be had, the server serves all the same.
+    let _ = tikv_jemalloc_ctl::background_thread::write(settings.jemalloc_bg_thread);
+    let _ = crate::observe::process::write_oom_score(&settings);
     let status = runtime.block_on(frame.run(requests)).map_err(failed);
     links.iter().for_each(|link| link.stop());
     stop.store(true, Relaxed);

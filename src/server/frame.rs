@@ -15,11 +15,16 @@ use crate::dispatch::control::Request;
 use crate::net::listener::{self, Peer};
 use crate::net::worker::Link;
 
+/// Port and addresses of listeners, as the parameters name them.
+type Bound = (u16, Vec<String>);
+
 /// What the frame holds.
 pub struct Frame {
     shared: Arc<Shared>,
     workers: Arc<[Arc<Link>]>,
     tcp: Vec<JoinHandle<()>>,
+    /// Port and addresses that `tcp` listens on.
+    bound: Option<Bound>,
     unix: Option<JoinHandle<()>>,
 }
 
@@ -30,6 +35,7 @@ impl Frame {
             shared,
             workers: workers.into(),
             tcp: Vec::new(),
+            bound: None,
             unix: None,
         };
         let settings = frame.shared.config.load();
@@ -41,6 +47,7 @@ impl Frame {
                 );
             })?;
             frame.serve_tcp(listeners);
+            frame.bound = Some(bound_by(&settings));
         }
         if !settings.unixsocket.is_empty() {
             let path = settings.unixsocket.to_str().into_owned();
@@ -63,9 +70,6 @@ impl Frame {
     }
 
     fn serve_tcp(&mut self, listeners: Vec<TcpListener>) {
-        for old in std::mem::take(&mut self.tcp) {
-            old.abort();
-        }
         for listener in listeners {
             let (shared, workers) = (Arc::clone(&self.shared), Arc::clone(&self.workers));
             self.tcp
@@ -98,7 +102,7 @@ impl Frame {
                     }
                     Some(Request::Shutdown { .. }) => return Ok(self.shut_down()),
                     Some(Request::Listeners(answer)) => {
-                        let _ = answer.send(self.rebind());
+                        let _ = answer.send(self.rebind().await);
                     }
                     None => return Ok(0),
                 },
@@ -106,24 +110,36 @@ impl Frame {
         }
     }
 
-    /// Listens where the parameters say now; the old listeners stay when that fails.
-    fn rebind(&mut self) -> Result<(), String> {
+    /// Listens where the parameters say now. When that fails and the port was to change, the old
+    /// listeners stay; other addresses on the same port may overlap with the old ones, which
+    /// therefore go first, and come back when the caller restores the parameters and asks again.
+    async fn rebind(&mut self) -> Result<(), ()> {
         let settings = self.shared.config.load();
-        if settings.port == 0 {
-            self.serve_tcp(Vec::new());
+        let wanted = (settings.port != 0).then(|| bound_by(&settings));
+        if wanted == self.bound {
             return Ok(());
         }
-        // Addresses that stay must be free to be bound again, so the old listeners go first and
-        // come back by the caller's restoring of the parameters.
-        self.serve_tcp(Vec::new());
-        let bound = bind_all(&settings);
-        match bound {
-            Ok(listeners) => {
-                self.serve_tcp(listeners);
-                Ok(())
-            }
-            Err(_) => Err("Unable to listen on this port. Check server logs.".to_owned()),
+        let same_port = matches!((&wanted, &self.bound), (Some(new), Some(old)) if new.0 == old.0);
+        if same_port {
+            self.close_tcp().await;
         }
+        let listeners = match &wanted {
+            Some(_) => bind_all(&settings).map_err(|_| ())?,
+            None => Vec::new(),
+        };
+        self.close_tcp().await;
+        self.serve_tcp(listeners);
+        self.bound = wanted;
+        Ok(())
+    }
+
+    /// Closes the listeners; their addresses are free when this returns.
+    async fn close_tcp(&mut self) {
+        for task in std::mem::take(&mut self.tcp) {
+            task.abort();
+            let _ = task.await;
+        }
+        self.bound = None;
     }
 
     fn shut_down(self) -> i32 {
@@ -147,6 +163,11 @@ impl Frame {
         tracing::warn!("Redis is now ready to exit, bye bye...");
         0
     }
+}
+
+fn bound_by(settings: &Settings) -> Bound {
+    let addresses = settings.bind.iter().map(|address| address.to_string());
+    (settings.port, addresses.collect())
 }
 
 fn bind_all(settings: &Settings) -> io::Result<Vec<TcpListener>> {

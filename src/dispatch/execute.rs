@@ -48,11 +48,9 @@ pub fn prepare<'t, 'a>(
     hints: &mut Vec<Hint>,
 ) -> Option<&'t Known> {
     let known = shared.commands.find(arg(0))?;
-    for index in keys::plain(known.row, len) {
-        let hint = Hint::new(&shared.keyspace, arg(index));
-        shared.keyspace.prefetch_bucket(db, hint.hash());
-        hints.push(hint);
-    }
+    keys::each_plain(known.row, len, |index| {
+        hints.push(Hint::new(&shared.keyspace, db, arg(index)));
+    });
     Some(known)
 }
 

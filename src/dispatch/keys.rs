@@ -15,11 +15,12 @@ pub fn each(command: &Command, args: Args<'_>, mut found: impl FnMut(usize, KeyF
     }
 }
 
-/// Indexes of the keys of a request with `len` arguments, as far as they are plain from the row.
+/// Calls `found` with the index of each key of a request with `len` arguments, as far as they are
+/// plain from the row.
 #[inline]
-pub fn plain(command: &Command, len: usize) -> impl Iterator<Item = usize> {
-    command.keys.0.iter().flat_map(move |spec| match *spec {
-        KeySpec {
+pub fn each_plain(command: &Command, len: usize, mut found: impl FnMut(usize)) {
+    for spec in command.keys.0 {
+        let KeySpec {
             begin: Begin::Index(first),
             find:
                 Find::Range {
@@ -28,16 +29,21 @@ pub fn plain(command: &Command, len: usize) -> impl Iterator<Item = usize> {
                     limit: 0 | 1,
                 },
             ..
-        } => {
-            let end = if last >= 0 {
-                first as i64 + i64::from(last)
-            } else {
-                len as i64 + i64::from(last)
-            };
-            (first..(end + 1).clamp(0, len as i64) as usize).step_by(step.max(1))
+        } = *spec
+        else {
+            continue;
+        };
+        let end = if last >= 0 {
+            (first + last as usize).min(len.wrapping_sub(1))
+        } else {
+            len.saturating_sub(last.unsigned_abs() as usize)
+        };
+        let mut index = first;
+        while index <= end && index < len {
+            found(index);
+            index += step.max(1);
         }
-        _ => (0..0).step_by(1),
-    })
+    }
 }
 
 /// True when the command has exactly one key, at a fixed place.
@@ -53,7 +59,7 @@ pub fn is_single(command: &Command) -> bool {
     )
 }
 
-/// True when [`plain`] finds every key.
+/// True when [`each_plain`] finds every key.
 #[inline]
 pub fn is_plain(command: &Command) -> bool {
     let all = command.keys.0;

@@ -20,7 +20,7 @@ use super::event::{self, Event};
 use super::lazyfree::{Detached, Load};
 use super::outbox::Notice;
 use super::shards::{Keyspace, LockSet, SHARDS};
-use super::table::{Locked, Position, Slot, TableEntry, shard_of_position};
+use super::table::{Ahead, Locked, Position, Slot, TableEntry, shard_of_position};
 
 /// What commands see of the world beside the keys: read once a batch, frozen within a
 /// transaction.
@@ -119,22 +119,25 @@ pub enum Ttl {
     At(i64),
 }
 
-/// A key's hash, known before the command runs because its entry was prefetched by it.
+/// What is known of a key before its command runs, because the key was prefetched.
 #[derive(Clone, Copy, Debug)]
 pub struct Hint {
     address: usize,
     len: usize,
     hash: u64,
+    ahead: Ahead,
 }
 
 impl Hint {
-    /// The hint for a key, which must stay where it is.
+    /// Hashes a key, which must stay where it is, and asks the processor for its bucket.
     #[inline]
-    pub fn new(keyspace: &Keyspace, key: &[u8]) -> Self {
+    pub fn new(keyspace: &Keyspace, db: usize, key: &[u8]) -> Self {
+        let hash = keyspace.hash(key);
         Self {
             address: key.as_ptr() as usize,
             len: key.len(),
-            hash: keyspace.hash(key),
+            hash,
+            ahead: keyspace.prefetch(db, hash),
         }
     }
 
@@ -142,6 +145,12 @@ impl Hint {
     #[inline]
     pub fn hash(&self) -> u64 {
         self.hash
+    }
+
+    /// Asks the processor for the key's entry, once its bucket should have arrived.
+    #[inline]
+    pub fn prefetch_entry(&self) {
+        self.ahead.prefetch_entry(self.hash);
     }
 
     #[inline]

@@ -21,7 +21,7 @@ use super::entry::Entry;
 use super::expiry::Figures;
 use super::lazyfree::{Detached, Lazyfree};
 use super::outbox::Outbox;
-use super::table::{Locked, Position, SKIP, Table, position_of_hash};
+use super::table::{Ahead, Locked, Position, SKIP, Table, position_of_hash, prefetch};
 
 /// Number of shards. Locking all of them takes some 8 µs.
 pub const SHARDS: usize = 1 << SKIP;
@@ -199,19 +199,15 @@ impl Keyspace {
         })
     }
 
-    /// Asks the processor for the bucket of a key.
+    /// Asks the processor for what a command on a key will touch first: the shard's lock and the
+    /// key's bucket. Callable at any time.
     #[inline]
-    pub fn prefetch_bucket(&self, db: usize, hash: u64) {
-        if let Some(tables) = self.tables(db) {
-            tables[Self::shard_of(hash)].prefetch_bucket(hash);
-        }
-    }
-
-    /// Asks the processor for the entry of a key, once its bucket should have arrived.
-    #[inline]
-    pub fn prefetch_entry(&self, db: usize, hash: u64) {
-        if let Some(tables) = self.tables(db) {
-            tables[Self::shard_of(hash)].prefetch_entry(hash);
+    pub fn prefetch(&self, db: usize, hash: u64) -> Ahead {
+        let shard = Self::shard_of(hash);
+        prefetch(std::ptr::from_ref(&self.shards[shard]).cast());
+        match self.tables(db) {
+            Some(tables) => tables[shard].prefetch_bucket(hash),
+            None => Ahead::default(),
         }
     }
 

@@ -18,7 +18,7 @@
 //! insert ever costs more than the redistribution of 448 slots.
 //!
 //! Threads: mutation and lookup need the shard's lock ([`Table::assume_locked`]); only
-//! [`Table::prefetch_bucket`] and [`Table::prefetch_entry`] may run at any time. They read
+//! [`Table::prefetch_bucket`] and [`Ahead::prefetch_entry`] may run at any time. They read
 //! directory and buckets, which are atomics in memory that stays readable for ever
 //! (`super::arena`), and use what they find, right or stale, for nothing but a prefetch.
 
@@ -343,8 +343,9 @@ fn directory_free(block: Block, depth: u32) {
     }
 }
 
+/// Asks the processor for a cache line, without waiting for it.
 #[inline]
-fn prefetch(address: *const u8) {
+pub fn prefetch(address: *const u8) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a prefetch of any address is a hint without effect on memory.
     unsafe {
@@ -426,25 +427,35 @@ impl<E: TableEntry> Table<E> {
 
     /// Asks the processor for the bucket of `hash`. Callable at any time by any thread.
     #[inline]
-    pub fn prefetch_bucket(&self, hash: u64) {
+    pub fn prefetch_bucket(&self, hash: u64) -> Ahead {
         let local = hash << SKIP;
-        if let Some(segment) = self.segment(local) {
-            prefetch(segment.bucket(segment.home(local).bucket).as_ptr().cast());
-        }
+        let Some(segment) = self.segment(local) else {
+            return Ahead(None);
+        };
+        let bucket = segment.bucket(segment.home(local).bucket);
+        prefetch(bucket.as_ptr().cast());
+        Ahead(Some(bucket))
     }
+}
 
-    /// Asks the processor for the entry of `hash`, whose bucket should be at hand by now.
+/// A bucket that was asked for: where a key is expected. It may be stale when it is used, but
+/// stays readable.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ahead(Option<Block>);
+
+// SAFETY: buckets are atomics that are never unmapped, so any thread may read them.
+unsafe impl Send for Ahead {}
+
+impl Ahead {
+    /// Asks the processor for the entry of `hash` in the bucket, which should be at hand by now.
     /// Callable at any time by any thread.
     #[inline]
-    pub fn prefetch_entry(&self, hash: u64) {
-        let local = hash << SKIP;
-        if let Some(segment) = self.segment(local) {
-            let bucket = segment.bucket(segment.home(local).bucket);
-            for index in matching(tags(bucket), tag_of(hash)) {
-                let address = (slot_word(bucket, index) & POINTER) as *const u8;
-                prefetch(address);
-                prefetch(address.wrapping_add(64));
-            }
+    pub fn prefetch_entry(self, hash: u64) {
+        let Some(bucket) = self.0 else { return };
+        if let Some(index) = matching(tags(bucket), tag_of(hash)).next() {
+            let address = (slot_word(bucket, index) & POINTER) as *const u8;
+            prefetch(address);
+            prefetch(address.wrapping_add(64));
         }
     }
 }

@@ -94,7 +94,6 @@ impl Link {
 /// A request in a wave.
 struct Planned {
     connection: usize,
-    db: usize,
     /// Id of its command, if the name is known.
     known: Option<usize>,
     request: Request,
@@ -380,7 +379,9 @@ impl EventLoop {
                     break;
                 }
             }
-            prefetch(shared, &wave);
+            if wave.hints.len() > 1 {
+                wave.hints.iter().for_each(Hint::prefetch_entry);
+            }
             // The time that parsing and waiting took is nobody's command's.
             self.worker.ticks = Ticks::now();
             let Wave { planned, hints } = &mut wave;
@@ -420,7 +421,6 @@ impl EventLoop {
                     let known = execute::prepare(shared, db, request.len(), arg, &mut wave.hints);
                     wave.planned.push(Planned {
                         connection: place,
-                        db,
                         known: known.map(|k| k.id),
                         request,
                         hints: first..wave.hints.len(),
@@ -730,19 +730,6 @@ impl EventLoop {
         }
         if self.buffers.len() > 8 {
             self.buffers.truncate(8);
-        }
-    }
-}
-
-/// Asks the processor for the entries of a wave's keys, whose buckets are on their way.
-#[inline]
-fn prefetch(shared: &Shared, wave: &Wave) {
-    if wave.hints.len() < 2 {
-        return;
-    }
-    for planned in &wave.planned {
-        for hint in &wave.hints[planned.hints.clone()] {
-            shared.keyspace.prefetch_entry(planned.db, hint.hash());
         }
     }
 }

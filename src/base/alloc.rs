@@ -256,6 +256,7 @@ pub const fn size_class(size: usize) -> usize {
     }
 }
 
+#[cfg(not(asan))]
 #[inline]
 fn flags(layout: &Layout) -> c_int {
     let align = layout.align();
@@ -269,6 +270,7 @@ fn flags(layout: &Layout) -> c_int {
 
 // SAFETY: every method forwards to jemalloc with the size and alignment of the layout; sizes are
 // raised to at least 1, because mallocx(0) is undefined.
+#[cfg(not(asan))]
 unsafe impl GlobalAlloc for Counting {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
@@ -304,6 +306,35 @@ unsafe impl GlobalAlloc for Counting {
         let new = unsafe { Layout::from_size_align_unchecked(new_size, layout.align()) };
         // SAFETY: the pointer came from this allocator; the new size is not 0.
         unsafe { je::rallocx(pointer.cast::<c_void>(), new_size.max(1), flags(&new)).cast() }
+    }
+}
+
+// AddressSanitizer sees only what the system's allocator hands out; see `scripts/asan`.
+// SAFETY: every method forwards to the system's allocator, unchanged.
+#[cfg(asan)]
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(size_class(layout.size()) as isize);
+        // SAFETY: the caller keeps GlobalAlloc's contract.
+        unsafe { std::alloc::System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        count(size_class(layout.size()) as isize);
+        // SAFETY: the caller keeps GlobalAlloc's contract.
+        unsafe { std::alloc::System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        count(-(size_class(layout.size()) as isize));
+        // SAFETY: the caller keeps GlobalAlloc's contract.
+        unsafe { std::alloc::System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        count(size_class(new_size) as isize - size_class(layout.size()) as isize);
+        // SAFETY: the caller keeps GlobalAlloc's contract.
+        unsafe { std::alloc::System.realloc(pointer, layout, new_size) }
     }
 }
 

@@ -20,8 +20,12 @@ pub enum Request {
     },
     /// The parameters that listeners depend on changed; the answer says whether the new ones
     /// work. If not, the log says why.
-    Listeners(Sender<Result<(), ()>>),
+    Listeners(Sender<Result<(), Refused>>),
 }
+
+/// The frame could not do what was asked. The log says why.
+#[derive(Debug)]
+pub struct Refused;
 
 /// The way to the frame. Requests are rare (SHUTDOWN, CONFIG SET of listeners), so the channel
 /// needs no bound.
@@ -42,7 +46,7 @@ impl Control {
     }
 
     /// Has the listeners follow the parameters, and waits for the result.
-    pub fn listeners(&self) -> Result<(), ()> {
+    pub fn listeners(&self) -> Result<(), Refused> {
         let (answer, result) = channel();
         self.send(Request::Listeners(answer));
         result.recv().unwrap_or(Ok(()))

@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 
 use crate::config::{Settings, strerror};
 use crate::dispatch::context::Shared;
-use crate::dispatch::control::Request;
+use crate::dispatch::control::{Refused, Request};
 use crate::net::listener::{self, Peer};
 use crate::net::worker::Link;
 
@@ -113,7 +113,7 @@ impl Frame {
     /// Listens where the parameters say now. When that fails and the port was to change, the old
     /// listeners stay; other addresses on the same port may overlap with the old ones, which
     /// therefore go first, and come back when the caller restores the parameters and asks again.
-    async fn rebind(&mut self) -> Result<(), ()> {
+    async fn rebind(&mut self) -> Result<(), Refused> {
         let settings = self.shared.config.load();
         let wanted = (settings.port != 0).then(|| bound_by(&settings));
         if wanted == self.bound {
@@ -124,7 +124,7 @@ impl Frame {
             self.close_tcp().await;
         }
         let listeners = match &wanted {
-            Some(_) => bind_all(&settings).map_err(|_| ())?,
+            Some(_) => bind_all(&settings).map_err(|_| Refused)?,
             None => Vec::new(),
         };
         self.close_tcp().await;

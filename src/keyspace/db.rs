@@ -659,7 +659,7 @@ impl Db<'_, '_> {
             // SAFETY: the slots are in use: removing one moves no other.
             let expiry = unsafe { borrow(slot.pointer()) }.expiry();
             match expiry {
-                Some(at) if at <= self.env.now_ms => {
+                Some(at) if at < self.env.now_ms => {
                     met.due += 1;
                     // Only the shard's bits of the hash are used to remove by slot.
                     self.expire_slot(super::table::hash_of_shard(shard), slot);

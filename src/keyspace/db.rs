@@ -510,6 +510,18 @@ impl<'c, 'k> Db<'c, 'k> {
         true
     }
 
+    /// Removes a key that an empty result takes the place of, whether or not its time is over: it
+    /// goes by that, not by expiring. True when there was one.
+    pub fn remove_replaced(&mut self, key: &[u8]) -> bool {
+        let hash = self.hash(key);
+        let Some(slot) = self.table(hash).find(hash, key) else {
+            return false;
+        };
+        let entry = self.table(hash).remove(slot);
+        self.free(entry, false);
+        true
+    }
+
     /// Shows every entry of a held shard's part of the database, expired ones included.
     pub fn each_in_shard(&mut self, shard: usize, mut visit: impl FnMut(&Entry)) {
         let table = self.locks.shard(shard).table(self.index);

@@ -216,7 +216,7 @@ fn bitop(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     if len > 0 {
         put_raw(ctx, 2, result);
         ctx.db.changed(target, event::ON_SET);
-    } else if ctx.db.remove(target) {
+    } else if ctx.db.remove_replaced(target) {
         ctx.db.changed(target, event::ON_DEL);
     }
     ctx.out.int(len as i64);

@@ -247,8 +247,6 @@ fn list(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     let table = &ctx.shared.commands;
     let names: Vec<&str> = table
         .all()
-        // Without a filter only whole commands are listed, with one their subcommands too.
-        .filter(|known| filter.is_some() || known.container.is_none())
         .filter(|known| wanted(known))
         .map(|known| known.full_name.as_str())
         .collect();

@@ -205,9 +205,15 @@ fn scan_from(
             let most = budget.min(scan::SLICE);
             let result = scan::slice(db, at, most, options.count, found);
             // Expired keys that would have been answered are removed instead.
-            let due = found.iter().skip(first).filter(|(_, _, expired)| *expired);
-            for (key, _, _) in due.filter(|(key, _, _)| options.wants(key)) {
-                db.expire_if_due(key);
+            // A look at the type counts as a lookup.
+            let asked = found.iter().skip(first);
+            for (key, _, expired) in asked.filter(|(key, _, _)| options.wants(key)) {
+                match (expired, options.kind) {
+                    (true, None) => _ = db.expire_if_due(key),
+                    (true, Some(_)) => _ = db.view(key),
+                    (false, Some(_)) => db.effects.hits += 1,
+                    (false, None) => {}
+                }
             }
             result
         });

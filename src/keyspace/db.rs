@@ -519,6 +519,18 @@ impl<'c, 'k> Db<'c, 'k> {
         true
     }
 
+    /// Removes a key that an empty result takes the place of, whether or not its time is over: it
+    /// goes by that, not by expiring. True when there was one.
+    pub fn remove_replaced(&mut self, key: &[u8]) -> bool {
+        let hash = self.hash(key);
+        let Some(slot) = self.table(hash).find(hash, key) else {
+            return false;
+        };
+        let entry = self.table(hash).remove(slot);
+        self.free(entry, false);
+        true
+    }
+
     /// Shows every entry of a held shard's part of the database, expired ones included.
     pub fn each_in_shard(&mut self, shard: usize, mut visit: impl FnMut(&Entry)) {
         let table = self.locks.shard(shard).table(self.index);
@@ -668,7 +680,7 @@ impl Db<'_, '_> {
             // SAFETY: the slots are in use: removing one moves no other.
             let expiry = unsafe { borrow(slot.pointer()) }.expiry();
             match expiry {
-                Some(at) if at <= self.env.now_ms => {
+                Some(at) if at < self.env.now_ms => {
                     met.due += 1;
                     // Only the shard's bits of the hash are used to remove by slot.
                     self.expire_slot(super::table::hash_of_shard(shard), slot);

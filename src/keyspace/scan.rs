@@ -75,7 +75,7 @@ impl Found {
         self.keys.push(Key {
             end: self.bytes.len(),
             kind: entry.kind(),
-            expired: entry.expiry().is_some_and(|at| at <= now_ms),
+            expired: entry.expiry().is_some_and(|at| at < now_ms),
         });
     }
 }

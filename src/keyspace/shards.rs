@@ -349,7 +349,7 @@ impl<'k> ShardGuard<'k> {
             let slot = table.find(keyspace.hash(key), key)?;
             // SAFETY: the slot was just found in a table whose lock is held.
             let entry = unsafe { super::db::borrow(slot.pointer()) };
-            Some(entry.expiry().is_some_and(|at| at <= now_ms))
+            Some(entry.expiry().is_some_and(|at| at < now_ms))
         };
         for ((db, key), watchers) in &mut self.state.watched {
             if *db != emptied {

@@ -486,7 +486,9 @@ mod pools {
         b"__keyspace@0__:a", b"__keyspace@0__:b", b"__keyspace@1__:a", b"__keyevent@0__:set", b"__keyevent@0__:expire",
         b"__keyevent@0__:expired", b"__keyevent@0__:del", b"__keyevent@0__:incrby", b"__keyevent@0__:new", b"__keyevent@0__:keymiss",
     ];
-    pub const NOTIFY: &[&[u8]] = &[b"KEA", b"KEAmn", b"KEA", b"AKE", b"K$", b"Eg", b"KEx", b"KEm", b"KEn", b"", b"E", b"A", b"q", b"KEA?"];
+    /// Not `A` with `n`: Redis prints no `n` beside an `A`, and a CONFIG SET that fails later
+    /// restores what is printed.
+    pub const NOTIFY: &[&[u8]] = &[b"KEA", b"KEmn$g", b"KEA", b"AKE", b"K$", b"Eg", b"KEx", b"KEm", b"KEn", b"", b"E", b"A", b"q", b"KEA?"];
     pub const COMMANDS: &[&[u8]] = &[
         b"get", b"SET", b"mset", b"getex", b"bitfield", b"bitop", b"lcs", b"substr", b"incrbyfloat", b"setrange", b"copy", b"object",
         b"object|encoding", b"rename", b"keys", b"scan", b"expire", b"watch", b"exec", b"subscribe", b"ssubscribe", b"publish",

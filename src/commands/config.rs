@@ -99,7 +99,18 @@ fn refused(error: &SetError) -> Error {
 /// Does what a changed parameter demands beyond being read. An error takes the change back.
 fn apply(shared: &Shared, param: &'static Param, settings: &Settings) -> Result<(), String> {
     match param.effect {
-        Effect::Port | Effect::Bind => shared.control.listeners(),
+        Effect::Port => shared
+            .control
+            .listeners()
+            .map_err(|()| "Unable to listen on this port. Check server logs.".to_owned()),
+        Effect::Bind => shared
+            .control
+            .listeners()
+            .map_err(|()| "Failed to bind to specified addresses.".to_owned()),
+        Effect::ProcTitle | Effect::SignalHandlers | Effect::WatchdogPeriod => {
+            shared.control.follow(param.effect);
+            Ok(())
+        }
         Effect::Maxmemory => {
             if settings.maxmemory > 0 && alloc::used() > settings.maxmemory as usize {
                 tracing::warn!(

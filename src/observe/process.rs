@@ -87,20 +87,29 @@ pub fn raise_open_files(maxclients: u32) -> Result<(), String> {
     })
 }
 
-/// Writes this process' OOM score as the parameters say; an error text when it cannot be.
+/// Writes this process' OOM score as the parameters say; an error text when it cannot be. While
+/// they say nothing the score is left as it is, except that what was set before is taken back.
 pub fn write_oom_score(settings: &crate::config::Settings) -> Result<(), String> {
     use crate::config::OomScoreAdj;
-    static ORIGINAL: std::sync::OnceLock<i32> = std::sync::OnceLock::new();
+    /// The score before the server changed it, while it does.
+    static ORIGINAL: parking_lot::Mutex<Option<i32>> = parking_lot::Mutex::new(None);
     const PATH: &str = "/proc/self/oom_score_adj";
-    let original = *ORIGINAL.get_or_init(|| {
-        let text = std::fs::read_to_string(PATH).unwrap_or_default();
-        text.trim().parse().unwrap_or(0)
-    });
-    let configured = settings.oom_score_adj_values[0];
-    let value = match settings.oom_score_adj {
-        OomScoreAdj::No => original,
-        OomScoreAdj::Relative => original + configured,
-        OomScoreAdj::Absolute => configured,
+    let mut original = ORIGINAL.lock();
+    let value = if settings.oom_score_adj == OomScoreAdj::No {
+        let Some(value) = original.take() else {
+            return Ok(());
+        };
+        value
+    } else {
+        let base = *original.get_or_insert_with(|| {
+            let text = std::fs::read_to_string(PATH).unwrap_or_default();
+            text.trim().parse().unwrap_or(0)
+        });
+        let configured = settings.oom_score_adj_values[usize::from(settings.replicaof.is_some())];
+        match settings.oom_score_adj {
+            OomScoreAdj::Relative => base + configured,
+            _ => configured,
+        }
     };
     let value = value.clamp(-1000, 1000);
     std::fs::write(PATH, value.to_string()).map_err(|error| {

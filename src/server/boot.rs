@@ -287,6 +287,8 @@ fn start(
     let threads = spawn_threads(&shared, &links, &stop).map_err(failed)?;
     shared.status.startup_memory.store(alloc::used(), Relaxed);
     ready(&settings);
+    // Failing is in the log, and no reason not to serve.
+    let _ = crate::observe::process::write_oom_score(&settings);
     let status = runtime.block_on(frame.run(requests)).map_err(failed);
     links.iter().for_each(|link| link.stop());
     stop.store(true, Relaxed);

@@ -15,7 +15,9 @@ use crate::config::proc_title::expand;
 /// The memory that holds the title.
 pub struct Title {
     start: *mut u8,
-    /// Bytes of it, the closing NUL included.
+    /// Bytes that held the arguments; what decides how the kernel reads is the last of them.
+    arguments: usize,
+    /// Bytes in all, the closing NUL included.
     len: usize,
     /// The program as it was called.
     program: Vec<u8>,
@@ -40,6 +42,7 @@ impl Title {
         }
         Some(Self {
             start: std::ptr::with_exposed_provenance_mut(arg_start),
+            arguments: arg_end - arg_start,
             len: env_end - arg_start,
             program,
         })
@@ -58,6 +61,7 @@ impl Title {
 
     fn write(&mut self, title: &[u8]) {
         let len = title.len().min(self.len - 1);
+        let mark = self.arguments - 1;
         // SAFETY: the kernel mapped these bytes, readable and writable, for arguments and
         // environment; they stay mapped for as long as the process lives. The arguments were read
         // and the environment was moved, so nothing of this program refers to them, except that
@@ -66,6 +70,12 @@ impl Title {
         unsafe {
             std::ptr::write_bytes(self.start, 0, self.len);
             std::ptr::copy_nonoverlapping(title.as_ptr(), self.start, len);
+            // A last byte that is NUL would have the kernel show all the NULs before it.
+            if len < mark {
+                self.start.add(mark).write(b'.');
+            } else if len == mark && mark + 2 <= self.len {
+                self.start.add(mark).write(b' ');
+            }
         }
     }
 }

@@ -82,7 +82,10 @@
 //! | `keyspace::table` | 64-byte buckets of tagged pointers, read ahead without the lock |
 //! | `keyspace::entry` | key and value in one allocation |
 //! | `keyspace::db`, `keyspace::shards` | lend entries and tables for as long as their lock is held |
+//! | `base::fault` | DEBUG SEGFAULT, a write that the processor refuses |
 //! | `server::process` | `fork(2)` for `daemonize`, before any thread exists |
+//! | `server::title` | the process title, over the memory of the arguments |
+//! | `server::crash` | handlers of signals: the report of a crash, a stuck thread's stack |
 
 pub mod acl;
 pub mod base;

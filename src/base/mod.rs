@@ -4,6 +4,8 @@
 pub mod alloc;
 pub mod clock;
 pub mod crc;
+#[allow(unsafe_code)]
+pub mod fault;
 pub mod glob;
 pub mod long_double;
 pub mod number;

@@ -102,11 +102,15 @@ fn apply(shared: &Shared, param: &'static Param, settings: &Settings) -> Result<
         Effect::Port => shared
             .control
             .listeners()
-            .map_err(|_| "Unable to listen on this port. Check server logs.".to_owned()),
+            .map_err(|()| "Unable to listen on this port. Check server logs.".to_owned()),
         Effect::Bind => shared
             .control
             .listeners()
-            .map_err(|_| "Failed to bind to specified addresses.".to_owned()),
+            .map_err(|()| "Failed to bind to specified addresses.".to_owned()),
+        Effect::ProcTitle | Effect::SignalHandlers | Effect::WatchdogPeriod => {
+            shared.control.follow(param.effect);
+            Ok(())
+        }
         Effect::Maxmemory => {
             if settings.maxmemory > 0 && alloc::used() > settings.maxmemory as usize {
                 tracing::warn!(

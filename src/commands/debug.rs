@@ -73,10 +73,7 @@ fn debug(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
 
 /// Writes to a page that may only be read.
 fn segfault(_: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
-    // The default action of the signal is what a real fault would bring about.
-    let me = rustix::process::getpid();
-    rustix::process::kill_process(me, rustix::process::Signal::SEGV).map_err(Error::err)?;
-    Ok(())
+    crate::base::fault::segfault().map_err(Error::err)
 }
 
 fn panic(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
@@ -87,12 +84,18 @@ fn panic(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
 }
 
 fn assert(_: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
-    panic!("DEBUG ASSERT called")
+    panic!("assertion failed: 1 == 2")
 }
 
+/// Asks for more memory than any machine has, and does with the refusal what an allocation that
+/// cannot be refused does.
 fn oom(_: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
-    let layout = std::alloc::Layout::array::<u8>(isize::MAX as usize / 2).map_err(Error::err)?;
-    std::alloc::handle_alloc_error(layout)
+    let bytes = isize::MAX as usize;
+    if Vec::<u8>::new().try_reserve_exact(bytes).is_err() {
+        tracing::warn!("Out Of Memory allocating {bytes} bytes!");
+        panic!("Redis aborting for OUT OF MEMORY. Allocating {bytes} bytes!")
+    }
+    Ok(())
 }
 
 fn log(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {

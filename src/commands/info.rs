@@ -50,6 +50,19 @@ const SECTIONS: &[(&str, bool, Section)] = &[
     ("Keyspace", true, keyspace),
 ];
 
+/// Every section that is not modules', as `INFO all` has them: for crash reports.
+pub fn report(shared: &Shared) -> String {
+    let mut text = String::new();
+    for (name, _, write) in SECTIONS.iter().filter(|(name, ..)| *name != "Modules") {
+        if !text.is_empty() {
+            text.push_str("\r\n");
+        }
+        let _ = write!(text, "# {name}\r\n");
+        write(shared, &mut text);
+    }
+    text
+}
+
 /// `INFO [section ...]`
 fn info(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     let wanted = ctx.args.rest(1);

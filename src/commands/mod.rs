@@ -11,7 +11,7 @@ mod digest;
 mod docs;
 mod expire;
 mod help;
-mod info;
+pub mod info;
 mod keys;
 mod keyspace;
 mod latency;

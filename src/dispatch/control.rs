@@ -4,6 +4,8 @@ use std::sync::mpsc::{Sender, channel};
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+use crate::config::Effect;
+
 /// A request to the frame.
 #[derive(Debug)]
 pub enum Request {
@@ -18,14 +20,13 @@ pub enum Request {
         /// Told that the shutdown failed.
         failed: Sender<()>,
     },
-    /// The parameters that listeners depend on changed; the answer says whether the new ones
-    /// work. If not, the log says why.
-    Listeners(Sender<Result<(), Refused>>),
+    /// The parameters that listeners depend on changed; the answer is an error text if the new
+    /// ones do not work.
+    Listeners(Sender<Result<(), ()>>),
+    /// The process as a whole follows a parameter that changed: title, crash handlers, watchdog.
+    /// The answer comes when it does.
+    Follow(Effect, Sender<()>),
 }
-
-/// The frame could not do what was asked. The log says why.
-#[derive(Debug)]
-pub struct Refused;
 
 /// The way to the frame. Requests are rare (SHUTDOWN, CONFIG SET of listeners), so the channel
 /// needs no bound.
@@ -45,10 +46,19 @@ impl Control {
         let _ = self.sender.send(request);
     }
 
-    /// Has the listeners follow the parameters, and waits for the result.
-    pub fn listeners(&self) -> Result<(), Refused> {
+    /// Has the listeners follow the parameters, and waits for the result. An error is in the log.
+    #[allow(clippy::result_unit_err)]
+    pub fn listeners(&self) -> Result<(), ()> {
         let (answer, result) = channel();
         self.send(Request::Listeners(answer));
         result.recv().unwrap_or(Ok(()))
+    }
+
+    /// Has the process follow a changed parameter, and waits until it does.
+    pub fn follow(&self, effect: Effect) {
+        let (answer, done) = channel();
+        self.send(Request::Follow(effect, answer));
+        // Without an answer the frame is gone, and there is nothing left to follow.
+        let _ = done.recv();
     }
 }

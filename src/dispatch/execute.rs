@@ -167,6 +167,7 @@ pub fn call<'k>(
         .live
         .last_command
         .store(known.id as u32 + 1, Relaxed);
+    worker.stats.running.store(known.id as u64 + 1, Relaxed);
     let start = worker.ticks;
     let row = known.row;
     let result = match row.handler {

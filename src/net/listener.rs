@@ -21,7 +21,7 @@ use crate::dispatch::context::Shared;
 pub fn bind_tcp(
     address: &str,
     port: u16,
-    backlog: i32,
+    settings: &Settings,
 ) -> io::Result<Option<std::net::TcpListener>> {
     let (optional, address) = match address.strip_prefix('-') {
         Some(rest) => (true, rest),
@@ -32,7 +32,7 @@ pub fn bind_tcp(
         "::*" => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
         other => resolve(other)?,
     };
-    match listen(SocketAddr::new(ip, port), backlog) {
+    match listen(SocketAddr::new(ip, port), settings) {
         Ok(listener) => Ok(Some(listener)),
         Err(error) if is_unsupported(&error, optional) => Ok(None),
         Err(error) => Err(error),
@@ -66,7 +66,7 @@ fn is_unsupported(error: &io::Error, optional: bool) -> bool {
     }
 }
 
-fn listen(address: SocketAddr, backlog: i32) -> io::Result<std::net::TcpListener> {
+fn listen(address: SocketAddr, settings: &Settings) -> io::Result<std::net::TcpListener> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
@@ -77,7 +77,13 @@ fn listen(address: SocketAddr, backlog: i32) -> io::Result<std::net::TcpListener
     }
     socket.set_reuse_address(true)?;
     socket.bind(&address.into())?;
-    socket.listen(backlog)?;
+    socket.listen(settings.tcp_backlog)?;
+    if settings.socket_mark_id != 0
+        && let Err(error) = socket.set_mark(settings.socket_mark_id)
+    {
+        // Marking needs a privilege; a server without it serves unmarked, as Redis does.
+        tracing::warn!("setsockopt: {}", crate::config::strerror(&error));
+    }
     socket.set_nonblocking(true)?;
     Ok(socket.into())
 }

@@ -13,7 +13,7 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -53,6 +53,8 @@ pub struct Link {
     pub connections: AtomicUsize,
     /// Nanoseconds it has not been waiting, since it started.
     pub busy_nanos: AtomicU64,
+    /// The kernel's number of its thread; 0 until it runs.
+    pub thread: AtomicI32,
     /// How many connections it shall hand to which worker.
     pub give: Mutex<Option<(usize, Arc<Link>)>>,
     stop: AtomicBool,
@@ -66,6 +68,7 @@ impl Link {
             newcomers: Mutex::default(),
             connections: AtomicUsize::new(0),
             busy_nanos: AtomicU64::new(0),
+            thread: AtomicI32::new(0),
             give: Mutex::default(),
             stop: AtomicBool::new(false),
         }))
@@ -130,6 +133,8 @@ pub struct EventLoop {
     wave: Wave,
     /// Connections that may have more requests in this turn.
     queue: VecDeque<usize>,
+    /// Connections to be handed over at the end of the turn.
+    giving: Option<(usize, Arc<Link>)>,
     last_tick_ms: i64,
     /// [`crate::dispatch::pause::Pause::ends`] when the parked requests were last tried.
     pauses_ended: u64,
@@ -155,6 +160,7 @@ impl EventLoop {
             requests: Vec::new(),
             wave: Wave::default(),
             queue: VecDeque::new(),
+            giving: None,
             last_tick_ms: 0,
             pauses_ended: 0,
         })
@@ -170,6 +176,7 @@ impl EventLoop {
             self.turn(&ready);
             let nanos = Ticks::now().nanos_since(begin);
             bump(&self.link.busy_nanos, nanos);
+            self.worker.stats.running.store(0, Relaxed);
         }
         Ok(())
     }
@@ -198,6 +205,9 @@ impl EventLoop {
         self.retry_parked();
         self.serve(&shared);
         self.finish();
+        if let Some((count, to)) = self.giving.take() {
+            self.give(count, &to);
+        }
         if self.worker.now.ms - self.last_tick_ms >= TICK.as_millis() as i64 {
             self.last_tick_ms = self.worker.now.ms;
             self.tick();
@@ -312,10 +322,7 @@ impl EventLoop {
         for connection in newcomers {
             self.welcome(connection);
         }
-        let give = self.link.give.lock().take();
-        if let Some((count, to)) = give {
-            self.give(count, &to);
-        }
+        self.giving = self.link.give.lock().take();
     }
 
     fn welcome(&mut self, connection: Connection) {
@@ -339,7 +346,8 @@ impl EventLoop {
         self.list(place);
     }
 
-    /// Hands connections to another worker. Those that are listed wait for the next time.
+    /// Hands connections to another worker, at the end of a turn, when no request of theirs is
+    /// under way. Those that wait for something stay.
     fn give(&mut self, count: usize, to: &Link) {
         let candidates = (0..self.connections.len()).filter(|&place| {
             let c = self.connections[place].as_ref();

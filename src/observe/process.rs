@@ -87,30 +87,29 @@ pub fn raise_open_files(maxclients: u32) -> Result<(), String> {
     })
 }
 
-/// Writes this process' OOM score as the parameters say; an error text when it cannot be.
+/// Writes this process' OOM score as the parameters say; an error text when it cannot be. While
+/// they say nothing the score is left as it is, except that what was set before is taken back.
 pub fn write_oom_score(settings: &crate::config::Settings) -> Result<(), String> {
     use crate::config::OomScoreAdj;
-    // What the score was when it came under our control, to add to and to go back to.
-    static BASE: parking_lot::Mutex<Option<i32>> = parking_lot::Mutex::new(None);
+    /// The score before the server changed it, while it does.
+    static ORIGINAL: parking_lot::Mutex<Option<i32>> = parking_lot::Mutex::new(None);
     const PATH: &str = "/proc/self/oom_score_adj";
-    let mut base = BASE.lock();
-    let configured = settings.oom_score_adj_values[0];
-    let mut original = || {
-        *base.get_or_insert_with(|| {
+    let mut original = ORIGINAL.lock();
+    let value = if settings.oom_score_adj == OomScoreAdj::No {
+        let Some(value) = original.take() else {
+            return Ok(());
+        };
+        value
+    } else {
+        let base = *original.get_or_insert_with(|| {
             let text = std::fs::read_to_string(PATH).unwrap_or_default();
             text.trim().parse().unwrap_or(0)
-        })
-    };
-    let value = match settings.oom_score_adj {
-        OomScoreAdj::Relative => original() + configured,
-        OomScoreAdj::Absolute => {
-            original();
-            configured
+        });
+        let configured = settings.oom_score_adj_values[usize::from(settings.replicaof.is_some())];
+        match settings.oom_score_adj {
+            OomScoreAdj::Relative => base + configured,
+            _ => configured,
         }
-        OomScoreAdj::No => match base.take() {
-            Some(original) => original,
-            None => return Ok(()),
-        },
     };
     let value = value.clamp(-1000, 1000);
     std::fs::write(PATH, value.to_string()).map_err(|error| {

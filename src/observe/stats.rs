@@ -120,6 +120,8 @@ pub struct WorkerStats {
     pub counters: Counters,
     /// By command id.
     pub commands: Box<[CommandStats]>,
+    /// Id of the command that runs, or ran last in this turn, plus 1; 0 between turns.
+    pub running: AtomicU64,
 }
 
 /// Statistics of one command over all workers.
@@ -149,6 +151,7 @@ impl Stats {
         let one = || WorkerStats {
             counters: Counters::default(),
             commands: (0..commands).map(|_| CommandStats::default()).collect(),
+            running: AtomicU64::new(0),
         };
         Self {
             workers: (0..workers).map(|_| Arc::new(one())).collect(),

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering::Relaxed};
 
 use super::frame::Frame;
-use super::{cron, limits, process};
+use super::title::Title;
+use super::{crash, cron, limits, process};
 use crate::base::{alloc, clock, random};
 use crate::commands;
 use crate::config::REDIS_VERSION;
 use crate::config::command_line::{CommandLine, Special, absolute_path, options_to_text};
 use crate::config::file::{self, Checks, LoadError};
-use crate::config::{Config, Settings};
+use crate::config::{Config, Effect, Settings};
 use crate::dispatch::context::{REPLY_PEAK_RESET_MS, Shared, Stall, Status};
 use crate::dispatch::control::{Control, Request};
 use crate::dispatch::table::Table;
@@ -25,6 +26,7 @@ use crate::observe::stats::Stats;
 pub fn main(args: &[OsString]) -> ExitCode {
     alloc::use_huge_pages();
     log::install();
+    crash::ignore_hangups();
     let line = options_to_text(args);
     match line.special {
         Special::None => serve(args, &line),
@@ -36,8 +38,9 @@ fn answer(special: Special) -> ExitCode {
     match special {
         Special::Version => {
             println!(
-                "Redis server v={REDIS_VERSION} sha=00000000:0 malloc=jemalloc-5.3.0 bits=64 build=tessera-{}",
-                env!("CARGO_PKG_VERSION")
+                "Redis server v={REDIS_VERSION} sha=00000000:0 malloc=jemalloc-5.3.0 bits={} build={:x}",
+                usize::BITS,
+                Table::new(commands::all()).fingerprint()
             );
             ExitCode::SUCCESS
         }
@@ -147,7 +150,9 @@ fn serve(args: &[OsString], line: &CommandLine) -> ExitCode {
         }
     }
     log::configure(&settings);
-    if settings.daemonize && !process::supervised(&settings) {
+    let supervised = process::supervise(&settings);
+    let background = settings.daemonize && !supervised;
+    if background {
         if let Err(error) = process::daemonize() {
             tracing::warn!("Cannot go to the background: {error}");
             return ExitCode::FAILURE;
@@ -156,14 +161,16 @@ fn serve(args: &[OsString], line: &CommandLine) -> ExitCode {
             settings.pidfile = "/var/run/redis.pid".into();
         }
     }
-    greet(args, line, &settings);
-    match start(settings, file, table) {
+    greet(args, line);
+    let program = args.first().map(|a| a.as_encoded_bytes().to_vec());
+    let title = Title::capture(program.unwrap_or_default());
+    match start(settings, file, table, title) {
         Ok(status) => ExitCode::from(status as u8),
         Err(()) => ExitCode::FAILURE,
     }
 }
 
-fn greet(args: &[OsString], line: &CommandLine, settings: &Settings) {
+fn greet(args: &[OsString], line: &CommandLine) {
     tracing::warn!("oO0OoO0OoO0Oo Redis is starting oO0OoO0OoO0Oo");
     tracing::warn!(
         "Redis version={REDIS_VERSION}, bits=64, commit=00000000, modified=0, pid={}, just started",
@@ -180,9 +187,6 @@ fn greet(args: &[OsString], line: &CommandLine, settings: &Settings) {
             "Warning: no config file specified, using the default config. In order to specify a \
              config file use {program} /path/to/redis.conf"
         );
-    }
-    if process::supervised(settings) {
-        tracing::info!("supervised by systemd, will signal readiness");
     }
 }
 
@@ -249,7 +253,12 @@ pub fn build(
     (shared, requests)
 }
 
-fn start(settings: Settings, file: Option<Vec<u8>>, commands: Table) -> Result<i32, ()> {
+fn start(
+    settings: Settings,
+    file: Option<Vec<u8>>,
+    commands: Table,
+    title: Option<Title>,
+) -> Result<i32, ()> {
     refuse_unsupported(&settings)?;
     log::set_role('M');
     let (shared, requests) = build(settings, file, commands);
@@ -266,10 +275,13 @@ fn start(settings: Settings, file: Option<Vec<u8>>, commands: Table) -> Result<i
         .map(|_| Link::new())
         .collect::<Result<_, _>>()
         .map_err(failed)?;
-    let frame = runtime.block_on(async { Frame::new(Arc::clone(&shared), links.clone()) })?;
+    crash::install(&shared);
+    let mut frame = runtime.block_on(Frame::new(Arc::clone(&shared), links.clone(), title))?;
     if !settings.pidfile.is_empty() {
         process::write_pid_file(&settings);
     }
+    frame.follow(Effect::ProcTitle);
+    frame.follow(Effect::WatchdogPeriod);
     logo(&settings);
     tracing::warn!("Server initialized");
     let stop = Arc::new(AtomicBool::new(false));
@@ -301,6 +313,7 @@ fn spawn_threads(
         let (shared, link) = (Arc::clone(shared), Arc::clone(link));
         let thread = std::thread::Builder::new().name(format!("worker-{index}"));
         threads.push(thread.spawn(move || {
+            link.thread.store(crash::thread_id(), Relaxed);
             let served = EventLoop::new(shared, link, index).and_then(|mut l| l.run());
             if let Err(error) = served {
                 // Without its poll a worker can serve nobody; better to end than to hang.
@@ -309,9 +322,9 @@ fn spawn_threads(
             }
         })?);
     }
-    let (shared, stop) = (Arc::clone(shared), Arc::clone(stop));
+    let (shared, stop, links) = (Arc::clone(shared), Arc::clone(stop), links.to_vec());
     let thread = std::thread::Builder::new().name("cron".to_owned());
-    threads.push(thread.spawn(move || cron::run(&shared, &stop))?);
+    threads.push(thread.spawn(move || cron::run(&shared, &links, &stop))?);
     Ok(threads)
 }
 
@@ -325,9 +338,8 @@ fn ready(settings: &Settings) {
             settings.unixsocket.to_str()
         );
     }
-    if process::supervised(settings) {
-        process::notify("STATUS=Ready to accept connections\nREADY=1\n");
-    }
+    process::notify("STATUS=Ready to accept connections\n");
+    process::notify("READY=1\n");
 }
 
 /// Mode, port and pid, drawn or in one line; tools look for ` PID: `.

@@ -4,15 +4,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
+use super::balance::Balancer;
 use crate::base::alloc;
 use crate::base::clock::unix_ms;
 use crate::dispatch::context::Shared;
 use crate::dispatch::upkeep::Upkeep;
+use crate::net::worker::Link;
 use crate::observe::rates::Rate;
 
 /// Runs until `stop` is raised, `hz` times a second.
-pub fn run(shared: &Arc<Shared>, stop: &AtomicBool) {
+pub fn run(shared: &Arc<Shared>, links: &[Arc<Link>], stop: &AtomicBool) {
     let mut upkeep = Upkeep::default();
+    let mut balancer = Balancer::new();
     while !stop.load(Relaxed) {
         let hz = shared.config.settings().hz.clamp(1, 500) as u64;
         std::thread::sleep(Duration::from_millis(1000 / hz));
@@ -21,6 +24,7 @@ pub fn run(shared: &Arc<Shared>, stop: &AtomicBool) {
             continue;
         }
         shared.status.peak_memory.fetch_max(alloc::used(), Relaxed);
+        balancer.look(links);
         upkeep.slow(shared);
         sample_rates(shared);
     }

@@ -5,50 +5,68 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use tokio::net::{TcpListener, UnixListener};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinHandle;
 
-use crate::config::{Settings, strerror};
+use super::ports::Ports;
+use super::title::Title;
+use super::watchdog::Watchdog;
+use super::{crash, process};
+use crate::config::{Effect, Settings, ShutdownFlags, strerror};
 use crate::dispatch::context::Shared;
-use crate::dispatch::control::{Refused, Request};
+use crate::dispatch::control::Request;
 use crate::net::listener::{self, Peer};
 use crate::net::worker::Link;
-
-/// Port and addresses of listeners, as the parameters name them.
-type Bound = (u16, Vec<String>);
 
 /// What the frame holds.
 pub struct Frame {
     shared: Arc<Shared>,
     workers: Arc<[Arc<Link>]>,
-    tcp: Vec<JoinHandle<()>>,
-    /// Port and addresses that `tcp` listens on.
-    bound: Option<Bound>,
+    tcp: Ports,
     unix: Option<JoinHandle<()>>,
+    title: Option<Title>,
+    watchdog: Watchdog,
+    terminate: Signal,
+    interrupt: Signal,
 }
 
 impl Frame {
-    /// Binds what the parameters say. An error is a reason not to start, already logged.
-    pub fn new(shared: Arc<Shared>, workers: Vec<Arc<Link>>) -> Result<Self, ()> {
+    /// Binds what the parameters say, and listens to signals. An error is a reason not to start,
+    /// already logged.
+    pub async fn new(
+        shared: Arc<Shared>,
+        workers: Vec<Arc<Link>>,
+        title: Option<Title>,
+    ) -> Result<Self, ()> {
+        let workers: Arc<[Arc<Link>]> = workers.into();
+        let serve = {
+            let (shared, workers) = (Arc::clone(&shared), Arc::clone(&workers));
+            move |listener| {
+                let (shared, workers) = (Arc::clone(&shared), Arc::clone(&workers));
+                tokio::spawn(accept_tcp(listener, shared, workers))
+            }
+        };
+        let listen = |kind: SignalKind| {
+            signal(kind).map_err(|error| tracing::warn!("Cannot listen to signals: {error}"))
+        };
         let mut frame = Self {
+            watchdog: Watchdog::new(Arc::clone(&shared), Arc::clone(&workers)),
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
             shared,
-            workers: workers.into(),
-            tcp: Vec::new(),
-            bound: None,
+            workers,
+            tcp: Ports::new(Arc::new(serve)),
             unix: None,
+            title,
         };
         let settings = frame.shared.config.load();
-        if settings.port != 0 {
-            let listeners = bind_all(&settings).map_err(|_| {
-                tracing::warn!(
-                    "Failed listening on port {} (TCP), aborting.",
-                    settings.port
-                );
-            })?;
-            frame.serve_tcp(listeners);
-            frame.bound = Some(bound_by(&settings));
-        }
+        frame.tcp.follow(&settings).await.map_err(|()| {
+            tracing::warn!(
+                "Failed listening on port {} (TCP), aborting.",
+                settings.port
+            );
+        })?;
         if !settings.unixsocket.is_empty() {
             let path = settings.unixsocket.to_str().into_owned();
             let bound = listener::bind_unix(&settings).and_then(UnixListener::from_std);
@@ -69,89 +87,110 @@ impl Frame {
         Ok(frame)
     }
 
-    fn serve_tcp(&mut self, listeners: Vec<TcpListener>) {
-        for listener in listeners {
-            let (shared, workers) = (Arc::clone(&self.shared), Arc::clone(&self.workers));
-            self.tcp
-                .push(tokio::spawn(accept_tcp(listener, shared, workers)));
+    /// Has the process as a whole follow a parameter.
+    pub fn follow(&mut self, effect: Effect) {
+        let settings = self.shared.config.load();
+        match effect {
+            Effect::SignalHandlers => crash::handle_signals(settings.crash_log_enabled),
+            Effect::WatchdogPeriod => self.watchdog.follow(&settings),
+            // Everything else that comes here shows in the title.
+            _ => {
+                let file = self.shared.config.config_file().unwrap_or_default();
+                if let Some(title) = &mut self.title {
+                    title.set(&settings, file);
+                }
+            }
         }
     }
 
     /// Runs until the server shall end; the result is the exit status.
     pub async fn run(mut self, mut requests: UnboundedReceiver<Request>) -> io::Result<i32> {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        // Hang-ups and broken pipes are no reason to end.
-        let mut hangup = signal(SignalKind::hangup())?;
         loop {
-            tokio::select! {
-                _ = terminate.recv() => {
+            let ended = tokio::select! {
+                _ = self.terminate.recv() => {
                     tracing::warn!("Received SIGTERM scheduling shutdown...");
-                    return Ok(self.shut_down());
+                    self.signalled(|settings| settings.shutdown_on_sigterm)
                 }
-                _ = interrupt.recv() => {
+                _ = self.interrupt.recv() => {
                     tracing::warn!("Received SIGINT scheduling shutdown...");
-                    return Ok(self.shut_down());
+                    self.signalled(|settings| settings.shutdown_on_sigint)
                 }
-                _ = hangup.recv() => {}
                 request = requests.recv() => match request {
-                    Some(Request::Shutdown { save: Some(true), force: false, failed, .. }) => {
-                        tracing::warn!("User requested shutdown...");
-                        tracing::warn!("Error trying to save the DB, can't exit: persistence is not available");
-                        let _ = failed.send(());
-                    }
-                    Some(Request::Shutdown { .. }) => return Ok(self.shut_down()),
-                    Some(Request::Listeners(answer)) => {
-                        let _ = answer.send(self.rebind().await);
-                    }
+                    Some(request) => self.answer(request).await,
                     None => return Ok(0),
                 },
+            };
+            if let Some(status) = ended {
+                return Ok(status);
             }
         }
     }
 
-    /// Listens where the parameters say now. When that fails and the port was to change, the old
-    /// listeners stay; other addresses on the same port may overlap with the old ones, which
-    /// therefore go first, and come back when the caller restores the parameters and asks again.
-    async fn rebind(&mut self) -> Result<(), Refused> {
-        let settings = self.shared.config.load();
-        let wanted = (settings.port != 0).then(|| bound_by(&settings));
-        if wanted == self.bound {
-            return Ok(());
-        }
-        let same_port = matches!((&wanted, &self.bound), (Some(new), Some(old)) if new.0 == old.0);
-        if same_port {
-            self.close_tcp().await;
-        }
-        let listeners = match &wanted {
-            Some(_) => bind_all(&settings).map_err(|_| Refused)?,
-            None => Vec::new(),
-        };
-        self.close_tcp().await;
-        self.serve_tcp(listeners);
-        self.bound = wanted;
-        Ok(())
+    fn signalled(&mut self, flags: fn(&Settings) -> ShutdownFlags) -> Option<i32> {
+        exit_on_another_interrupt();
+        let flags = flags(&self.shared.config.settings());
+        self.shut_down(
+            flags.has(ShutdownFlags::SAVE),
+            flags.has(ShutdownFlags::FORCE),
+        )
     }
 
-    /// Closes the listeners; their addresses are free when this returns.
-    async fn close_tcp(&mut self) {
-        for task in std::mem::take(&mut self.tcp) {
-            task.abort();
-            let _ = task.await;
+    /// Does what a command asks; the exit status when that ends the server.
+    async fn answer(&mut self, request: Request) -> Option<i32> {
+        match request {
+            Request::Shutdown {
+                save,
+                force,
+                failed,
+                ..
+            } => {
+                let ended = self.shut_down(save == Some(true), force);
+                if ended.is_none() {
+                    // The client may be gone by now.
+                    let _ = failed.send(());
+                }
+                return ended;
+            }
+            Request::Listeners(answer) => {
+                let settings = self.shared.config.load();
+                let result = self.tcp.follow(&settings).await;
+                if result.is_err() {
+                    tracing::warn!("Failed to bind");
+                }
+                self.follow(Effect::ProcTitle);
+                let _ = answer.send(result);
+            }
+            Request::Follow(effect, answer) => {
+                self.follow(effect);
+                let _ = answer.send(());
+            }
         }
-        self.bound = None;
+        None
     }
 
-    fn shut_down(self) -> i32 {
+    /// Ends the server in order: the exit status, or `None` when it has to go on.
+    fn shut_down(&mut self, save: bool, force: bool) -> Option<i32> {
         tracing::warn!("User requested shutdown...");
         let settings = self.shared.config.load();
-        for task in self.tcp.iter().chain(&self.unix) {
-            task.abort();
+        process::notify("STOPPING=1\n");
+        if save {
+            tracing::info!("Saving the final RDB snapshot before exiting.");
+            process::notify("STATUS=Saving the final RDB snapshot\n");
+            if !force {
+                tracing::warn!("Error trying to save the DB, can't exit.");
+                process::notify("STATUS=Error trying to save the DB, can't exit.\n");
+                return None;
+            }
+            tracing::warn!("Error trying to save the DB. Exit anyway.");
         }
         if settings.daemonize || !settings.pidfile.is_empty() {
             tracing::info!("Removing the pid file.");
             // It may have been removed by whoever stops us.
             let _ = std::fs::remove_file(settings.pidfile.as_path());
+        }
+        self.tcp.close();
+        if let Some(task) = self.unix.take() {
+            task.abort();
         }
         for worker in self.workers.iter() {
             worker.stop();
@@ -160,34 +199,35 @@ impl Frame {
             tracing::info!("Removing the unix socket file.");
             let _ = std::fs::remove_file(settings.unixsocket.as_path());
         }
-        tracing::warn!("Redis is now ready to exit, bye bye...");
-        0
+        let role = if settings.directives.sentinel_mode {
+            "Sentinel"
+        } else {
+            "Redis"
+        };
+        tracing::warn!("{role} is now ready to exit, bye bye...");
+        Some(0)
     }
 }
 
-fn bound_by(settings: &Settings) -> Bound {
-    let addresses = settings.bind.iter().map(|address| address.to_string());
-    (settings.port, addresses.collect())
-}
-
-fn bind_all(settings: &Settings) -> io::Result<Vec<TcpListener>> {
-    let mut listeners = Vec::new();
-    for address in &settings.bind {
-        match listener::bind_tcp(address, settings.port, settings.tcp_backlog) {
-            Ok(Some(bound)) => listeners.push(TcpListener::from_std(bound)?),
-            Ok(None) => {}
-            Err(error) => {
-                let reason = strerror(&error);
-                tracing::warn!(
-                    "Warning: Could not create server TCP listening socket {}:{}: bind: {reason}",
-                    address.trim_start_matches('-'),
-                    settings.port
-                );
-                return Err(error);
-            }
-        }
-    }
-    Ok(listeners)
+/// From here on an interrupt ends the process at once: who presses the keys twice does not want
+/// to wait for the data to be saved. On a thread of its own, because the shutdown may be busy.
+fn exit_on_another_interrupt() {
+    static STARTED: std::sync::Once = std::sync::Once::new();
+    STARTED.call_once(|| {
+        let wait = || -> io::Result<()> {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_io()
+                .build()?;
+            runtime.block_on(async {
+                signal(SignalKind::interrupt())?.recv().await;
+                tracing::warn!("You insist... exiting now.");
+                std::process::exit(1)
+            })
+        };
+        let thread = std::thread::Builder::new().name("interrupt".to_owned());
+        // Without the thread there is only the orderly way out.
+        let _ = thread.spawn(wait);
+    });
 }
 
 async fn accept_tcp(listener: TcpListener, shared: Arc<Shared>, workers: Arc<[Arc<Link>]>) {

@@ -1,10 +1,17 @@
 //! Builds and joins the parts: start, the frame around the workers, periodic work, shutdown.
 
+mod balance;
 pub mod boot;
+#[allow(unsafe_code)]
+mod crash;
 mod cron;
 mod frame;
 mod limits;
+mod ports;
 #[allow(unsafe_code)]
 mod process;
+#[allow(unsafe_code)]
+mod title;
+mod watchdog;
 
 pub use boot::main;

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::unix::net::UnixDatagram;
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
 use crate::config::{Settings, Supervised};
 
@@ -25,39 +26,77 @@ pub fn daemonize() -> io::Result<()> {
     Ok(())
 }
 
-/// Writes the pid file. Failing is logged and no more, as in Redis.
+/// Writes the pid file. Failing is no reason not to start, nor worth a line, as in Redis.
 pub fn write_pid_file(settings: &Settings) {
     let path = settings.pidfile.as_path();
-    if let Err(error) = std::fs::write(path, format!("{}\n", std::process::id())) {
-        tracing::warn!(
-            "Failed to write PID file: {}",
-            crate::config::strerror(&error)
-        );
-    }
+    let _ = std::fs::write(path, format!("{}\n", std::process::id()));
 }
 
-/// How the process is supervised, with `auto` looked up in the environment.
-pub fn supervised(settings: &Settings) -> bool {
-    let systemd = std::env::var_os("NOTIFY_SOCKET").is_some();
-    match settings.supervised {
-        Supervised::Systemd => {
-            if !systemd {
-                tracing::warn!(
-                    "WARNING supervised by systemd - you MUST set appropriate values for TimeoutStartSec \
-                     and TimeoutStopSec in your service unit."
-                );
-            }
-            true
+static SUPERVISED: AtomicU8 = AtomicU8::new(NOBODY);
+const NOBODY: u8 = 0;
+const UPSTART: u8 = 1;
+const SYSTEMD: u8 = 2;
+
+/// Finds the supervisor that the parameters name, and tells it that the server starts. True when
+/// there is one, so that the process must stay in the foreground. Must be called before any
+/// thread is started.
+pub fn supervise(settings: &Settings) -> bool {
+    let has = |name| std::env::var_os(name).is_some();
+    let mode = match settings.supervised {
+        Supervised::Auto if has("UPSTART_JOB") => {
+            tracing::debug!("Upstart supervision detected.");
+            Supervised::Upstart
         }
-        Supervised::Auto => systemd,
-        // Upstart waits for the process to stop itself; it exists on no current system.
-        Supervised::Upstart | Supervised::No => false,
-    }
+        Supervised::Auto if has("NOTIFY_SOCKET") => {
+            tracing::debug!("Systemd supervision detected.");
+            Supervised::Systemd
+        }
+        mode => mode,
+    };
+    let found = match mode {
+        Supervised::Systemd if has("NOTIFY_SOCKET") => {
+            SUPERVISED.store(SYSTEMD, Relaxed);
+            notify("STATUS=Redis is loading...\n");
+            tracing::info!(
+                "Supervised by systemd. Please make sure you set appropriate values for \
+                 TimeoutStartSec and TimeoutStopSec in your service unit."
+            );
+            SYSTEMD
+        }
+        Supervised::Systemd => {
+            tracing::warn!("systemd supervision error: NOTIFY_SOCKET not found!");
+            NOBODY
+        }
+        Supervised::Upstart if has("UPSTART_JOB") => {
+            tracing::info!("supervised by upstart, will stop to signal readiness.");
+            let me = rustix::process::getpid();
+            // Stopping ourselves needs no privilege, so it does not fail.
+            let _ = rustix::process::kill_process(me, rustix::process::Signal::STOP);
+            // SAFETY: the process has one thread, so nobody reads the environment meanwhile.
+            unsafe { std::env::remove_var("UPSTART_JOB") };
+            UPSTART
+        }
+        Supervised::Upstart => {
+            tracing::warn!("upstart supervision requested, but UPSTART_JOB not found!");
+            NOBODY
+        }
+        Supervised::Auto | Supervised::No => NOBODY,
+    };
+    SUPERVISED.store(found, Relaxed);
+    found != NOBODY
 }
 
-/// Tells systemd about the state of the service. Without a supervisor it does nothing.
+/// Whether a supervisor keeps the process in the foreground.
+pub fn supervised() -> bool {
+    SUPERVISED.load(Relaxed) != NOBODY
+}
+
+/// Tells systemd about the state of the service. Without that supervisor it does nothing.
 pub fn notify(state: &str) {
     use std::os::linux::net::SocketAddrExt;
+    if SUPERVISED.load(Relaxed) != SYSTEMD {
+        return;
+    }
     let Some(path) = std::env::var_os("NOTIFY_SOCKET") else {
         return;
     };

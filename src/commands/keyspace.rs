@@ -1,12 +1,18 @@
 //! Commands on whole databases: SCAN, KEYS, DBSIZE, RANDOMKEY, FLUSHDB, FLUSHALL, SWAPDB, SELECT.
 
 use crate::base::text::before_nul;
+use crate::base::ticks::Ticks;
 use crate::base::{glob, number};
+use crate::client::session::{Replies, Session};
 use crate::dispatch::command::{Acl, Command, Flags, Handler, ROW, Scope};
-use crate::dispatch::context::ServerCtx;
+use crate::dispatch::context::{ServerCtx, Shared, Worker};
 use crate::dispatch::error::Error;
+use crate::dispatch::job::{Job, SLICE_NANOS};
+use crate::keyspace::db::{Db, Effects};
 use crate::keyspace::scan::{self, Found};
+use crate::keyspace::shards::{Keyspace, LockSet};
 use crate::keyspace::table::{Position, position_of_shard, shard_of_position};
+use crate::resp::write::Output;
 
 /// The rows.
 pub const ROWS: &[Command] = &[
@@ -224,30 +230,87 @@ fn scan_from(
     next.unwrap_or(0)
 }
 
-/// `KEYS pattern`
-fn keys(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
-    let pattern = ctx.args.all()[1];
-    let all = pattern == b"*";
-    let (keyspace, db) = (&ctx.shared.keyspace, ctx.session.db);
-    let reply = ctx.out.deferred();
-    let (mut len, mut found) = (0, Found::default());
-    let mut next = scan::seek(keyspace, db, 0);
-    while let Some(at) = next {
+/// Keys up to which KEYS answers at once: no walk over them takes longer than a slice.
+const FEW_KEYS: usize = 1000;
+
+/// A walk that looks for the keys of a pattern.
+struct KeysWalk {
+    db: usize,
+    pattern: Vec<u8>,
+    next: Option<Position>,
+    found: Found,
+    matches: Output,
+    len: usize,
+}
+
+impl KeysWalk {
+    /// Walks a slice. `slice` copies keys from a position on, and tells where to go on in the
+    /// shard.
+    fn advance(
+        &mut self,
+        keyspace: &Keyspace,
+        slice: impl FnOnce(usize, Position, &mut Found) -> Option<Position>,
+    ) {
+        let Some(at) = self.next else { return };
         let shard = shard_of_position(at);
-        found.clear();
-        let (position, _) = ctx.with_shard(shard, |db| {
-            scan::slice(db, at, scan::SLICE, usize::MAX, &mut found)
-        });
-        for (key, _, expired) in found.iter() {
-            if !expired && (all || glob::matches(pattern, key, false)) {
-                ctx.out.bulk(key);
-                len += 1;
+        self.found.clear();
+        let position = slice(shard, at, &mut self.found);
+        let all = self.pattern == b"*";
+        for (key, _, expired) in self.found.iter() {
+            if !expired && (all || glob::matches(&self.pattern, key, false)) {
+                self.matches.bulk(key);
+                self.len += 1;
             }
         }
         let on = position.unwrap_or(position_of_shard(shard + 1));
-        next = scan::seek(keyspace, db, on);
+        self.next = scan::seek(keyspace, self.db, on);
     }
-    ctx.out.end_array(reply, len);
+}
+
+impl Job for KeysWalk {
+    fn step(&mut self, shared: &Shared, worker: &mut Worker, _: &Session) -> bool {
+        let (keyspace, db, start) = (&shared.keyspace, self.db, Ticks::now());
+        while self.next.is_some() && Ticks::now().nanos_since(start) < SLICE_NANOS {
+            self.advance(keyspace, |shard, at, found| {
+                let mut locks = LockSet::One(keyspace.lock(shard));
+                let mut effects = Effects::default();
+                let view = Db::new(keyspace, &mut locks, &worker.env, &mut effects, db, &[]);
+                scan::slice(&view, at, scan::SLICE, usize::MAX, found).0
+            });
+        }
+        self.next.is_none()
+    }
+
+    fn reply(&mut self, out: &mut Output) {
+        out.array(self.len);
+        out.append_bytes(std::mem::take(&mut self.matches).to_vec().into());
+    }
+}
+
+/// `KEYS pattern`
+fn keys(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
+    let (keyspace, db) = (&ctx.shared.keyspace, ctx.session.db);
+    let mut walk = KeysWalk {
+        db,
+        pattern: ctx.args[1].to_vec(),
+        next: scan::seek(keyspace, db, 0),
+        found: Found::default(),
+        matches: Output::new(),
+        len: 0,
+    };
+    let alone = ctx.held.is_none() && ctx.session.replies == Replies::On;
+    if alone && keyspace.len(db) > FEW_KEYS {
+        ctx.worker.job = Some(Box::new(walk));
+        return Ok(());
+    }
+    while walk.next.is_some() {
+        walk.advance(keyspace, |shard, at, found| {
+            ctx.with_shard(shard, |db| {
+                scan::slice(db, at, scan::SLICE, usize::MAX, found).0
+            })
+        });
+    }
+    walk.reply(ctx.out);
     Ok(())
 }
 

@@ -24,6 +24,7 @@ use crate::resp::write::Output;
 use super::args::Args;
 use super::command::Command;
 use super::control::Control;
+use super::job::{Job, Running};
 use super::monitor::Monitors;
 use super::pause::Pause;
 use super::table::Table;
@@ -161,6 +162,10 @@ pub struct Worker {
     pub stats: Arc<WorkerStats>,
     /// When the last command ended.
     pub ticks: Ticks,
+    /// Left by a command that goes on in slices, for its connection.
+    pub job: Option<Box<dyn Job>>,
+    /// The job of the command that just ran, to be taken by its connection.
+    pub running: Option<Running>,
     /// What a transaction propagates, collected until its end: (database, arguments).
     pub pending: Vec<(usize, Vec<Vec<u8>>)>,
     /// Set by a command that wants this worker's connections looked at after the batch.
@@ -181,6 +186,8 @@ impl Worker {
             effects: Effects::default(),
             stats: shared.stats.worker(index),
             ticks: Ticks::now(),
+            job: None,
+            running: None,
             pending: Vec::new(),
             attention: false,
         }

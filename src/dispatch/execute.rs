@@ -7,6 +7,7 @@ use super::args::Args;
 use super::command::{Command, Flags, Handler};
 use super::context::{DataCtx, ServerCtx, Shared, Worker};
 use super::error::Error;
+use super::job::Running;
 use super::keys;
 use super::table::Known;
 use super::transaction;
@@ -26,6 +27,8 @@ pub enum Flow {
     Next,
     /// Keeps the request and tries it again when the pause is over.
     Park,
+    /// Keeps the job in [`Worker::running`] and has it stepped until it has its reply.
+    Job,
 }
 
 /// A request looked at ahead of its turn, so that its keys can be prefetched.
@@ -114,6 +117,9 @@ fn answer(
                 prepared.hints,
                 None,
             );
+            if worker.running.is_some() {
+                return Flow::Job;
+            }
         }
         Ok(Verdict::Queue(known)) => {
             transaction::queue(session, known, args);
@@ -192,7 +198,20 @@ pub fn call<'k>(
         bump(&worker.stats.commands[known.id].failed, 1);
         out.error_bytes(&text);
     }
-    account(shared, worker, session, known, args, start);
+    let end = Ticks::now();
+    let nanos = end.nanos_since(start);
+    worker.ticks = end;
+    match worker.job.take() {
+        Some(job) => {
+            worker.running = Some(Running {
+                job,
+                command: known.id,
+                args: args.all().iter().map(|a| a.to_vec()).collect(),
+                nanos,
+            });
+        }
+        None => account(shared, worker, session, known, args, nanos),
+    }
     // Afterwards, so that EXEC is shown behind what it ran and SELECT with its new database.
     if !shared.monitors.is_empty() && !known.flags.has(Flags::SKIP_MONITOR.or(Flags::ADMIN)) {
         let (now_us, address) = (crate::base::clock::unix_us(), session.monitor_address());
@@ -202,7 +221,31 @@ pub fn call<'k>(
     }
 }
 
-/// Times a command that just ended.
+/// Gives a command that goes on in slices its next one; true when it has its reply.
+pub fn step(
+    shared: &Shared,
+    worker: &mut Worker,
+    session: &Session,
+    out: &mut Output,
+    running: &mut Running,
+) -> bool {
+    let start = Ticks::now();
+    let done = running.job.step(shared, worker, session);
+    if done {
+        running.job.reply(out);
+    }
+    worker.ticks = Ticks::now();
+    running.nanos += worker.ticks.nanos_since(start);
+    if done {
+        let list: Vec<&[u8]> = running.args.iter().map(|a| &a[..]).collect();
+        let known = shared.commands.get(running.command);
+        let args = Args::new(&list, &[]);
+        account(shared, worker, session, known, args, running.nanos);
+    }
+    done
+}
+
+/// Counts a command that just ended.
 #[inline]
 fn account(
     shared: &Shared,
@@ -210,11 +253,8 @@ fn account(
     session: &Session,
     known: &Known,
     args: Args<'_>,
-    start: Ticks,
+    nanos: u64,
 ) {
-    let end = Ticks::now();
-    let nanos = end.nanos_since(start);
-    worker.ticks = end;
     let settings = &worker.settings;
     worker.stats.commands[known.id].record(nanos, settings.latency_tracking);
     bump(&worker.stats.counters.commands, 1);

@@ -11,6 +11,7 @@ pub mod context;
 pub mod control;
 pub mod error;
 pub mod execute;
+pub mod job;
 pub mod keys;
 pub mod monitor;
 pub mod pause;

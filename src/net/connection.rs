@@ -14,6 +14,7 @@ use super::driver::Driver;
 use crate::client::registry::{Class, flag};
 use crate::client::session::Session;
 use crate::config::{OutputLimit, Settings};
+use crate::dispatch::job::Running;
 use crate::resp::parse::{Limits, Parser, Progress, ProtocolError, Request};
 use crate::resp::write::Output;
 
@@ -53,7 +54,9 @@ pub struct Connection {
     partial: Request,
     /// A request that waits for the end of CLIENT PAUSE, as its own copy.
     pub parked: Option<Vec<Vec<u8>>>,
-    /// Requests that were parsed behind it.
+    /// A command that goes on in slices.
+    pub job: Option<Running>,
+    /// Requests that were parsed behind the parked one or the job.
     pub backlog: VecDeque<Vec<Vec<u8>>>,
     /// The stream is broken: the error to answer once everything before it is.
     pub broken: Option<ProtocolError>,
@@ -99,6 +102,7 @@ impl Connection {
             parser: Parser::new(),
             partial: Request::default(),
             parked: None,
+            job: None,
             backlog: VecDeque::new(),
             broken: None,
             served: 0,
@@ -219,6 +223,11 @@ impl Connection {
                 Progress::Incomplete => return Ok(false),
             }
         }
+    }
+
+    /// True while requests have to wait for one that is parked or goes on in slices.
+    pub fn is_occupied(&self) -> bool {
+        self.parked.is_some() || self.job.is_some()
     }
 
     /// True when unparsed bytes may hold another request.

@@ -125,6 +125,8 @@ pub struct EventLoop {
     active: Vec<usize>,
     /// Connections with a parked request.
     parked: Vec<usize>,
+    /// Connections with a command that goes on in slices.
+    jobs: Vec<usize>,
     /// Emptied input buffers.
     buffers: Vec<Vec<u8>>,
     /// Emptied requests.
@@ -156,6 +158,7 @@ impl EventLoop {
             places: HashMap::new(),
             active: Vec::new(),
             parked: Vec::new(),
+            jobs: Vec::new(),
             buffers: Vec::new(),
             requests: Vec::new(),
             wave: Wave::default(),
@@ -183,6 +186,9 @@ impl EventLoop {
 
     /// How long to wait: for ever without connections, else until the next look at them.
     fn timeout(&self) -> Option<Duration> {
+        if !self.jobs.is_empty() {
+            return Some(Duration::ZERO);
+        }
         if !self.parked.is_empty() && self.shared.pause.is_set() {
             let left = self.shared.pause.until_ms() - crate::base::clock::unix_ms();
             return Some(TICK.min(Duration::from_millis(left.max(0) as u64)));
@@ -203,6 +209,7 @@ impl EventLoop {
             }
         }
         self.retry_parked();
+        self.step_jobs(&shared);
         self.serve(&shared);
         self.finish();
         if let Some((count, to)) = self.giving.take() {
@@ -351,7 +358,7 @@ impl EventLoop {
     fn give(&mut self, count: usize, to: &Link) {
         let candidates = (0..self.connections.len()).filter(|&place| {
             let c = self.connections[place].as_ref();
-            c.is_some_and(|c| !c.listed && c.parked.is_none() && !c.wants_write)
+            c.is_some_and(|c| !c.listed && !c.is_occupied() && !c.wants_write)
         });
         let chosen: Vec<usize> = candidates.take(count).collect();
         for place in chosen {
@@ -366,6 +373,7 @@ impl EventLoop {
         self.driver.remove(connection.fd());
         self.places.remove(&connection.session.handle.id);
         self.parked.retain(|&p| p != place);
+        self.jobs.retain(|&p| p != place);
         self.free.push(place);
         self.link.connections.fetch_sub(1, Relaxed);
         Some(connection)
@@ -409,7 +417,7 @@ impl EventLoop {
         let connection = &mut **connection;
         let session = &connection.session;
         let ends = session.is_closing() || connection.broken.is_some();
-        if ends || connection.parked.is_some() {
+        if ends || connection.is_occupied() {
             return false;
         }
         // What an unauthenticated client may send depends on whether AUTH succeeded before.
@@ -484,14 +492,14 @@ impl EventLoop {
             return;
         };
         let connection = &mut **connection;
-        let session = &mut connection.session;
-        // What came before may have ended or parked the connection: keep or drop the rest.
-        if connection.parked.is_some() {
+        // What came before may have ended or occupied the connection: drop or keep the rest.
+        if connection.is_occupied() {
             connection
                 .backlog
                 .push_back(owned(&request, &connection.input));
             return;
         }
+        let session = &mut connection.session;
         if session.is_closing() {
             return;
         }
@@ -516,6 +524,9 @@ impl EventLoop {
         if flow == Flow::Park {
             connection.parked = Some(owned_args(&list));
             self.parked.push(place);
+        } else if flow == Flow::Job {
+            connection.job = self.worker.running.take();
+            self.jobs.push(place);
         } else if connection.session.is_closing() {
             connection.backlog.clear();
         }
@@ -541,6 +552,31 @@ impl EventLoop {
         self.worker.follow_pause(&shared);
         for place in std::mem::take(&mut self.parked) {
             if !self.retry(&shared, place) {
+                self.parked.push(place);
+            }
+            self.list(place);
+        }
+    }
+
+    /// Gives each command that goes on in slices its next one, and runs what waited behind those
+    /// that are done.
+    fn step_jobs(&mut self, shared: &Shared) {
+        for place in std::mem::take(&mut self.jobs) {
+            let Some(connection) = &mut self.connections[place] else {
+                continue;
+            };
+            let connection = &mut **connection;
+            let Some(mut running) = connection.job.take() else {
+                continue;
+            };
+            let (session, out) = (&connection.session, &mut connection.out);
+            if !execute::step(shared, &mut self.worker, session, out, &mut running) {
+                connection.job = Some(running);
+                self.jobs.push(place);
+                continue;
+            }
+            connection.parked = connection.backlog.pop_front();
+            if !self.retry(shared, place) {
                 self.parked.push(place);
             }
             self.list(place);
@@ -576,6 +612,11 @@ impl EventLoop {
                 return false;
             }
             connection.served += 1;
+            if flow == Flow::Job {
+                connection.job = self.worker.running.take();
+                self.jobs.push(place);
+                return true;
+            }
             if connection.session.is_closing() {
                 connection.backlog.clear();
             }
@@ -600,7 +641,10 @@ impl EventLoop {
         let connection = &mut **connection;
         connection.listed = false;
         connection.take_mail();
-        if let Some(error) = connection.broken.take() {
+        // A broken stream is told of when everything before it has its reply.
+        if !connection.is_occupied()
+            && let Some(error) = connection.broken.take()
+        {
             self.protocol_error(place, error);
         }
         let Some(connection) = &mut self.connections[place] else {
@@ -636,7 +680,7 @@ impl EventLoop {
         }
         // A peer that closed its sending half still gets its replies.
         let last = connection.session.close_after_reply || connection.ended;
-        if last && connection.out.is_empty() {
+        if last && connection.out.is_empty() && connection.job.is_none() {
             self.close(place);
             return;
         }
@@ -721,7 +765,7 @@ impl EventLoop {
                 continue;
             };
             let idle = now_ms - connection.session.handle.live.last_ms.load(Relaxed);
-            let exempt = connection.parked.is_some() || connection.session.is_subscriber();
+            let exempt = connection.is_occupied() || connection.session.is_subscriber();
             if timeout_ms > 0 && idle > timeout_ms && !exempt {
                 tracing::debug!("Closing idle client");
                 self.close(place);

@@ -1,0 +1,33 @@
+//! Commands that take long, in slices: their worker serves others between two of them.
+//!
+//! A handler that would walk a whole database leaves a [`Job`] in [`super::context::Worker::job`]
+//! instead of a reply. The connection keeps it, reads nothing more meanwhile, and has it stepped
+//! once a turn until it has its reply. Within a transaction there is no between: there the
+//! handler does the same steps at once.
+
+use super::context::{Shared, Worker};
+use crate::client::session::Session;
+use crate::resp::write::Output;
+
+/// How long one slice may take, in nanoseconds.
+pub const SLICE_NANOS: u64 = 200_000;
+
+/// A command in the middle of its work.
+pub trait Job: Send {
+    /// Works for about [`SLICE_NANOS`]; true when the work is done.
+    fn step(&mut self, shared: &Shared, worker: &mut Worker, session: &Session) -> bool;
+    /// Writes the reply, after the last step.
+    fn reply(&mut self, out: &mut Output);
+}
+
+/// A job with what its statistics need.
+pub struct Running {
+    /// The work.
+    pub job: Box<dyn Job>,
+    /// Id of the command.
+    pub command: usize,
+    /// The request, for the slow log.
+    pub args: Vec<Vec<u8>>,
+    /// Nanoseconds spent on it so far.
+    pub nanos: u64,
+}

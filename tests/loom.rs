@@ -11,7 +11,7 @@ use tessera::base::sync::atomic::{AtomicBool, Ordering};
 use tessera::client::mailbox::{Bell, Mailbox};
 use tessera::dispatch::context::Stall;
 use tessera::dispatch::pause::{Pause, Paused};
-use tessera::keyspace::outbox::{Event, Notice, Outbox};
+use tessera::keyspace::outbox::{Event, Notice, Outbox, Outgoing};
 use tessera::propagation::Stream;
 
 /// Runs a scene with as many involuntary switches of threads as take seconds to go through; three
@@ -157,7 +157,10 @@ fn events_are_delivered_once_and_in_the_order_of_the_shard() {
                     });
                     *changes += 1;
                     drop(changes);
-                    outbox.deliver(|notice| sent.lock().push(notice.db));
+                    outbox.deliver(|outgoing| match outgoing {
+                        Outgoing::Notice(notice) => sent.lock().push(notice.db),
+                        Outgoing::Message(message) => unreachable!("{message:?}"),
+                    });
                 }
             }
         };

@@ -80,15 +80,7 @@ fn watch(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     if ctx.session.multi.is_some() {
         return Err(Error::line("ERR WATCH inside MULTI is not allowed"));
     }
-    let keys = ctx.args.rest(1);
-    // A key that has expired already is watched as one that is not there: its removal by whoever
-    // meets it next would look like a change.
-    ctx.with_keys(keys, |db| {
-        for key in keys {
-            db.expire_if_due(key);
-        }
-    });
-    transaction::watch(ctx.shared, ctx.session, keys, ctx.worker.now.ms);
+    transaction::watch(ctx.shared, ctx.session, ctx.args.rest(1), ctx.worker.now.ms);
     ctx.out.ok();
     Ok(())
 }

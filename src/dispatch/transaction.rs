@@ -50,9 +50,9 @@ pub fn discard(shared: &Shared, session: &mut Session) {
     unwatch(shared, session);
 }
 
-/// Watches keys of the selected database. Whether one of them has expired but could not be removed
-/// (CLIENT PAUSE) is looked at under the lock under which it is watched: such a key does not spoil
-/// EXEC by being expired.
+/// Watches keys of the selected database. Whether one of them has expired already is looked at
+/// under the lock under which it is watched: such a key stays, and does not spoil EXEC by being
+/// expired or by being removed for it.
 pub fn watch(shared: &Shared, session: &mut Session, keys: &[&[u8]], now_ms: i64) {
     // Nothing to gain: EXEC will fail.
     if session.handle.watch_flag.load(Relaxed) {

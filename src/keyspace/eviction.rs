@@ -21,6 +21,7 @@ use super::entry::Entry;
 use super::lazyfree::Load;
 use super::shards::{Keyspace, LockSet, SHARDS};
 use super::table::{Position, position_of_shard};
+use super::tidy::tidy_shard;
 use crate::base::{alloc, clock, random};
 use crate::config::{MaxmemoryPolicy, Settings};
 
@@ -532,6 +533,12 @@ fn remove(
         removed(candidate.db, &candidate.key);
     }
     drop(locks);
+    // With few keys for the number of shards, the tables are most of what there is to free; waiting
+    // for cron to do it would evict everything meanwhile, and then refuse writes.
+    let shard = Keyspace::shard_of(hash);
+    if evicted && keyspace.shard_len(candidate.db, shard).0 == 0 {
+        tidy_shard(keyspace, candidate.db, shard);
+    }
     keyspace.lazyfree.free(&mut effects.garbage);
     let lazy: SmallVec<[Load; 1]> = effects.lazy.drain(..).collect();
     lazy.into_iter()

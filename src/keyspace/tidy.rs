@@ -72,7 +72,8 @@ impl Tidy {
     }
 }
 
-fn tidy_shard(keyspace: &Keyspace, db: usize, shard: usize) {
+/// Tidies a shard's part of a database, locking it for one segment at a time.
+pub(super) fn tidy_shard(keyspace: &Keyspace, db: usize, shard: usize) {
     let mut position = Some(position_of_shard(shard));
     while let Some(here) = position {
         let mut guard = keyspace.lock(shard);

@@ -100,6 +100,11 @@ fn main() {
     // `cargo bench` adds words of its own.
     let keys = std::env::args().find_map(|word| word.parse().ok());
     let count: usize = keys.unwrap_or(KEYS);
+    // As the server does (`jemalloc-bg-thread`), or nothing would come back to an idle process.
+    let background = tikv_jemalloc_ctl::background_thread::write(true);
+    if let Err(error) = background {
+        eprintln!("the allocator has no background thread: {error}");
+    }
     let keyspace = Keyspace::new(1, false);
     let env = env_of(&Settings::default(), Now::read());
     let (used_before, resident_before) = (alloc::used(), resident_bytes());

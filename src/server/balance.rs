@@ -37,8 +37,8 @@ pub struct Move {
 const BUSY: f64 = 0.85;
 /// Idle enough to take more.
 const IDLE: f64 = 0.50;
-/// A busy worker that has the processor less than this has no processor to move to either.
-const HAS_PROCESSOR: f64 = 0.70;
+/// A busy worker that has a processor less than this is short of processors, not of workers.
+const HAS_PROCESSOR: f64 = 0.40;
 
 /// The move that the loads ask for: half of the surplus, from the busiest to the idlest.
 pub fn decide(loads: &[Load]) -> Option<Move> {
@@ -115,6 +115,12 @@ impl Balancer {
         self.before = now;
         self.measured = Instant::now();
         if let Some(chosen) = self.choose(&loads, self.measured) {
+            tracing::debug!(
+                "Moving {} connections from worker {} to worker {}",
+                chosen.count,
+                chosen.from,
+                chosen.to
+            );
             *links[chosen.from].give.lock() = Some((chosen.count, Arc::clone(&links[chosen.to])));
             links[chosen.from].bell.ring();
         }
@@ -207,7 +213,7 @@ mod tests {
         assert_eq!(decide(&[]), None);
         // Busy because others use the processors.
         let starved = Load {
-            cpu: 0.4,
+            cpu: 0.3,
             ..load(1.0, 9)
         };
         assert_eq!(decide(&[starved, load(0.0, 0)]), None);

@@ -281,7 +281,9 @@ fn start(
         process::write_pid_file(&settings);
     }
     frame.follow(Effect::ProcTitle);
-    frame.follow(Effect::WatchdogPeriod);
+    if settings.watchdog_period > 0 {
+        frame.follow(Effect::WatchdogPeriod);
+    }
     logo(&settings);
     tracing::warn!("Server initialized");
     let stop = Arc::new(AtomicBool::new(false));

@@ -302,7 +302,12 @@ fn on_panic(panic: &PanicHookInfo<'_>) {
     let settings = SHARED.get().map(|shared| shared.config.load());
     begin();
     let (file, line) = panic.location().map_or(("?", 0), |l| (l.file(), l.line()));
-    let message = panic.payload_as_str().unwrap_or("unknown reason");
+    let payload = panic.payload();
+    let message = payload
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("unknown reason");
     for text in describe(message, file, line) {
         tracing::warn!("{text}");
     }

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -129,10 +129,14 @@ impl Frame {
     fn signalled(&mut self, flags: fn(&Settings) -> ShutdownFlags) -> Option<i32> {
         exit_on_another_interrupt();
         let flags = flags(&self.shared.config.settings());
-        self.shut_down(
+        let ended = self.shut_down(
             flags.has(ShutdownFlags::SAVE),
             flags.has(ShutdownFlags::FORCE),
-        )
+        );
+        if ended.is_none() {
+            CUT_SHORT.store(0, Relaxed);
+        }
+        ended
     }
 
     /// Does what a command asks; the exit status when that ends the server.
@@ -209,25 +213,32 @@ impl Frame {
     }
 }
 
-/// From here on an interrupt ends the process at once: who presses the keys twice does not want
-/// to wait for the data to be saved. On a thread of its own, because the shutdown may be busy.
+/// The shutdown that an interrupt cuts short; 0 when none is under way.
+static CUT_SHORT: AtomicU64 = AtomicU64::new(0);
+
+/// From here on an interrupt ends the process at once, unless the shutdown fails: who presses the
+/// keys twice does not want to wait for the data to be saved. On a thread of its own, because the
+/// shutdown may be busy.
 fn exit_on_another_interrupt() {
-    static STARTED: std::sync::Once = std::sync::Once::new();
-    STARTED.call_once(|| {
-        let wait = || -> io::Result<()> {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_io()
-                .build()?;
-            runtime.block_on(async {
-                signal(SignalKind::interrupt())?.recv().await;
+    static SHUTDOWNS: AtomicU64 = AtomicU64::new(0);
+    let this = SHUTDOWNS.fetch_add(1, Relaxed) + 1;
+    CUT_SHORT.store(this, Relaxed);
+    let wait = move || -> io::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build()?;
+        runtime.block_on(async {
+            signal(SignalKind::interrupt())?.recv().await;
+            if CUT_SHORT.load(Relaxed) == this {
                 tracing::warn!("You insist... exiting now.");
                 std::process::exit(1)
-            })
-        };
-        let thread = std::thread::Builder::new().name("interrupt".to_owned());
-        // Without the thread there is only the orderly way out.
-        let _ = thread.spawn(wait);
-    });
+            }
+            Ok(())
+        })
+    };
+    let thread = std::thread::Builder::new().name("interrupt".to_owned());
+    // Without the thread there is only the orderly way out.
+    let _ = thread.spawn(wait);
 }
 
 async fn accept_tcp(listener: TcpListener, shared: Arc<Shared>, workers: Arc<[Arc<Link>]>) {

@@ -478,10 +478,8 @@ pub fn after(shared: &Shared, worker: &mut Worker) {
 
 /// Publishes the events that keys left in the outbox, and what transactions put behind them.
 pub fn deliver(shared: &Shared) {
-    let settings = shared.config.settings();
-    let flags = settings.notify_keyspace_events;
     shared.keyspace.outbox.deliver(|outgoing| match outgoing {
-        Outgoing::Notice(notice) => publish(shared, flags, &notice),
+        Outgoing::Notice(notice) => publish(shared, &notice),
         Outgoing::Message(m) if m.to_shard => {
             shared
                 .pubsub
@@ -493,8 +491,9 @@ pub fn deliver(shared: &Shared) {
     });
 }
 
-fn publish(shared: &Shared, flags: crate::config::NotifyFlags, notice: &Notice) {
+fn publish(shared: &Shared, notice: &Notice) {
     use crate::config::NotifyFlags;
+    let flags = NotifyFlags(notice.notify);
     let name = notice.event.name.as_bytes();
     if flags.has(NotifyFlags::KEYSPACE) {
         let mut channel = format!("__keyspace@{}__:", notice.db).into_bytes();

@@ -611,6 +611,7 @@ impl<'c, 'k> Db<'c, 'k> {
             db: self.index,
             key: key.into(),
             event,
+            notify: self.env.notify,
         });
     }
 }

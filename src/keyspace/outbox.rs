@@ -20,6 +20,9 @@ pub struct Notice {
     pub key: Box<[u8]>,
     /// What happened.
     pub event: Event,
+    /// `notify-keyspace-events` (bits of `config::NotifyFlags`) when it happened: a transaction may
+    /// change the parameter before its events are told.
+    pub notify: u32,
 }
 
 /// A message that a transaction published behind events of its own, and that must not overtake

@@ -67,6 +67,7 @@ impl<'s> Client<'s> {
             args,
             prepared,
         );
+        execute::to_end(self.shared, &mut self.worker, &self.session, &mut out);
         let reply = String::from_utf8(out.to_vec()).expect("tests write text");
         assert!(!reply.starts_with('-'), "{line}: {reply}");
         reply

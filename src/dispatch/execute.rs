@@ -245,6 +245,14 @@ pub fn step(
     done
 }
 
+/// Steps the command that just ran, if it goes on in slices, to its end: for callers that serve
+/// nobody else.
+pub fn to_end(shared: &Shared, worker: &mut Worker, session: &Session, out: &mut Output) {
+    if let Some(mut running) = worker.running.take() {
+        while !step(shared, worker, session, out, &mut running) {}
+    }
+}
+
 /// Counts a command that just ended.
 #[inline]
 fn account(

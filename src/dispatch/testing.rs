@@ -90,6 +90,7 @@ impl Harness {
                 hints: &hints,
             },
         );
+        execute::to_end(&self.shared, &mut self.worker, &self.session, &mut out);
         out.to_vec()
     }
 

@@ -99,7 +99,10 @@ pub const ROWS: &[Row] = &[
     row("keys", 5, "MOVE <key> <db>"),
     row("keys", 1, "RANDOMKEY <junk>"),
     row("keys", 6, "KEYS <pattern>"),
-    row("keys", 4, "SCAN ( <int> | <junk> ) { MATCH <pattern> | COUNT <int> | TYPE <typename> | <junk> }"),
+    // Pages of a walk are each server's own, and so is what expires on them; whole walks and
+    // what is refused can be compared.
+    row("keys", 2, "SCAN <junk> { MATCH <pattern> | COUNT <int> | TYPE <typename> | <junk> }"),
+    row("keys", 2, "SCAN <int> { MATCH <pattern> | COUNT <int> | TYPE <typename> } <junk>"),
     row("keys", 4, "DBSIZE"),
     row("keys", 10, "OBJECT ENCODING <key>"),
     row("keys", 3, "OBJECT REFCOUNT <key>"),

@@ -248,7 +248,11 @@ fn report(
         }
     }
     if !again {
-        println!("UNSTABLE seed {seed}, did not show again: {}", first.text);
+        println!(
+            "UNSTABLE seed {seed}, did not show again:\n{}{}",
+            shrink::print(&steps, &resp3),
+            first.text
+        );
         return Ok(false);
     }
     let small = shrink::shrink(steps, Duration::from_secs(20), |fewer| {

@@ -36,7 +36,7 @@ use crate::types::string::SharedBytes;
 /// Requests of one connection in one wave.
 const SHARE: usize = 64;
 /// Requests in one wave.
-const WAVE: usize = 256;
+const WAVE: usize = 64;
 /// Token of the bell.
 const BELL: u64 = u64::MAX;
 /// With at most so many connections each keeps its input buffer between requests.

@@ -154,6 +154,7 @@ fn events_are_delivered_once_and_in_the_order_of_the_shard() {
                             class: 0,
                             name: "set",
                         },
+                        notify: 0,
                     });
                     *changes += 1;
                     drop(changes);

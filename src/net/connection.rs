@@ -60,6 +60,8 @@ pub struct Connection {
     pub backlog: VecDeque<Vec<Vec<u8>>>,
     /// The stream is broken: the error to answer once everything before it is.
     pub broken: Option<ProtocolError>,
+    /// A big argument came since the input buffer was last emptied.
+    pub bulky: bool,
     /// Requests served since the last [`Connection::publish`].
     pub served: u64,
     /// The peer sends no more.
@@ -102,6 +104,7 @@ impl Connection {
             parser: Parser::new(),
             partial: Request::default(),
             parked: None,
+            bulky: false,
             job: None,
             backlog: VecDeque::new(),
             broken: None,
@@ -241,8 +244,17 @@ impl Connection {
         let idle = self.parser.is_idle() && self.position == self.input.len();
         if idle && self.input.capacity() > 0 {
             self.position = 0;
+            // A client that sends big arguments gets a bigger buffer, hence fewer reads, as long
+            // as it does.
+            let wanted = if self.bulky { 2 * READ_SIZE } else { READ_SIZE };
+            self.bulky = false;
             if keep && self.input.capacity() <= 2 * READ_SIZE {
+                let quiet = self.input.len() < READ_SIZE / 2;
+                let capacity = self.input.capacity();
                 self.input.clear();
+                if capacity < wanted || (capacity > wanted && quiet) {
+                    self.input = Vec::with_capacity(wanted);
+                }
                 return;
             }
             let mut buffer = std::mem::take(&mut self.input);

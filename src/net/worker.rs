@@ -504,6 +504,7 @@ impl EventLoop {
             return;
         }
         let big = take_big(&mut request);
+        connection.bulky |= !big.is_empty();
         let mut list: SmallVec<[&[u8]; 8]> = SmallVec::new();
         for i in 0..request.len() {
             list.push(match big.iter().find(|(index, _)| *index == i) {

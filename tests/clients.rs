@@ -103,7 +103,7 @@ impl Client {
 
 /// Enough clients that both workers of a server have some.
 fn on_both_workers(server: &Server) -> Vec<Client> {
-    (0..40).map(|_| server.client()).collect()
+    (0..80).map(|_| server.client()).collect()
 }
 
 #[test]

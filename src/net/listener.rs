@@ -206,7 +206,7 @@ fn text(address: SocketAddr) -> String {
 
 /// Connections that a worker gets before the next one is used: spreading a few light ones costs
 /// more wake-ups than it gains.
-const FILL: usize = 16;
+const FILL: usize = 64;
 
 /// The worker for a new connection: the first that is not filled, else the least loaded.
 fn choose(workers: &[Arc<Link>]) -> &Arc<Link> {

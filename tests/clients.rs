@@ -247,7 +247,7 @@ fn a_thousand_connections_are_served() {
 
 #[test]
 fn the_largest_clients_are_evicted_first() {
-    let server = Server::start(&["--io-threads", "2", "--maxmemory-clients", "3mb"]);
+    let server = Server::start(&["--io-threads", "2", "--maxmemory-clients", "8mb"]);
     let mut control = server.client();
     assert_eq!(control.ask("CLIENT NO-EVICT on"), "+OK");
     let mut clients = on_both_workers(&server);

@@ -108,8 +108,6 @@ pub struct Status {
     pub peak_memory: AtomicUsize,
     /// `used_memory` once the server had started, in bytes.
     pub startup_memory: AtomicUsize,
-    /// Unix time in milliseconds when SHUTDOWN began to wait; 0 when it did not.
-    pub shutdown_since_ms: AtomicI64,
     /// Memory of all clients in bytes, for `maxmemory-clients`.
     pub client_memory: AtomicUsize,
 }
@@ -168,8 +166,6 @@ pub struct Worker {
     pub running: Option<Running>,
     /// What a transaction propagates, collected until its end: (database, arguments).
     pub pending: Vec<(usize, Vec<Vec<u8>>)>,
-    /// Set by a command that wants this worker's connections looked at after the batch.
-    pub attention: bool,
 }
 
 impl Worker {
@@ -189,7 +185,6 @@ impl Worker {
             job: None,
             running: None,
             pending: Vec::new(),
-            attention: false,
         }
     }
 

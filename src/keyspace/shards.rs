@@ -378,11 +378,6 @@ impl<'k> ShardGuard<'k> {
         }
     }
 
-    /// True when some key of this shard is watched.
-    pub fn has_watchers(&self) -> bool {
-        !self.state.watched.is_empty()
-    }
-
     /// Adds a watcher of a key, of which it says whether it has `expired` already.
     pub fn watch(&mut self, db: usize, key: &[u8], flag: &WatchFlag, expired: bool) {
         let watchers = self.state.watched.entry((db, key.into())).or_default();
@@ -458,10 +453,5 @@ impl<'k> LockSet<'k> {
         let table = &guard.keyspace.tables(db)?[index];
         // SAFETY: the guard holds the lock; the shared borrow of the set keeps changes out.
         Some(unsafe { table.assume_locked() })
-    }
-
-    /// True when every shard is held.
-    pub fn is_all(&self) -> bool {
-        matches!(self, Self::Many(guards) if guards.len() == SHARDS)
     }
 }

@@ -233,11 +233,6 @@ impl Connection {
         self.parked.is_some() || self.job.is_some()
     }
 
-    /// True when unparsed bytes may hold another request.
-    pub fn has_input(&self) -> bool {
-        self.position < self.input.len()
-    }
-
     /// Gives the input buffer back when everything in it was served, or empties it and `keep`s it
     /// for the next request.
     pub fn release_input(&mut self, pool: &mut Vec<Vec<u8>>, keep: bool) {

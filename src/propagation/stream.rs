@@ -83,11 +83,6 @@ impl Stream {
         offset
     }
 
-    /// Makes the next command begin with SELECT, for a reader that starts there.
-    pub fn forget_database(&self) {
-        self.log.lock().selected = None;
-    }
-
     /// How much of the log stays readable behind the slowest reader, in bytes. With a backlog
     /// the log is written even while nobody reads.
     pub fn set_backlog(&self, bytes: u64) {

@@ -245,7 +245,6 @@ pub fn build(
             stall: Stall::default(),
             peak_memory: AtomicUsize::new(0),
             startup_memory: AtomicUsize::new(0),
-            shutdown_since_ms: AtomicI64::new(0),
             client_memory: AtomicUsize::new(0),
         },
         config: Config::new(settings, file),

@@ -78,6 +78,7 @@
 //! |---|---|
 //! | `base::alloc` | the global allocator: jemalloc with a running count of what is allocated |
 //! | `base::ticks` | one instruction instead of a clock call around each command |
+//! | `base::thin` | owned bytes of one word, with no capacity to remember: small collections are many |
 //! | `keyspace::arena` | memory that can be prefetched through while another thread changes it |
 //! | `keyspace::table` | 64-byte buckets of tagged pointers, read ahead without the lock |
 //! | `keyspace::entry` | key and value in one allocation |

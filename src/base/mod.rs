@@ -14,4 +14,6 @@ pub mod strtod;
 pub mod sync;
 pub mod text;
 #[allow(unsafe_code)]
+pub mod thin;
+#[allow(unsafe_code)]
 pub mod ticks;

@@ -82,6 +82,7 @@
 //! | `keyspace::arena` | memory that can be prefetched through while another thread changes it |
 //! | `keyspace::table` | 64-byte buckets of tagged pointers, read ahead without the lock |
 //! | `keyspace::entry` | key and value in one allocation |
+//! | `types::object` | collections moved in and out of the entry's bytes |
 //! | `keyspace::db`, `keyspace::shards` | lend entries and tables for as long as their lock is held |
 //! | `base::fault` | DEBUG SEGFAULT, a write that the processor refuses |
 //! | `server::process` | `fork(2)` for `daemonize`, before any thread exists |

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use crate::base::text::before_nul;
+use crate::keyspace::collections::WrongType;
 
 /// The cause of an error reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +40,12 @@ pub enum Error {
     Line(Cow<'static, str>),
     /// As [`Error::Line`], for lines that quote bytes of the client.
     Bytes(Vec<u8>),
+}
+
+impl From<WrongType> for Error {
+    fn from(_: WrongType) -> Self {
+        Self::WrongType
+    }
 }
 
 /// What an error line quotes of an argument: a C string of at most `limit` bytes.

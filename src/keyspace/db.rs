@@ -15,12 +15,14 @@ use std::ptr::NonNull;
 use smallvec::SmallVec;
 
 use super::access::Access;
+use super::collections::WrongType;
 use super::entry::{Entry, Garbage, NewValue};
 use super::event::{self, Event};
 use super::lazyfree::{Detached, Load};
 use super::outbox::Notice;
 use super::shards::{Keyspace, LockSet, SHARDS};
 use super::table::{Ahead, Locked, Position, Slot, TableEntry, shard_of_position};
+use crate::types::object::Collection;
 
 /// What commands see of the world beside the keys: read once a batch, frozen within a
 /// transaction.
@@ -184,6 +186,16 @@ impl Deref for EntryRef<'_> {
     #[inline]
     fn deref(&self) -> &Entry {
         &self.entry
+    }
+}
+
+impl<'a> EntryRef<'a> {
+    /// The collection, if it is of the type asked for.
+    #[inline]
+    pub fn into_collection<C: Collection>(self) -> Result<&'a C, WrongType> {
+        let collection: *const C = self.entry.get_as().ok_or(WrongType)?;
+        // SAFETY: it lies in the entry, which is borrowed for 'a, not in this guard.
+        Ok(unsafe { &*collection })
     }
 }
 
@@ -437,6 +449,24 @@ impl<'c, 'k> Db<'c, 'k> {
         Some(self.claim(hash, slot))
     }
 
+    /// Looks a collection up to change it in place. Says nothing to anybody: call [`Db::changed`]
+    /// afterwards, and remove the key if the collection has become empty.
+    #[inline]
+    pub fn write_as<C: Collection>(&mut self, key: &[u8]) -> Result<Option<&mut C>, WrongType> {
+        let Some((_, slot)) = self.find(key) else {
+            return Ok(None);
+        };
+        // SAFETY: found under the lock; never dropped, the slot keeps its ownership.
+        let mut entry = ManuallyDrop::new(unsafe { Entry::from_raw(slot.pointer()) });
+        if self.env.touches {
+            self.env.access.touch(&entry);
+        }
+        let collection: *mut C = entry.get_as_mut().ok_or(WrongType)?;
+        // SAFETY: it lies in the entry, and the exclusive borrow of self keeps others out. What is
+        // done with it neither moves the entry nor changes its expiry.
+        Ok(Some(unsafe { &mut *collection }))
+    }
+
     #[inline]
     fn claim(&mut self, hash: u64, slot: Slot) -> EntryMut<'_> {
         let (access, touches) = (self.env.access, self.env.touches);
@@ -556,7 +586,7 @@ impl<'c, 'k> Db<'c, 'k> {
         }
     }
 
-    fn discard(&mut self, garbage: Garbage, lazy: bool) {
+    pub(super) fn discard(&mut self, garbage: Garbage, lazy: bool) {
         if lazy {
             self.effects.lazy.push(Load::Value(garbage));
         } else {
@@ -572,6 +602,13 @@ impl<'c, 'k> Db<'c, 'k> {
         if self.env.notify & event.class != 0 {
             self.announce(key, event);
         }
+    }
+
+    /// [`Db::changed`] for an event that counts as `count` changes (elements, as a rule).
+    #[inline]
+    pub fn changed_by(&mut self, key: &[u8], event: Event, count: u64) {
+        self.changed(key, event);
+        self.effects.dirty += count - 1;
     }
 
     /// [`Db::changed`] for a change that no notification tells of.

@@ -2,15 +2,16 @@
 //!
 //! ```text
 //!  0        1       2            5        6           8
-//!  +--------+-------+------------+--------+-----------+---------+----------+----------+-----+-------+
-//!  | type,  | flags | access     | key    | value     | expiry  | value    | long key | key | value |
-//!  | encod. |       | clock (24) | length | length    | (8, if) | address  | length   |     | bytes |
-//!  +--------+-------+------------+--------+-----------+---------+----------+----------+-----+-------+
-//!                                                       EXPIRY    POINTER    LONG_KEY         inline
+//!  +--------+-------+------------+--------+-----------+------------+----------+-----+-------+
+//!  | type,  | flags | access     | key    | value     | expiry     | address  | long key | key | value |
+//!  | encod. |       | clock (24) | length | length    | (8, if)    | or object| length   |     | bytes |
+//!  +--------+-------+------------+--------+-----------+------------+----------+-----+-------+
+//!                                                       EXPIRY  POINTER, OBJECT  LONG_KEY    inline
 //! ```
 //!
 //! Strings up to [`INLINE_MAX`] bytes and integers (in as few of 1, 2, 4 or 8 bytes as hold them)
-//! lie inside; everything bigger is behind the address. The allocation's size follows from the
+//! lie inside; longer strings are behind an address; collections lie inside with their own
+//! [`OBJECT_SIZE`] bytes, and change there in place. The allocation's size follows from the
 //! header alone, rounded to the allocator's class, so an overwrite that stays in the class needs
 //! no allocation. The entry never changes its key.
 //!
@@ -23,6 +24,7 @@ use std::sync::Arc;
 
 use super::table::TableEntry;
 use crate::base::alloc::size_class;
+use crate::types::object::{Collection, OBJECT_SIZE, Object, ObjectRef};
 use crate::types::string::{self, SharedBytes, StringRef};
 use crate::types::{Encoding, Type};
 
@@ -36,6 +38,10 @@ const EXPIRY: u8 = 1;
 const POINTER: u8 = 2;
 /// The key's length does not fit one byte and stands before the key.
 const LONG_KEY: u8 = 4;
+/// The value is a collection, in [`OBJECT_SIZE`] bytes of the entry.
+const OBJECT: u8 = 8;
+/// In place of type and encoding: the collection was taken out.
+const HOLLOW: u8 = 0xff;
 const NO_EXPIRY: i64 = i64::MIN;
 
 /// A value to be stored.
@@ -51,6 +57,8 @@ pub enum NewValue<'a> {
     Int(i64),
     /// A string in an allocation of its own.
     Shared(SharedBytes),
+    /// A collection.
+    Object(Object),
 }
 
 /// An owned entry.
@@ -63,6 +71,8 @@ pub struct Entry {
 pub enum Garbage {
     /// A string.
     Bytes(SharedBytes),
+    /// A collection.
+    Object(Object),
 }
 
 impl Garbage {
@@ -70,12 +80,14 @@ impl Garbage {
     pub fn effort(&self) -> usize {
         match self {
             Self::Bytes(_) => 1,
+            Self::Object(object) => object.effort(),
         }
     }
 }
 
 /// How a value is laid out in an entry.
 struct Plan<'a> {
+    /// Of a string; a collection knows its own.
     encoding: Encoding,
     body: Body<'a>,
 }
@@ -84,6 +96,7 @@ enum Body<'a> {
     Inline(&'a [u8]),
     Int(i64, usize),
     Pointer(SharedBytes),
+    Object(Object),
 }
 
 fn int_width(n: i64) -> usize {
@@ -112,6 +125,10 @@ impl<'a> Plan<'a> {
                 encoding: Encoding::Raw,
                 body: Body::Pointer(bytes),
             },
+            NewValue::Object(object) => Self {
+                encoding: Encoding::Raw,
+                body: Body::Object(object),
+            },
         }
     }
 
@@ -134,6 +151,7 @@ impl<'a> Plan<'a> {
     fn flags(&self) -> u8 {
         match self.body {
             Body::Pointer(_) => POINTER,
+            Body::Object(_) => OBJECT,
             _ => 0,
         }
     }
@@ -142,13 +160,20 @@ impl<'a> Plan<'a> {
         match &self.body {
             Body::Inline(bytes) => bytes.len(),
             Body::Int(_, width) => *width,
-            Body::Pointer(_) => 0,
+            Body::Pointer(_) | Body::Object(_) => 0,
+        }
+    }
+
+    fn kind(&self) -> Type {
+        match &self.body {
+            Body::Object(object) => object.kind(),
+            _ => Type::String,
         }
     }
 }
 
 impl Entry {
-    /// A new entry of a string value. `expiry` is a Unix time in milliseconds.
+    /// A new entry. `expiry` is a Unix time in milliseconds.
     pub fn new(key: &[u8], value: NewValue<'_>, expiry: Option<i64>, clock: u32) -> Self {
         let plan = Plan::new(value);
         Self::build(key, plan, expiry, clock)
@@ -187,7 +212,7 @@ impl Entry {
                 raw.add(key_offset(flags)).as_ptr(),
                 key.len(),
             );
-            entry.write_value(Type::String, plan);
+            entry.write_value(plan);
         }
         ManuallyDrop::into_inner(entry)
     }
@@ -197,10 +222,10 @@ impl Entry {
     /// # Safety
     /// Flags and key are set and the allocation has room for the value. What an address there
     /// pointed to before was taken.
-    unsafe fn write_value(&self, kind: Type, plan: Plan<'_>) {
+    unsafe fn write_value(&self, plan: Plan<'_>) {
         // SAFETY: the caller guarantees the room.
         unsafe {
-            self.put(0, (kind as u8) << 4 | plan.encoding as u8);
+            self.put(0, (plan.kind() as u8) << 4 | plan.encoding as u8);
             self.put_len(plan.inline_len());
             match plan.body {
                 Body::Inline(bytes) => std::ptr::copy_nonoverlapping(
@@ -214,6 +239,7 @@ impl Entry {
                     width,
                 ),
                 Body::Pointer(shared) => self.address_slot().write(Some(shared)),
+                Body::Object(object) => object.write_to(self.object_slot()),
             }
         }
     }
@@ -282,11 +308,18 @@ impl Entry {
     /// The value's type.
     #[inline]
     pub fn kind(&self) -> Type {
-        Type::String
+        Type::ALL[usize::from(self.get(0) >> 4)]
     }
 
     /// The value's encoding.
     pub fn encoding(&self) -> Encoding {
+        if let Some(object) = self.object() {
+            return object.encoding();
+        }
+        self.string_encoding()
+    }
+
+    fn string_encoding(&self) -> Encoding {
         match self.get(0) & 15 {
             1 => Encoding::Int,
             2 => Encoding::EmbStr,
@@ -294,7 +327,7 @@ impl Entry {
         }
     }
 
-    /// The value of a string.
+    /// The value of a string, which it is.
     #[inline]
     pub fn string(&self) -> StringRef<'_> {
         if self.flags() & POINTER != 0 {
@@ -316,6 +349,43 @@ impl Entry {
     fn address_slot(&self) -> *mut Option<SharedBytes> {
         let at = pointer_offset(self.flags());
         self.raw.as_ptr().wrapping_add(at).cast()
+    }
+
+    /// Where the collection lies, if OBJECT is set.
+    #[inline]
+    fn object_slot(&self) -> *mut u8 {
+        let at = pointer_offset(self.flags());
+        self.raw.as_ptr().wrapping_add(at)
+    }
+
+    /// The value, when it is a collection.
+    pub fn object(&self) -> Option<ObjectRef<'_>> {
+        if self.flags() & OBJECT == 0 {
+            return None;
+        }
+        // SAFETY: OBJECT is set, so a collection of the header's type lies there (it is taken only
+        // by what replaces the value), until it is changed, which needs `&mut`.
+        Some(unsafe { ObjectRef::borrow_from(self.kind(), self.object_slot()) })
+    }
+
+    /// The value, when it is a collection of the type asked for.
+    #[inline]
+    pub fn get_as<C: Collection>(&self) -> Option<&C> {
+        if self.get(0) >> 4 != C::KIND as u8 || self.flags() & OBJECT == 0 {
+            return None;
+        }
+        // SAFETY: OBJECT is set and the header names this type, so its collection lies there.
+        Some(unsafe { &*self.object_slot().cast::<C>() })
+    }
+
+    /// As [`Entry::get_as`], to be changed.
+    #[inline]
+    pub fn get_as_mut<C: Collection>(&mut self) -> Option<&mut C> {
+        if self.get(0) >> 4 != C::KIND as u8 || self.flags() & OBJECT == 0 {
+            return None;
+        }
+        // SAFETY: as in `get_as`; `&mut self` makes this the only access.
+        Some(unsafe { &mut *self.object_slot().cast::<C>() })
     }
 
     fn shared(&self) -> &SharedBytes {
@@ -393,12 +463,15 @@ impl Entry {
 
     /// The same value and expiry under another key; what is big is shared until one changes.
     pub fn copied(&self, key: &[u8], clock: u32) -> Self {
-        let body = match self.string() {
-            StringRef::Int(n) => Body::Int(n, int_width(n)),
-            StringRef::Inline(bytes) => Body::Inline(bytes),
-            StringRef::Shared(bytes) => Body::Pointer(Arc::clone(bytes)),
+        let body = match self.object() {
+            Some(object) => Body::Object(object.to_owned()),
+            None => match self.string() {
+                StringRef::Int(n) => Body::Int(n, int_width(n)),
+                StringRef::Inline(bytes) => Body::Inline(bytes),
+                StringRef::Shared(bytes) => Body::Pointer(Arc::clone(bytes)),
+            },
         };
-        let encoding = self.encoding();
+        let encoding = self.string_encoding();
         Self::build(key, Plan { encoding, body }, self.expiry(), clock)
     }
 
@@ -431,17 +504,17 @@ impl Entry {
 
     /// Replaces the value, keeping key, expiry and clock; returns what to free later.
     pub fn set_value(&mut self, value: NewValue<'_>) -> Option<Garbage> {
-        let garbage = self.take_pointer();
         let plan = self.widen(Plan::new(value));
+        let garbage = self.take_big();
         let flags = self.flags();
-        let new_flags = flags & !POINTER | plan.flags();
+        let new_flags = flags & !(POINTER | OBJECT) | plan.flags();
         let base = key_offset(flags) + self.key_len();
         let new_size = key_offset(new_flags) + self.key_len() + plan.inline_len();
         // Without its address the entry counts as laid out by `flags` all the same.
         let old_size = base + self.inline_len();
         if new_flags == flags && size_class(new_size) == size_class(old_size) {
             // SAFETY: same flags and same allocation class: there is room.
-            unsafe { self.write_value(Type::String, plan) };
+            unsafe { self.write_value(plan) };
         } else {
             let new = Self::build(self.key(), plan, self.expiry(), self.clock());
             self.become_other(new);
@@ -453,8 +526,8 @@ impl Entry {
     fn widen<'a>(&self, plan: Plan<'a>) -> Plan<'a> {
         match plan.body {
             Body::Int(n, width)
-                if self.get(0) & 15 == Encoding::Int as u8
-                    && self.flags() & POINTER == 0
+                if self.get(0) == Encoding::Int as u8
+                    && self.flags() & (POINTER | OBJECT) == 0
                     && self.inline_len() > width =>
             {
                 Plan {
@@ -485,9 +558,10 @@ impl Entry {
 
     /// The value as a plan that owns what was behind the address (no longer in the entry).
     fn take_plan(&mut self) -> Plan<'static> {
-        let encoding = self.encoding();
-        let body = match self.take_pointer() {
+        let encoding = self.string_encoding();
+        let body = match self.take_big() {
             Some(Garbage::Bytes(shared)) => Body::Pointer(shared),
+            Some(Garbage::Object(object)) => Body::Object(object),
             None => match self.string() {
                 StringRef::Int(n) => Body::Int(n, self.inline_len()),
                 StringRef::Inline(bytes) => {
@@ -500,15 +574,22 @@ impl Entry {
         Plan { encoding, body }
     }
 
-    /// Takes what the address leads to; the caller fills or frees the entry next.
-    fn take_pointer(&mut self) -> Option<Garbage> {
-        if self.flags() & POINTER == 0 {
+    /// Takes what is not inline; the caller fills or frees the entry next.
+    fn take_big(&mut self) -> Option<Garbage> {
+        let flags = self.flags();
+        if flags & POINTER != 0 {
+            // SAFETY: POINTER is set, so an initialised slot stands there; `&mut self` is exclusive.
+            let slot = unsafe { &mut *self.address_slot() };
+            return slot.take().map(Garbage::Bytes);
+        }
+        if flags & OBJECT == 0 || self.get(0) == HOLLOW {
             return None;
         }
-        // SAFETY: POINTER is set, so an initialised slot stands there; `&mut self` is exclusive.
-        unsafe { &mut *self.address_slot() }
-            .take()
-            .map(Garbage::Bytes)
+        // SAFETY: OBJECT is set and the entry not hollow, so a collection of the header's type
+        // lies there; it is hollow from now on.
+        let object = unsafe { Object::read_from(self.kind(), self.object_slot()) };
+        self.put(0, HOLLOW);
+        Some(Garbage::Object(object))
     }
 
     fn become_other(&mut self, new: Entry) {
@@ -518,12 +599,15 @@ impl Entry {
 
     /// Consumes the entry; what is big comes back to be freed later.
     pub fn into_garbage(mut self) -> Option<Garbage> {
-        self.take_pointer()
+        self.take_big()
     }
 
     /// Bytes that key and value occupy, as the allocator counts them.
     pub fn memory(&self) -> usize {
         let own = size_class(self.content_size());
+        if let Some(object) = self.object() {
+            return own + object.memory();
+        }
         match self.string() {
             StringRef::Shared(bytes) => own + size_class(40) + size_class(bytes.capacity()),
             _ => own,
@@ -539,8 +623,9 @@ fn pointer_offset(flags: u8) -> usize {
 #[inline]
 fn key_offset(flags: u8) -> usize {
     let pointer = usize::from(flags & POINTER != 0) * 8;
+    let object = usize::from(flags & OBJECT != 0) * OBJECT_SIZE;
     let long = usize::from(flags & LONG_KEY != 0) * 4;
-    pointer_offset(flags) + pointer + long
+    pointer_offset(flags) + pointer + object + long
 }
 
 fn layout(content: usize) -> Layout {
@@ -549,7 +634,7 @@ fn layout(content: usize) -> Layout {
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        drop(self.take_pointer());
+        drop(self.take_big());
         // SAFETY: allocated with this layout: it follows from header and key length only.
         unsafe { dealloc(self.raw.as_ptr(), layout(self.content_size())) }
     }
@@ -690,6 +775,37 @@ mod tests {
         let mut e = Entry::new(b"k", NewValue::Int(12), None, 0);
         e.padded_mut(0)[0] = b'9';
         assert_eq!((text(&e), e.encoding()), (b"92".to_vec(), Encoding::Raw));
+    }
+
+    #[test]
+    fn collections_lie_in_the_entry_and_move_with_it() {
+        use crate::types::probe::Probe;
+        let probe = |n: u64| NewValue::Object(Probe(Box::new((0..n).collect())).into());
+        for key in [&b"k"[..], &[7; 300]] {
+            let mut e = Entry::new(key, probe(3), None, 5);
+            assert_eq!((e.kind(), e.encoding()), (Type::List, Encoding::Quicklist));
+            e.get_as_mut::<Probe>().expect("a probe").0.push(9);
+            e.set_expiry(Some(77));
+            let copy = e.copied(b"copy", 1);
+            e.get_as_mut::<Probe>().expect("a probe").0.push(10);
+            assert_eq!(*copy.get_as::<Probe>().expect("a probe").0, [0, 1, 2, 9]);
+            assert_eq!(*e.get_as::<Probe>().expect("a probe").0, [0, 1, 2, 9, 10]);
+            let Some(Garbage::Object(old)) = e.set_value(NewValue::Bytes(b"text")) else {
+                panic!("the collection comes back")
+            };
+            assert_eq!((old.effort(), text(&e)), (5, b"text".to_vec()));
+            assert_eq!((e.expiry(), e.get_as::<Probe>()), (Some(77), None));
+            assert!(e.set_value(NewValue::Bytes(&[b'x'; 5000])).is_none());
+            assert!(e.set_value(probe(4)).is_some());
+            assert!(e.set_value(NewValue::Int(3)).is_some());
+            assert!(e.set_value(probe(2)).is_none());
+            let e = e.renamed(b"other");
+            assert_eq!(
+                (e.key(), e.clock(), e.expiry()),
+                (&b"other"[..], 5, Some(77))
+            );
+            assert!(e.into_garbage().is_some());
+        }
     }
 
     #[test]

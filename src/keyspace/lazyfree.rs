@@ -16,7 +16,7 @@ use super::table::Table;
 /// Effort up to which a value is freed at once although lazy freeing was asked for.
 pub const EFFORT: usize = 64;
 /// Effort from which a value is freed in the background although nobody asked.
-pub const HUGE: usize = 100_000;
+pub const HUGE: usize = 10_000;
 
 /// Tables that were taken out of the keyspace, with all their entries. Dropping frees them.
 #[derive(Default)]

@@ -6,6 +6,7 @@
 pub mod access;
 #[allow(unsafe_code)]
 mod arena;
+pub mod collections;
 #[allow(unsafe_code)]
 pub mod db;
 #[allow(unsafe_code)]

@@ -4,6 +4,9 @@
 
 pub mod bitmap;
 pub mod lcs;
+#[allow(unsafe_code)]
+pub mod object;
+pub mod probe;
 pub mod string;
 
 /// The type of a value, as TYPE names it. The numbers are stored in entries.
@@ -12,18 +15,43 @@ pub mod string;
 pub enum Type {
     /// Strings and bitmaps.
     String = 0,
+    /// Lists.
+    List = 1,
+    /// Sets.
+    Set = 2,
+    /// Sorted sets.
+    ZSet = 3,
+    /// Hashes.
+    Hash = 4,
+    /// Streams.
+    Stream = 5,
 }
 
 impl Type {
+    /// Every type, by its number.
+    pub const ALL: [Self; 6] = [
+        Self::String,
+        Self::List,
+        Self::Set,
+        Self::ZSet,
+        Self::Hash,
+        Self::Stream,
+    ];
+
     /// The name that TYPE answers and SCAN's TYPE option takes.
     pub fn name(self) -> &'static str {
         match self {
             Self::String => "string",
+            Self::List => "list",
+            Self::Set => "set",
+            Self::ZSet => "zset",
+            Self::Hash => "hash",
+            Self::Stream => "stream",
         }
     }
 }
 
-/// How a value is represented, as OBJECT ENCODING names it. The numbers are stored in entries.
+/// How a value is represented, as OBJECT ENCODING names it. Those of strings are stored in entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Encoding {
@@ -33,6 +61,20 @@ pub enum Encoding {
     Int = 1,
     /// A string of at most 44 bytes, as it was set.
     EmbStr = 2,
+    /// A collection in one listpack.
+    Listpack,
+    /// A hash in one listpack of fields, values and expiry times.
+    ListpackEx,
+    /// A list.
+    Quicklist,
+    /// A set of integers in one sorted array.
+    Intset,
+    /// A set or hash in a hash table.
+    Hashtable,
+    /// A sorted set in a tree.
+    Skiplist,
+    /// A stream.
+    Stream,
 }
 
 impl Encoding {
@@ -42,6 +84,13 @@ impl Encoding {
             Self::Raw => "raw",
             Self::Int => "int",
             Self::EmbStr => "embstr",
+            Self::Listpack => "listpack",
+            Self::ListpackEx => "listpackex",
+            Self::Quicklist => "quicklist",
+            Self::Intset => "intset",
+            Self::Hashtable => "hashtable",
+            Self::Skiplist => "skiplist",
+            Self::Stream => "stream",
         }
     }
 }

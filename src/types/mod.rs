@@ -4,6 +4,7 @@
 
 pub mod bitmap;
 pub mod lcs;
+pub mod listpack;
 pub mod string;
 
 /// The type of a value, as TYPE names it. The numbers are stored in entries.

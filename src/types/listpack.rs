@@ -147,12 +147,8 @@ impl<'a> Element<'a> {
         let payload = self.payload();
         out.extend_from_slice(&head[..head_len]);
         out.extend_from_slice(payload);
-        let size = head_len + payload.len();
-        let len = back_len(size);
-        for place in (0..len).rev() {
-            let more = if place + 1 == len { 0 } else { 0x80 };
-            out.push((size >> (7 * place)) as u8 & 0x7f | more);
-        }
+        let (back, back_len) = back(head_len + payload.len());
+        out.extend_from_slice(&back[..back_len]);
     }
 }
 
@@ -194,6 +190,19 @@ fn back_len(size: usize) -> usize {
         ..268_435_455 => 4,
         _ => 5,
     }
+}
+
+/// The bytes behind an element whose head and payload have `size` bytes, and their number: seven
+/// bits each, of which all but the first are marked.
+#[inline]
+fn back(size: usize) -> ([u8; 5], usize) {
+    let len = back_len(size);
+    let mut back = [0; 5];
+    for (place, byte) in back[..len].iter_mut().rev().enumerate() {
+        let mark = if place + 1 == len { 0 } else { 0x80 };
+        *byte = (size >> (7 * place)) as u8 & 0x7f | mark;
+    }
+    (back, len)
 }
 
 /// Reads the size that ends before `end`.
@@ -301,11 +310,8 @@ impl<'a> Pack<'a> {
         let mut found = 0usize;
         while !rest.is_empty() {
             let size = checked_size(rest)?;
-            let whole = size + back_len(size);
-            if whole > rest.len() || read_back(rest, whole) != size {
-                return None;
-            }
-            rest = &rest[whole..];
+            let (back, back_len) = back(size);
+            rest = rest[size..].strip_prefix(&back[..back_len])?;
             found += 1;
         }
         (count == UNKNOWN || usize::from(count) == found).then_some(Self { bytes })

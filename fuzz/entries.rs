@@ -5,6 +5,7 @@
 use tessera::base::{glob, long_double::LongDouble, number, text};
 use tessera::resp::parse::{Limits, Parser, Progress, ProtocolError, Request};
 use tessera::resp::read::{ReadLimits, Reader};
+use tessera::types::listpack::{Element, Listpack, Pack};
 
 /// Requests, in pieces whose size the first byte gives: the same as in one piece.
 pub fn parse_request(data: &[u8]) {
@@ -104,4 +105,32 @@ pub fn split_args(data: &[u8]) {
     };
     let quoted: Vec<Vec<u8>> = args.iter().map(|arg| text::quote(arg)).collect();
     assert_eq!(text::split_args(&quoted.join(&b' ')), Some(args));
+}
+
+/// A listpack from outside: what passes reads the same from both ends, and stays well formed
+/// through edits.
+pub fn listpack(data: &[u8]) {
+    // Headers that fit are rare among random bytes, so that they are put right.
+    let mut framed = data.to_vec();
+    framed.resize(data.len().max(7), 0);
+    let len = framed.len();
+    framed[..4].copy_from_slice(&(len as u32).to_le_bytes());
+    framed[4..6].fill(0xff);
+    framed[len - 1] = 0xff;
+    for bytes in [data, &framed] {
+        let Some(mut lp) = Listpack::from_bytes(bytes) else {
+            continue;
+        };
+        let texts: Vec<_> = lp.iter().map(Element::to_vec).collect();
+        let backwards: Vec<_> = lp.iter().rev().map(Element::to_vec).collect();
+        assert!(texts.iter().eq(backwards.iter().rev()));
+        let middle = lp.pack().seek(lp.len() as i64 / 2);
+        if let Some(at) = middle {
+            lp.replace(at, data);
+            lp.insert(at, Element::Int(len as i64));
+            assert_eq!(lp.delete(at, 2), 2);
+        }
+        lp.push_front(data);
+        assert!(Pack::validate(lp.as_bytes()).is_some());
+    }
 }

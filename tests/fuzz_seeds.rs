@@ -22,6 +22,7 @@ const SEEDS: &[&[u8]] = &[
     b"x\0-0x1.fffffffffffff8p-1022",
     b"\x00\x001234567890.12345678901234567890e-4950",
     b"-9223372036854775808",
+    b"\x1c\0\0\0\x05\0\x05\x01\xc1\x00\x02\xf1\x00\x10\x03\x83abc\x04\xe0\x05hello\x07\xff",
 ];
 
 const PIECES: &[&[u8]] = &[
@@ -45,6 +46,9 @@ const PIECES: &[&[u8]] = &[
     b"9999999999",
     b"*2147483648\r\n",
     b"$32768\r\n",
+    b"\x81a\x02",
+    b"\xf4\x80\x80\x80\x80\x80\x80\x80\x80\x09",
+    b"\xf0\x02\x00\x00\x00ab\x07",
 ];
 
 /// One or two edits to a seed, or bytes from nowhere.
@@ -77,11 +81,12 @@ type Target = fn(&[u8]);
 
 #[test]
 fn seeded_bytes_break_no_parser() {
-    let targets: [(&str, Target); 4] = [
+    let targets: [(&str, Target); 5] = [
         ("parse_request", entries::parse_request),
         ("read_reply", entries::read_reply),
         ("glob", entries::glob),
         ("split_args", entries::split_args),
+        ("listpack", entries::listpack),
     ];
     let end = Instant::now() + Duration::from_secs(2);
     let mut seed = 0;

@@ -4,6 +4,7 @@
 
 pub mod bitmap;
 pub mod lcs;
+pub mod listpack;
 #[allow(unsafe_code)]
 pub mod object;
 pub mod probe;

@@ -101,7 +101,6 @@ macro_rules! objects {
             ///
             /// # Safety
             /// `place` can be written and is aligned to 8. What was there is not dropped.
-            #[allow(unsafe_code)]
             pub(crate) unsafe fn write_to(self, place: *mut u8) {
                 match self {
                     // SAFETY: size and alignment are asserted above for each type.
@@ -113,7 +112,6 @@ macro_rules! objects {
             ///
             /// # Safety
             /// [`Object::write_to`] put a collection of this type there, and nothing takes it again.
-            #[allow(unsafe_code)]
             pub(crate) unsafe fn read_from(kind: Type, place: *mut u8) -> Self {
                 match kind {
                     $(<$collection>::KIND => {
@@ -130,7 +128,6 @@ macro_rules! objects {
             ///
             /// # Safety
             /// [`Object::write_to`] put a collection of this type there; nothing changes it for 'a.
-            #[allow(unsafe_code)]
             pub(crate) unsafe fn borrow_from(kind: Type, place: *const u8) -> Self {
                 match kind {
                     $(<$collection>::KIND => {

@@ -10,6 +10,7 @@ use crate::base::number::parse_i64;
 use crate::client::registry::{Class, Handle};
 use crate::client::session::{Replies, Session};
 use crate::dispatch::args::Args;
+use crate::dispatch::blocking;
 use crate::dispatch::command::{Acl, Command, Flags, Handler, ROW};
 use crate::dispatch::context::ServerCtx;
 use crate::dispatch::error::Error;
@@ -370,9 +371,10 @@ fn unblock(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
         }
         _ => return Err(Error::subcommand(ctx.args)),
     }
-    ctx.args.int(2)?;
-    // No command of ours waits for something that this could end.
-    ctx.out.int(0);
+    let id = ctx.args.int(2)?;
+    let ended = u64::try_from(id)
+        .is_ok_and(|id| blocking::unblock(ctx.shared, ctx.worker, id, ctx.args.is(3, "error")));
+    ctx.out.int(i64::from(ended));
     Ok(())
 }
 

@@ -22,6 +22,7 @@ use crate::pubsub::Hub;
 use crate::resp::write::Output;
 
 use super::args::Args;
+use super::blocking::{Aftermath, Block, Blocked, Parked};
 use super::command::Command;
 use super::control::Control;
 use super::job::{Job, Running};
@@ -55,6 +56,8 @@ pub struct Shared {
     pub monitors: Monitors,
     /// CLIENT PAUSE.
     pub pause: Pause,
+    /// Clients that wait for keys.
+    pub blocked: Blocked,
     /// Keeps memory below `maxmemory`.
     pub evictor: Evictor,
     /// What commands ask of the server's frame (listeners, shutdown, log).
@@ -164,6 +167,10 @@ pub struct Worker {
     pub job: Option<Box<dyn Job>>,
     /// The job of the command that just ran, to be taken by its connection.
     pub running: Option<Running>,
+    /// The wait that the command that just ran began, to be taken by its connection.
+    pub parked: Option<Arc<Parked>>,
+    /// What serving waiting clients left to be done without locks.
+    pub aftermath: Aftermath,
     /// What a transaction propagates, collected until its end: (database, arguments).
     pub pending: Vec<(usize, Vec<Vec<u8>>)>,
 }
@@ -184,6 +191,8 @@ impl Worker {
             ticks: Ticks::now(),
             job: None,
             running: None,
+            parked: None,
+            aftermath: Aftermath::default(),
             pending: Vec::new(),
         }
     }
@@ -256,6 +265,24 @@ pub struct DataCtx<'c, 'k> {
     pub out: &'c mut Output,
     /// Parameters.
     pub settings: &'c Settings,
+    /// The command waited, and this key became ready: it looks at no other.
+    pub woken: Option<&'c [u8]>,
+    /// The command may wait. (Not within a transaction: there it answers as if its time were over.)
+    pub may_block: bool,
+    /// What [`DataCtx::block`] asked for.
+    pub(super) parks: &'c mut Option<Box<Block>>,
+}
+
+impl DataCtx<'_, '_> {
+    /// Has the client wait; the handler returns without a reply and is run again when a key is
+    /// ready. Where commands may not wait, the reply is that of a wait whose time is over.
+    pub fn block(&mut self, block: Block) {
+        if self.may_block {
+            *self.parks = Some(Box::new(block));
+        } else {
+            self.out.null_array();
+        }
+    }
 }
 
 /// What a command on the server sees.
@@ -314,8 +341,7 @@ impl<'k> ServerCtx<'_, 'k> {
             None => {
                 let mut locks = lock(&self.shared.keyspace);
                 let result = call.under(&mut locks, false, work);
-                drop(locks);
-                super::execute::after(self.shared, self.worker);
+                super::execute::conclude(self.shared, self.worker, locks);
                 result
             }
         }

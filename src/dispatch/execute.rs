@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::admit::{self, Verdict};
 use super::args::Args;
+use super::blocking;
 use super::command::{Command, Flags, Handler};
 use super::context::{DataCtx, ServerCtx, Shared, Worker};
 use super::error::Error;
@@ -12,6 +13,7 @@ use super::keys;
 use super::table::Known;
 use super::transaction;
 use crate::base::ticks::Ticks;
+use crate::client::registry::Handle;
 use crate::client::session::{Replies, Session};
 use crate::keyspace::db::{Db, Hint, Rewrite};
 use crate::keyspace::outbox::{Notice, Outgoing};
@@ -27,6 +29,8 @@ pub enum Flow {
     Next,
     /// Keeps the request and tries it again when the pause is over.
     Park,
+    /// Keeps the wait in [`Worker::parked`] until it has its reply.
+    Block,
     /// Keeps the job in [`Worker::running`] and has it stepped until it has its reply.
     Job,
 }
@@ -120,6 +124,9 @@ fn answer(
             if worker.running.is_some() {
                 return Flow::Job;
             }
+            if worker.parked.is_some() {
+                return Flow::Block;
+            }
         }
         Ok(Verdict::Queue(known)) => {
             transaction::queue(session, known, args);
@@ -177,7 +184,7 @@ pub fn call<'k>(
     let start = worker.ticks;
     let row = known.row;
     let result = match row.handler {
-        Handler::Data(run) => data(shared, worker, session, out, row, run, args, hints, held),
+        Handler::Data(run) => data(shared, worker, session, out, known, run, args, hints, held),
         Handler::Server(run) => {
             let mut ctx = ServerCtx {
                 shared,
@@ -193,10 +200,7 @@ pub fn call<'k>(
         Handler::Container => Err(Error::Arity(known.full_name.clone().into())),
     };
     if let Err(error) = result {
-        let text = error.text();
-        shared.stats.count_error(&text);
-        bump(&worker.stats.commands[known.id].failed, 1);
-        out.error_bytes(&text);
+        failed(shared, worker, known, out, &error);
     }
     let end = Ticks::now();
     let nanos = end.nanos_since(start);
@@ -210,7 +214,9 @@ pub fn call<'k>(
                 nanos,
             });
         }
-        None => account(shared, worker, session, known, args, nanos),
+        // A command that waits is accounted for when it ends.
+        None if worker.parked.is_some() => {}
+        None => account(shared, worker, &session.handle, known, args, nanos),
     }
     // Afterwards, so that EXEC is shown behind what it ran and SELECT with its new database.
     if !shared.monitors.is_empty() && !known.flags.has(Flags::SKIP_MONITOR.or(Flags::ADMIN)) {
@@ -219,6 +225,21 @@ pub fn call<'k>(
             .monitors
             .feed(now_us, session.db, address, args.all());
     }
+}
+
+/// Counts and answers the error of a command.
+#[cold]
+pub(super) fn failed(
+    shared: &Shared,
+    worker: &Worker,
+    known: &Known,
+    out: &mut Output,
+    error: &Error,
+) {
+    let text = error.text();
+    shared.stats.count_error(&text);
+    bump(&worker.stats.commands[known.id].failed, 1);
+    out.error_bytes(&text);
 }
 
 /// Gives a command that goes on in slices its next one; true when it has its reply.
@@ -240,7 +261,7 @@ pub fn step(
         let list: Vec<&[u8]> = running.args.iter().map(|a| &a[..]).collect();
         let known = shared.commands.get(running.command);
         let args = Args::new(&list, &[]);
-        account(shared, worker, session, known, args, running.nanos);
+        account(shared, worker, &session.handle, known, args, running.nanos);
     }
     done
 }
@@ -255,10 +276,10 @@ pub fn to_end(shared: &Shared, worker: &mut Worker, session: &Session, out: &mut
 
 /// Counts a command that just ended.
 #[inline]
-fn account(
+pub(super) fn account(
     shared: &Shared,
     worker: &mut Worker,
-    session: &Session,
+    client: &Handle,
     known: &Known,
     args: Args<'_>,
     nanos: u64,
@@ -270,7 +291,7 @@ fn account(
     let micros = nanos / 1000;
     let slower_than = settings.slowlog_log_slower_than;
     if slower_than >= 0 && micros >= slower_than as u64 && !known.flags.has(Flags::SKIP_SLOWLOG) {
-        slow(shared, worker, session, args, micros);
+        slow(shared, worker, client, args, micros);
     }
     let threshold = worker.settings.latency_monitor_threshold;
     if threshold > 0 && micros / 1000 >= threshold as u64 {
@@ -286,9 +307,9 @@ fn account(
 }
 
 #[cold]
-fn slow(shared: &Shared, worker: &Worker, session: &Session, args: Args<'_>, micros: u64) {
-    let name = session.handle.name.read().clone();
-    let client = (&session.handle.address[..], &name[..]);
+fn slow(shared: &Shared, worker: &Worker, client: &Handle, args: Args<'_>, micros: u64) {
+    let name = client.name.read().clone();
+    let client = (&client.address[..], &name[..]);
     let max_len = worker.settings.slowlog_max_len as usize;
     shared
         .slowlog
@@ -302,7 +323,7 @@ fn data<'k>(
     worker: &mut Worker,
     session: &mut Session,
     out: &mut Output,
-    row: &'static Command,
+    known: &Known,
     run: fn(&mut DataCtx<'_, '_>) -> Result<(), Error>,
     args: Args<'_>,
     hints: &[Hint],
@@ -320,25 +341,46 @@ fn data<'k>(
         hints,
         no_touch,
     };
+    let mut parks = None;
+    let may_block = held.is_none();
     let work = |db: &mut Db<'_, 'k>| {
         // The context owns its view of the database; `db` gets what it did back by reference.
         let mut ctx = DataCtx {
             args,
             db: db.reborrow(),
-            out,
+            out: &mut *out,
             settings,
+            woken: None,
+            may_block,
+            parks: &mut parks,
         };
         run(&mut ctx)
     };
     match held {
         Some(held) => call.under(held, true, work),
         None => {
-            let mut locks = lock(shared, row, args, hints);
+            let mut locks = lock(shared, known.row, args, hints);
             let result = call.under(&mut locks, false, work);
-            drop(locks);
-            after(shared, worker);
+            if let Some(block) = parks {
+                let request = (known, args);
+                blocking::park(shared, worker, session, out, &mut locks, request, *block);
+            }
+            conclude(shared, worker, locks);
             result
         }
+    }
+}
+
+/// Ends the work under `locks`: serves who waits for what it made, unlocks, and does the rest.
+#[inline]
+pub(super) fn conclude<'k>(shared: &'k Shared, worker: &mut Worker, mut locks: LockSet<'k>) {
+    if !worker.effects.ready.is_empty() {
+        blocking::serve(shared, worker, &mut locks);
+    }
+    drop(locks);
+    release(shared, worker);
+    if !worker.aftermath.is_empty() {
+        blocking::settle(shared, worker);
     }
 }
 
@@ -458,7 +500,7 @@ pub fn append(shared: &Shared, commands: &[(usize, Vec<Vec<u8>>)]) {
 
 /// What follows a command once its locks are released: freeing, statistics, notifications.
 #[inline]
-pub fn after(shared: &Shared, worker: &mut Worker) {
+pub(super) fn release(shared: &Shared, worker: &mut Worker) {
     let effects = &mut worker.effects;
     let lazyfree = &shared.keyspace.lazyfree;
     if !effects.garbage.is_empty() {

@@ -6,6 +6,7 @@
 
 pub mod admit;
 pub mod args;
+pub mod blocking;
 pub mod command;
 pub mod context;
 pub mod control;

@@ -113,8 +113,7 @@ pub fn exec(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
         let pending = std::mem::take(&mut ctx.worker.pending);
         execute::append(shared, &pending);
     }
-    drop(locks);
-    execute::after(shared, ctx.worker);
+    execute::conclude(shared, ctx.worker, locks);
     // EXEC's own time is that of everything it ran.
     ctx.worker.ticks = started;
     Ok(())

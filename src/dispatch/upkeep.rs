@@ -91,6 +91,7 @@ pub fn evict(shared: &Shared, settings: &Settings, now: Now) -> bool {
 
 /// Appends the removal of a key to the stream, under the lock of its shard.
 fn propagate(shared: &Shared, db: usize, key: &[u8], lazy: bool) {
+    super::blocking::removed(shared, db, key);
     if shared.stream.is_active() {
         let word = if lazy { "UNLINK" } else { "DEL" };
         append(shared, &[(db, vec![word.into(), key.to_vec()])]);

@@ -67,6 +67,8 @@ pub struct Effects {
     pub rewrite: Rewrite,
     /// An event was recorded: the outbox needs delivery.
     pub noticed: bool,
+    /// Keys that clients wait for and that came or went, in order: (database, key).
+    pub ready: Vec<(usize, Box<[u8]>)>,
     /// Nobody reads the stream while the locks are held: forms need not be stated.
     pub unheard: bool,
 }
@@ -107,6 +109,7 @@ impl Effects {
         self.misses = 0;
         self.rewrite = Rewrite::Verbatim;
         self.noticed = false;
+        self.ready.clear();
     }
 }
 
@@ -375,6 +378,7 @@ impl<'c, 'k> Db<'c, 'k> {
         let entry = self.table(hash).remove(slot);
         let key: Box<[u8]> = entry.key().into();
         self.free(entry, self.env.lazy_expire);
+        self.signal(hash, &key);
         self.announce(&key, event::ON_EXPIRED);
         // Not by `hash`: it may carry the bits of the shard alone.
         let shard = Keyspace::shard_of(hash);
@@ -500,6 +504,7 @@ impl<'c, 'k> Db<'c, 'k> {
             if let Some(garbage) = garbage {
                 self.discard(garbage, self.env.lazy_overwrite);
             }
+            self.signal(hash, key);
             return false;
         }
         let expiry = match ttl {
@@ -524,6 +529,7 @@ impl<'c, 'k> Db<'c, 'k> {
         let volatile = entry.expiry().is_some();
         self.table(hash)
             .insert(hash, entry, volatile, &|key| keyspace.hash(key));
+        self.signal(hash, key);
         if self.env.notify & event::NEW != 0 {
             self.announce(key, event::ON_NEW);
         }
@@ -532,7 +538,9 @@ impl<'c, 'k> Db<'c, 'k> {
     /// Takes a key out of the database. Says nothing to anybody.
     pub fn take(&mut self, key: &[u8]) -> Option<Entry> {
         let (hash, slot) = self.find(key)?;
-        Some(self.table(hash).remove(slot))
+        let entry = self.table(hash).remove(slot);
+        self.signal(hash, key);
+        Some(entry)
     }
 
     /// Removes a key; true when it existed. Says nothing to anybody.
@@ -558,6 +566,7 @@ impl<'c, 'k> Db<'c, 'k> {
         };
         let entry = self.table(hash).remove(slot);
         self.free(entry, false);
+        self.signal(hash, key);
         true
     }
 
@@ -628,6 +637,28 @@ impl<'c, 'k> Db<'c, 'k> {
     pub fn also(&mut self, key: &[u8], event: Event) {
         if self.env.notify & event.class != 0 {
             self.announce(key, event);
+        }
+    }
+
+    /// Has those looked at who wait for `key`. Keys that come or go are signalled by themselves;
+    /// this is for what is added to a key that is there (streams).
+    pub fn signal_ready(&mut self, key: &[u8]) {
+        self.signal(self.hash(key), key);
+    }
+
+    #[inline]
+    fn signal(&mut self, hash: u64, key: &[u8]) {
+        if self.locks.shard(Keyspace::shard_of(hash)).has_waiters() {
+            self.signal_waiters(hash, key);
+        }
+    }
+
+    #[cold]
+    fn signal_waiters(&mut self, hash: u64, key: &[u8]) {
+        let place = (self.index, Box::from(key));
+        let guard = self.locks.shard(Keyspace::shard_of(hash));
+        if guard.is_awaited(&place) && !self.effects.ready.contains(&place) {
+            self.effects.ready.push(place);
         }
     }
 
@@ -756,6 +787,7 @@ impl Db<'_, '_> {
             let guard = self.locks.shard(shard);
             guard.touch_replaced(index, None, self.env.now_ms);
             guard.detach(index, &mut detached);
+            guard.signal_all(&[index], &mut self.effects.ready);
         }
         let keys = detached.keys();
         if lazy {
@@ -779,6 +811,7 @@ impl Db<'_, '_> {
             guard.touch_replaced(b, Some(a), self.env.now_ms);
             if used {
                 guard.swap(a, b);
+                guard.signal_all(&[a, b], &mut self.effects.ready);
             }
         }
         self.keyspace.expiry.swap(a, b);

@@ -9,7 +9,7 @@
 //! Tables lie apart from the mutexes, by database, so that an unused database owns no memory and
 //! a prefetch need not touch the line that the lock bounces.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
@@ -22,6 +22,7 @@ use super::expiry::Figures;
 use super::lazyfree::{Detached, Lazyfree};
 use super::outbox::Outbox;
 use super::table::{Ahead, Locked, Position, SKIP, Table, position_of_hash, prefetch};
+use crate::types::Type;
 
 /// Number of shards. Locking all of them takes some 8 µs.
 pub const SHARDS: usize = 1 << SKIP;
@@ -41,6 +42,8 @@ struct Watcher {
 pub struct ShardState {
     /// Who watches which key of which database. Empty costs one test per change.
     watched: HashMap<(usize, Box<[u8]>), Vec<Watcher>>,
+    /// Who waits for which key of which database: tickets, the oldest first.
+    waiting: HashMap<(usize, Box<[u8]>), VecDeque<u64>>,
 }
 
 #[repr(align(128))]
@@ -222,6 +225,19 @@ impl Keyspace {
         slot.map(|slot| unsafe { super::db::borrow(slot.pointer()) })
             .and_then(|entry| entry.expiry())
             .is_some_and(|at| at < now_ms)
+    }
+
+    /// The type of a key that is there and not over its time. The key's shard is in `locks`.
+    pub fn kind_of(&self, locks: &LockSet<'_>, db: usize, key: &[u8], now_ms: i64) -> Option<Type> {
+        let hash = self.hash(key);
+        let table = locks.table_ref(Self::shard_of(hash), db)?;
+        let slot = table.find(hash, key)?;
+        // SAFETY: the slot was just found in a table whose lock is held.
+        let entry = unsafe { super::db::borrow(slot.pointer()) };
+        entry
+            .expiry()
+            .is_none_or(|at| at >= now_ms)
+            .then(|| entry.kind())
     }
 
     /// Locks one shard.
@@ -413,7 +429,66 @@ impl<'k> ShardGuard<'k> {
     }
 }
 
+/// Those who wait for keys.
+impl ShardGuard<'_> {
+    /// Enters a ticket in the queue of a key, once.
+    pub fn wait(&mut self, db: usize, key: &[u8], ticket: u64) {
+        let queue = self.state.waiting.entry((db, key.into())).or_default();
+        if queue.back() != Some(&ticket) {
+            queue.push_back(ticket);
+        }
+    }
+
+    /// Takes a ticket out of the queue of a key, if it is there.
+    pub fn unwait(&mut self, db: usize, key: &[u8], ticket: u64) {
+        let place = (db, Box::from(key));
+        if let Some(queue) = self.state.waiting.get_mut(&place) {
+            if let Some(at) = queue.iter().position(|t| *t == ticket) {
+                queue.remove(at);
+            }
+            if queue.is_empty() {
+                self.state.waiting.remove(&place);
+            }
+        }
+        if self.state.waiting.is_empty() {
+            self.state.waiting.shrink_to_fit();
+        }
+    }
+
+    /// True when anybody waits for a key of the shard.
+    #[inline]
+    pub fn has_waiters(&self) -> bool {
+        !self.state.waiting.is_empty()
+    }
+
+    /// True when anybody waits for a key.
+    pub fn is_awaited(&self, place: &(usize, Box<[u8]>)) -> bool {
+        self.state.waiting.contains_key(place)
+    }
+
+    /// The tickets that wait for a key, the oldest first.
+    pub fn waiters(&self, db: usize, key: &[u8]) -> Vec<u64> {
+        let queue = self.state.waiting.get(&(db, key.into()));
+        queue.into_iter().flatten().copied().collect()
+    }
+
+    /// Adds every awaited key of some databases to `ready`.
+    pub fn signal_all(&self, dbs: &[usize], ready: &mut Vec<(usize, Box<[u8]>)>) {
+        let places = self.state.waiting.keys();
+        ready.extend(places.filter(|(db, _)| dbs.contains(db)).cloned());
+    }
+}
+
 impl<'k> LockSet<'k> {
+    /// True when the set holds a shard.
+    pub fn holds(&self, index: usize) -> bool {
+        match self {
+            Self::None => false,
+            Self::One(guard) => guard.index == index,
+            Self::Many(guards) => guards.binary_search_by_key(&index, |g| g.index).is_ok(),
+        }
+    }
+
     /// The guard of a shard that the set holds.
     ///
     /// # Panics

@@ -8,12 +8,14 @@
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::driver::Driver;
 use crate::client::registry::{Class, flag};
 use crate::client::session::Session;
 use crate::config::{OutputLimit, Settings};
+use crate::dispatch::blocking::Parked;
 use crate::dispatch::job::Running;
 use crate::resp::parse::{Limits, Parser, Progress, ProtocolError, Request};
 use crate::resp::write::Output;
@@ -56,7 +58,9 @@ pub struct Connection {
     pub parked: Option<Vec<Vec<u8>>>,
     /// A command that goes on in slices.
     pub job: Option<Running>,
-    /// Requests that were parsed behind the parked one or the job.
+    /// A command that waits for keys.
+    pub blocked: Option<Arc<Parked>>,
+    /// Requests that were parsed behind the parked one, the job or the wait.
     pub backlog: VecDeque<Vec<Vec<u8>>>,
     /// The stream is broken: the error to answer once everything before it is.
     pub broken: Option<ProtocolError>,
@@ -106,6 +110,7 @@ impl Connection {
             parked: None,
             bulky: false,
             job: None,
+            blocked: None,
             backlog: VecDeque::new(),
             broken: None,
             served: 0,
@@ -228,9 +233,9 @@ impl Connection {
         }
     }
 
-    /// True while requests have to wait for one that is parked or goes on in slices.
+    /// True while requests have to wait for one that is parked, waits or goes on in slices.
     pub fn is_occupied(&self) -> bool {
-        self.parked.is_some() || self.job.is_some()
+        self.parked.is_some() || self.job.is_some() || self.blocked.is_some()
     }
 
     /// Gives the input buffer back when everything in it was served, or empties it and `keep`s it
@@ -331,7 +336,7 @@ impl Connection {
             live.commands
                 .store(live.commands.load(Relaxed) + served, Relaxed);
         }
-        if self.parked.is_some() {
+        if self.parked.is_some() || self.blocked.is_some() {
             live.flags.fetch_or(flag::BLOCKED, Relaxed);
         } else {
             live.flags.fetch_and(!flag::BLOCKED, Relaxed);

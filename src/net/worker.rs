@@ -8,7 +8,7 @@
 //! A connection's share of a wave is bounded, so a long pipeline does not starve its neighbours.
 //! Nothing here blocks but the wait. Other threads reach the worker through its [`Link`].
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
@@ -26,6 +26,7 @@ use crate::base::ticks::Ticks;
 use crate::client::mailbox::Bell;
 use crate::client::session::{Replies, Session};
 use crate::dispatch::args::Args;
+use crate::dispatch::blocking::{self, Parked};
 use crate::dispatch::context::{Shared, Worker};
 use crate::dispatch::execute::{self, Flow, Prepared};
 use crate::keyspace::db::Hint;
@@ -41,6 +42,8 @@ const WAVE: usize = 64;
 const BELL: u64 = u64::MAX;
 /// With at most so many connections each keeps its input buffer between requests.
 const KEPT_BUFFERS: usize = 64;
+/// Connections looked at in one tick, at least.
+const TICKED: usize = 64;
 /// How often a worker looks at its connections without being asked.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -127,6 +130,10 @@ pub struct EventLoop {
     parked: Vec<usize>,
     /// Connections with a command that goes on in slices.
     jobs: Vec<usize>,
+    /// Connections that wait for keys until a time: by it (Unix milliseconds) and ticket.
+    deadlines: BTreeMap<(i64, u64), usize>,
+    /// Connections that wait for keys and were rung for.
+    woken: Vec<usize>,
     /// Emptied input buffers.
     buffers: Vec<Vec<u8>>,
     /// Emptied requests.
@@ -138,6 +145,8 @@ pub struct EventLoop {
     /// Connections to be handed over at the end of the turn.
     giving: Option<(usize, Arc<Link>)>,
     last_tick_ms: i64,
+    /// The connection that the next tick looks at first.
+    tick_at: usize,
     /// [`crate::dispatch::pause::Pause::ends`] when the parked requests were last tried.
     pauses_ended: u64,
 }
@@ -159,12 +168,15 @@ impl EventLoop {
             active: Vec::new(),
             parked: Vec::new(),
             jobs: Vec::new(),
+            deadlines: BTreeMap::new(),
+            woken: Vec::new(),
             buffers: Vec::new(),
             requests: Vec::new(),
             wave: Wave::default(),
             queue: VecDeque::new(),
             giving: None,
             last_tick_ms: 0,
+            tick_at: 0,
             pauses_ended: 0,
         })
     }
@@ -184,11 +196,23 @@ impl EventLoop {
         Ok(())
     }
 
-    /// How long to wait: for ever without connections, else until the next look at them.
+    /// How long to wait: for ever without connections, else until the next look at them, or the
+    /// first deadline of one that waits for keys.
     fn timeout(&self) -> Option<Duration> {
         if !self.jobs.is_empty() {
             return Some(Duration::ZERO);
         }
+        let regular = self.regular_timeout();
+        let Some((&(deadline, _), _)) = self.deadlines.first_key_value() else {
+            return regular;
+        };
+        // Its time is over once the clock has passed it.
+        let left = deadline.saturating_add(1) - crate::base::clock::unix_ms();
+        let left = Duration::from_millis(left.max(0) as u64);
+        Some(regular.map_or(left, |regular| regular.min(left)))
+    }
+
+    fn regular_timeout(&self) -> Option<Duration> {
         if !self.parked.is_empty() && self.shared.pause.is_set() {
             let left = self.shared.pause.until_ms() - crate::base::clock::unix_ms();
             return Some(TICK.min(Duration::from_millis(left.max(0) as u64)));
@@ -210,6 +234,7 @@ impl EventLoop {
         }
         self.retry_parked();
         self.step_jobs(&shared);
+        self.end_waits(&shared);
         self.serve(&shared);
         self.finish();
         if let Some((count, to)) = self.giving.take() {
@@ -323,6 +348,12 @@ impl EventLoop {
         for id in self.link.bell.answer() {
             if let Some(&place) = self.places.get(&id) {
                 self.list(place);
+                if self.connections[place]
+                    .as_ref()
+                    .is_some_and(|c| c.blocked.is_some())
+                {
+                    self.woken.push(place);
+                }
             }
         }
         let newcomers = std::mem::take(&mut *self.link.newcomers.lock());
@@ -528,6 +559,13 @@ impl EventLoop {
         } else if flow == Flow::Job {
             connection.job = self.worker.running.take();
             self.jobs.push(place);
+        } else if flow == Flow::Block {
+            block(
+                &mut connection.blocked,
+                &mut self.worker,
+                &mut self.deadlines,
+                place,
+            );
         } else if connection.session.is_closing() {
             connection.backlog.clear();
         }
@@ -584,6 +622,46 @@ impl EventLoop {
         }
     }
 
+    /// Ends the waits for keys that have their reply or are over their time, and runs what waited
+    /// behind them.
+    fn end_waits(&mut self, shared: &Shared) {
+        let now_ms = self.worker.now.ms;
+        while let Some(first) = self.deadlines.first_entry()
+            && first.key().0 < now_ms
+        {
+            let place = first.remove();
+            if let Some(connection) = &self.connections[place]
+                && let Some(parked) = &connection.blocked
+            {
+                blocking::time_out(shared, &mut self.worker, parked);
+                self.woken.push(place);
+            }
+        }
+        for place in std::mem::take(&mut self.woken) {
+            let Some(connection) = &mut self.connections[place] else {
+                continue;
+            };
+            let Some(parked) = &connection.blocked else {
+                continue;
+            };
+            let Some(reply) = parked.take_reply() else {
+                blocking::look_again(shared, &mut self.worker, parked);
+                continue;
+            };
+            if let Some(deadline) = parked.deadline {
+                self.deadlines.remove(&(deadline, parked.ticket()));
+            }
+            connection.take_mail();
+            connection.out.raw(&reply);
+            connection.blocked = None;
+            connection.parked = connection.backlog.pop_front();
+            if !self.retry(shared, place) {
+                self.parked.push(place);
+            }
+            self.list(place);
+        }
+    }
+
     /// Runs a connection's parked request and those that were parsed behind it; false when it
     /// has to wait on.
     fn retry(&mut self, shared: &Shared, place: usize) -> bool {
@@ -616,6 +694,15 @@ impl EventLoop {
             if flow == Flow::Job {
                 connection.job = self.worker.running.take();
                 self.jobs.push(place);
+                return true;
+            }
+            if flow == Flow::Block {
+                block(
+                    &mut connection.blocked,
+                    &mut self.worker,
+                    &mut self.deadlines,
+                    place,
+                );
                 return true;
             }
             if connection.session.is_closing() {
@@ -654,8 +741,9 @@ impl EventLoop {
         let connection = &mut **connection;
         let now_ms = self.worker.now.ms;
         let session = &connection.session;
-        // A request that waits for the end of a pause dies with its client.
-        let gone = connection.ended && connection.parked.is_some();
+        // A request that waits for the end of a pause, or for keys, dies with its client.
+        let waits = connection.parked.is_some() || connection.blocked.is_some();
+        let gone = connection.ended && waits;
         if session.handle.is_killed() || session.close_now || gone {
             self.close(place);
             return;
@@ -752,16 +840,26 @@ impl EventLoop {
         let session = &mut connection.session;
         // Nothing more is answered, whatever cleaning up would say.
         session.replies = Replies::Off;
+        if let Some(parked) = connection.blocked.take() {
+            if let Some(deadline) = parked.deadline {
+                self.deadlines.remove(&(deadline, parked.ticket()));
+            }
+            blocking::abandon(&self.shared, &parked);
+        }
         execute::disconnect(&self.shared, session);
         self.shared.clients.remove(session.handle.id);
     }
 
-    /// What is looked at ten times a second: idle clients, output limits, shrinking buffers.
+    /// What is looked at now and then: idle clients, output limits, shrinking buffers. Of many
+    /// connections a tenth each time, so that many idle ones cost next to nothing.
     fn tick(&mut self) {
         let settings = Arc::clone(&self.worker.settings);
         let timeout_ms = i64::from(settings.timeout) * 1000;
         let now_ms = self.worker.now.ms;
-        for place in 0..self.connections.len() {
+        let share = self.connections.len().div_ceil(10).max(TICKED);
+        for _ in 0..share.min(self.connections.len()) {
+            let place = self.tick_at % self.connections.len();
+            self.tick_at = place + 1;
             let Some(connection) = &mut self.connections[place] else {
                 continue;
             };
@@ -784,6 +882,21 @@ impl EventLoop {
         if self.buffers.len() > 8 {
             self.buffers.truncate(8);
         }
+    }
+}
+
+/// Keeps the wait that the connection's command just began.
+fn block(
+    blocked: &mut Option<Arc<Parked>>,
+    worker: &mut Worker,
+    deadlines: &mut BTreeMap<(i64, u64), usize>,
+    place: usize,
+) {
+    *blocked = worker.parked.take();
+    if let Some(parked) = blocked
+        && let Some(deadline) = parked.deadline
+    {
+        deadlines.insert((deadline, parked.ticket()), place);
     }
 }
 

@@ -14,6 +14,7 @@ use crate::config::REDIS_VERSION;
 use crate::config::command_line::{CommandLine, Special, absolute_path, options_to_text};
 use crate::config::file::{self, Checks, LoadError};
 use crate::config::{Config, Effect, Settings};
+use crate::dispatch::blocking::Blocked;
 use crate::dispatch::context::{REPLY_PEAK_RESET_MS, Shared, Stall, Status};
 use crate::dispatch::control::{Control, Request};
 use crate::dispatch::table::Table;
@@ -221,6 +222,7 @@ pub fn build(
     let workers = settings.io_threads.max(1) as usize;
     let keyspace = Keyspace::new(settings.databases as usize, settings.cluster_enabled);
     let shared = Shared {
+        blocked: Blocked::default(),
         stats: Stats::new(workers, commands.len()),
         keyspace,
         clients: Default::default(),

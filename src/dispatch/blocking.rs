@@ -1,0 +1,418 @@
+//! Commands that wait for keys: BLPOP and its kind.
+//!
+//! A handler that finds nothing asks to be parked ([`DataCtx::block`]). Still under the locks
+//! under which it looked, the client is entered in the queue of each key it waits for, so no
+//! push can slip between. Whoever makes such a key, or takes away a stream that a group's reader
+//! waits for, finds the queue under the same locks and runs the parked command again, on behalf
+//! of its client, before unlocking: first blocked, first served, and nobody else in between. A
+//! command that also needs a shard which is not held (BLMOVE to elsewhere) is run right after
+//! the locks are released, under its own.
+//!
+//! A ticket stands for one wait. Its [`State`] decides who ends it: the waker, the time, CLIENT
+//! UNBLOCK or the end of the connection; exactly one of them does. Entries of an ended ticket
+//! that are left in queues of other shards mean nothing and are removed without haste.
+//!
+//! Lock order: shards, then a ticket's state. Replies are handed over when no shard is held.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+
+use dashmap::DashMap;
+use parking_lot::Mutex;
+use smallvec::SmallVec;
+
+use super::args::Args;
+use super::command::Handler;
+use super::context::{DataCtx, Shared, Worker};
+use super::execute::{self, Call};
+use super::table::Known;
+use crate::base::ticks::Ticks;
+use crate::client::registry::Handle;
+use crate::client::session::{Replies, Session};
+use crate::keyspace::shards::{Keyspace, LockSet};
+use crate::resp::write::{Output, Protocol};
+use crate::types::Type;
+
+/// What a handler asks for that found nothing.
+#[derive(Debug)]
+pub struct Block {
+    /// The keys to wait for, in the order of the request.
+    pub keys: Vec<Vec<u8>>,
+    /// The type that one of them must get.
+    pub on: Type,
+    /// Until when, in Unix milliseconds; `None`: for ever.
+    pub deadline: Option<i64>,
+    /// A key beside the one that became ready that the command touches when it is run again.
+    pub also: Option<Vec<u8>>,
+    /// Run again also when a key of another type, or none, took the place of what it waits for.
+    pub on_removal: bool,
+    /// The request to be run again, when not as it came (`$` of XREAD means what it meant then).
+    pub request: Option<Vec<Vec<u8>>>,
+}
+
+/// How far a wait is.
+enum State {
+    Waiting,
+    /// Ended; the reply is on its way.
+    Ended,
+    /// Ended with this reply, which the connection takes.
+    Replied(Vec<u8>),
+}
+
+/// A client that waits, and its command.
+pub struct Parked {
+    ticket: u64,
+    handle: Arc<Handle>,
+    command: usize,
+    db: usize,
+    request: Vec<Vec<u8>>,
+    keys: Vec<Vec<u8>>,
+    on: Type,
+    also: Option<Vec<u8>>,
+    on_removal: bool,
+    /// Until when, in Unix milliseconds.
+    pub deadline: Option<i64>,
+    protocol: Protocol,
+    /// CLIENT REPLY OFF or SKIP.
+    silent: bool,
+    no_touch: bool,
+    /// Nanoseconds that the command took before it was parked.
+    nanos: u64,
+    state: Mutex<State>,
+}
+
+impl Parked {
+    /// The reply, once the wait has ended; the connection goes on then.
+    pub fn take_reply(&self) -> Option<Vec<u8>> {
+        let mut state = self.state.lock();
+        match &mut *state {
+            State::Replied(reply) => {
+                let reply = std::mem::take(reply);
+                *state = State::Ended;
+                Some(reply)
+            }
+            _ => None,
+        }
+    }
+
+    /// Which wait this is.
+    pub fn ticket(&self) -> u64 {
+        self.ticket
+    }
+
+    fn reply(&self, reply: Vec<u8>) {
+        *self.state.lock() = State::Replied(if self.silent { Vec::new() } else { reply });
+        self.handle.ring();
+    }
+
+    /// Ends the wait, if nobody else did.
+    fn end(&self) -> bool {
+        let mut state = self.state.lock();
+        let waits = matches!(*state, State::Waiting);
+        if waits {
+            *state = State::Ended;
+        }
+        waits
+    }
+}
+
+/// All clients that wait for keys.
+#[derive(Default)]
+pub struct Blocked {
+    tickets: DashMap<u64, Arc<Parked>>,
+    last_ticket: AtomicU64,
+    /// How many of them have [`Block::on_removal`].
+    on_removal: AtomicUsize,
+}
+
+impl Blocked {
+    /// Number of waiting clients.
+    pub fn len(&self) -> usize {
+        self.tickets.len()
+    }
+
+    /// True when nobody waits.
+    pub fn is_empty(&self) -> bool {
+        self.tickets.is_empty()
+    }
+
+    fn get(&self, ticket: u64) -> Option<Arc<Parked>> {
+        self.tickets.get(&ticket).map(|p| Arc::clone(&p))
+    }
+
+    fn add(&self, parked: &Arc<Parked>) {
+        if parked.on_removal {
+            self.on_removal.fetch_add(1, Relaxed);
+        }
+        self.tickets.insert(parked.ticket, Arc::clone(parked));
+    }
+
+    fn remove(&self, parked: &Parked) {
+        if self.tickets.remove(&parked.ticket).is_some() && parked.on_removal {
+            self.on_removal.fetch_sub(1, Relaxed);
+        }
+    }
+}
+
+/// What serving waiting clients leaves to be done without locks.
+#[derive(Default)]
+pub struct Aftermath {
+    /// Waits that ended, with their replies.
+    ended: Vec<(Arc<Parked>, Vec<u8>)>,
+    /// Keys that are ready for a command that needs a further shard: database, key, other key.
+    elsewhere: VecDeque<(usize, Box<[u8]>, Vec<u8>)>,
+}
+
+impl Aftermath {
+    /// True when nothing is left to do.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.ended.is_empty() && self.elsewhere.is_empty()
+    }
+}
+
+/// Parks the client of a command that asked for it, under the locks of all its keys.
+pub(super) fn park(
+    shared: &Shared,
+    worker: &mut Worker,
+    session: &Session,
+    out: &Output,
+    locks: &mut LockSet<'_>,
+    (known, args): (&Known, Args<'_>),
+    block: Block,
+) {
+    let own = |args: Args<'_>| args.all().iter().map(|a| a.to_vec()).collect();
+    let parked = Arc::new(Parked {
+        ticket: shared.blocked.last_ticket.fetch_add(1, Relaxed) + 1,
+        handle: Arc::clone(&session.handle),
+        command: known.id,
+        db: session.db,
+        request: block.request.unwrap_or_else(|| own(args)),
+        keys: block.keys,
+        on: block.on,
+        also: block.also,
+        on_removal: block.on_removal,
+        deadline: block.deadline,
+        protocol: out.protocol(),
+        silent: session.replies != Replies::On,
+        no_touch: session.no_touch,
+        nanos: Ticks::now().nanos_since(worker.ticks),
+        state: Mutex::new(State::Waiting),
+    });
+    shared.blocked.add(&parked);
+    for key in &parked.keys {
+        let shard = Keyspace::shard_of(shared.keyspace.hash(key));
+        locks.shard(shard).wait(parked.db, key, parked.ticket);
+    }
+    worker.parked = Some(parked);
+}
+
+/// Serves those who wait for the keys that the last command made ready, in the order in which
+/// these became so, under its locks.
+#[cold]
+pub(super) fn serve<'k>(shared: &'k Shared, worker: &mut Worker, locks: &mut LockSet<'k>) {
+    let mut at = 0;
+    while let Some(ready) = worker.effects.ready.get_mut(at) {
+        let (db, key) = std::mem::take(ready);
+        at += 1;
+        serve_key(shared, worker, locks, db, &key);
+    }
+    worker.effects.ready.clear();
+}
+
+fn serve_key<'k>(
+    shared: &'k Shared,
+    worker: &mut Worker,
+    locks: &mut LockSet<'k>,
+    db: usize,
+    key: &[u8],
+) {
+    let keyspace = &shared.keyspace;
+    let shard = Keyspace::shard_of(keyspace.hash(key));
+    for ticket in locks.shard(shard).waiters(db, key) {
+        let Some(parked) = shared.blocked.get(ticket) else {
+            continue;
+        };
+        let kind = keyspace.kind_of(locks, db, key, worker.env.now_ms);
+        if kind != Some(parked.on) && !parked.on_removal {
+            continue;
+        }
+        if let Some(also) = &parked.also
+            && !locks.holds(Keyspace::shard_of(keyspace.hash(also)))
+        {
+            // Those behind it must not overtake it.
+            let place = (db, key.into(), also.clone());
+            worker.aftermath.elsewhere.push_back(place);
+            return;
+        }
+        let mut state = parked.state.lock();
+        if !matches!(*state, State::Waiting) {
+            continue;
+        }
+        if let Some(reply) = run_again(shared, worker, locks, &parked, key) {
+            *state = State::Ended;
+            drop(state);
+            shared.blocked.remove(&parked);
+            locks.shard(shard).unwait(db, key, ticket);
+            worker.aftermath.ended.push((parked, reply));
+        }
+    }
+}
+
+/// Runs a parked command for the key that became ready; its reply, unless it waits on.
+fn run_again<'k>(
+    shared: &'k Shared,
+    worker: &mut Worker,
+    locks: &mut LockSet<'k>,
+    parked: &Parked,
+    key: &[u8],
+) -> Option<Vec<u8>> {
+    let known = shared.commands.get(parked.command);
+    let Handler::Data(run) = known.row.handler else {
+        unreachable!("only handlers of data can block");
+    };
+    let started = Ticks::now();
+    let list: SmallVec<[&[u8]; 8]> = parked.request.iter().map(|a| &a[..]).collect();
+    let args = Args::new(&list, &[]);
+    let settings = Arc::clone(&worker.settings);
+    let mut out = Output::new();
+    out.set_protocol(parked.protocol);
+    let mut block = None;
+    let call = Call {
+        shared,
+        worker: &mut *worker,
+        db: parked.db,
+        args,
+        hints: &[],
+        no_touch: parked.no_touch,
+    };
+    let result = call.under(locks, false, |db| {
+        run(&mut DataCtx {
+            args,
+            db: db.reborrow(),
+            out: &mut out,
+            settings: &settings,
+            woken: Some(key),
+            may_block: true,
+            parks: &mut block,
+        })
+    });
+    if block.is_some() {
+        return None;
+    }
+    if let Err(error) = result {
+        execute::failed(shared, worker, known, &mut out, &error);
+    }
+    let nanos = parked.nanos + Ticks::now().nanos_since(started);
+    execute::account(shared, worker, &parked.handle, known, args, nanos);
+    Some(out.to_vec())
+}
+
+/// Does what serving left to be done, without locks.
+#[cold]
+pub(super) fn settle(shared: &Shared, worker: &mut Worker) {
+    loop {
+        for (parked, reply) in std::mem::take(&mut worker.aftermath.ended) {
+            forget(shared, &parked);
+            parked.reply(reply);
+        }
+        let Some((db, key, also)) = worker.aftermath.elsewhere.pop_front() else {
+            return;
+        };
+        let keyspace = &shared.keyspace;
+        let mut locks = keyspace.lock_many([&key[..], &also].into_iter().map(|k| keyspace.hash(k)));
+        serve_key(shared, worker, &mut locks, db, &key);
+        serve(shared, worker, &mut locks);
+        drop(locks);
+        execute::release(shared, worker);
+    }
+}
+
+/// Takes an ended wait out of all queues. Called without locks.
+fn forget(shared: &Shared, parked: &Parked) {
+    shared.blocked.remove(parked);
+    for key in &parked.keys {
+        let shard = Keyspace::shard_of(shared.keyspace.hash(key));
+        let mut guard = shared.keyspace.lock(shard);
+        guard.unwait(parked.db, key, parked.ticket);
+    }
+}
+
+/// The time is over: the client gets a null. Called without locks.
+pub fn time_out(shared: &Shared, worker: &mut Worker, parked: &Parked) {
+    conclude(shared, worker, parked, |out| out.null_array());
+}
+
+/// Ends a client's wait with a null, or with an error; false when it does not wait. Called
+/// without locks.
+pub fn unblock(shared: &Shared, worker: &mut Worker, client: u64, with_error: bool) -> bool {
+    let of_client = |p: &Arc<Parked>| p.handle.id == client;
+    let tickets = &shared.blocked.tickets;
+    let found = tickets
+        .iter()
+        .find(|p| of_client(p))
+        .map(|p| Arc::clone(&p));
+    found.is_some_and(|parked| {
+        conclude(shared, worker, &parked, |out| match with_error {
+            true => out.error("UNBLOCKED client unblocked via CLIENT UNBLOCK"),
+            false => out.null_array(),
+        })
+    })
+}
+
+/// Ends a wait with a reply; false when it had ended already.
+fn conclude(
+    shared: &Shared,
+    worker: &mut Worker,
+    parked: &Parked,
+    write: impl FnOnce(&mut Output),
+) -> bool {
+    if !parked.end() {
+        return false;
+    }
+    forget(shared, parked);
+    let list: SmallVec<[&[u8]; 8]> = parked.request.iter().map(|a| &a[..]).collect();
+    let (known, args) = (shared.commands.get(parked.command), Args::new(&list, &[]));
+    execute::account(shared, worker, &parked.handle, known, args, parked.nanos);
+    let mut out = Output::new();
+    out.set_protocol(parked.protocol);
+    write(&mut out);
+    parked.reply(out.to_vec());
+    true
+}
+
+/// The client is gone. Called without locks.
+pub fn abandon(shared: &Shared, parked: &Parked) {
+    if parked.end() {
+        forget(shared, parked);
+    }
+}
+
+/// Has those looked at again who wait for a group of a stream that was removed by what is no
+/// command (expiry, eviction). May be called under locks.
+pub fn removed(shared: &Shared, db: usize, key: &[u8]) {
+    if shared.blocked.on_removal.load(Relaxed) == 0 {
+        return;
+    }
+    for parked in &shared.blocked.tickets {
+        if parked.on_removal && parked.db == db && parked.keys.iter().any(|k| **k == *key) {
+            parked.handle.ring();
+        }
+    }
+}
+
+/// Looks whether what a client waits for was removed, after [`removed`] asked for it.
+pub fn look_again(shared: &Shared, worker: &mut Worker, parked: &Parked) {
+    if !parked.on_removal {
+        return;
+    }
+    for key in &parked.keys {
+        let keyspace = &shared.keyspace;
+        let mut locks = keyspace.lock_one(keyspace.hash(key));
+        if keyspace.kind_of(&locks, parked.db, key, worker.env.now_ms) != Some(parked.on) {
+            serve_key(shared, worker, &mut locks, parked.db, key);
+        }
+        execute::conclude(shared, worker, locks);
+    }
+}

@@ -25,7 +25,7 @@ use crate::resp::write::Output;
 /// A little less than 32 KiB, from which on Redis would call a query buffer big.
 pub const READ_SIZE: usize = 32 * 1024 - 64;
 /// Size of Redis' reply buffer beyond which output counts against limits, in bytes.
-const REPLY_BUFFER: usize = 16 * 1024;
+pub const REPLY_BUFFER: usize = 16 * 1024;
 /// Most output beyond [`REPLY_BUFFER`] that may wait for a client that has not authenticated.
 const UNAUTHENTICATED_OUTPUT: u64 = 1024;
 /// Least room that an output keeps, in bytes.

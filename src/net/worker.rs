@@ -19,7 +19,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
-use super::connection::{Closed, Connection};
+use super::connection::{Closed, Connection, REPLY_BUFFER};
 use super::driver::{Driver, Ready};
 use super::evict;
 use crate::base::ticks::Ticks;
@@ -573,6 +573,24 @@ impl EventLoop {
         request.clear();
         if self.requests.len() < WAVE {
             self.requests.push(request);
+        }
+        self.limit_output(place);
+    }
+
+    /// Takes a client off that is over its output limit, at once, as others of this turn may look.
+    #[inline]
+    fn limit_output(&mut self, place: usize) {
+        let Some(connection) = &mut self.connections[place] else {
+            return;
+        };
+        if connection.out.len_pending() > REPLY_BUFFER
+            && !connection.session.close_now
+            && connection.over_output_limit(&self.worker.settings, self.worker.now.ms)
+        {
+            connection.session.close_now = true;
+            let id = connection.session.handle.id;
+            self.log_output_limit(place);
+            self.shared.clients.remove(id);
         }
     }
 

@@ -8,6 +8,7 @@ pub mod crc;
 pub mod fault;
 pub mod glob;
 pub mod long_double;
+pub mod lzf;
 pub mod number;
 pub mod random;
 pub mod strtod;

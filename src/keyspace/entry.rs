@@ -779,22 +779,32 @@ mod tests {
 
     #[test]
     fn collections_lie_in_the_entry_and_move_with_it() {
-        use crate::types::probe::Probe;
-        let probe = |n: u64| NewValue::Object(Probe(Box::new((0..n).collect())).into());
+        use crate::types::list::{End, Limits, List};
+        use crate::types::object::Collection;
+        let limits = Limits::new(1, 0);
+        let probe = |n: usize| {
+            let mut list = List::new();
+            (0..n).for_each(|_| list.push(End::Tail, b"x", &limits));
+            NewValue::Object(list.into())
+        };
+        let len = |e: &Entry| e.get_as::<List>().map(Collection::len);
         for key in [&b"k"[..], &[7; 300]] {
             let mut e = Entry::new(key, probe(3), None, 5);
             assert_eq!((e.kind(), e.encoding()), (Type::List, Encoding::Quicklist));
-            e.get_as_mut::<Probe>().expect("a probe").0.push(9);
+            let push = |e: &mut Entry| {
+                let list = e.get_as_mut::<List>().expect("a list");
+                list.push(End::Tail, b"y", &limits);
+            };
+            push(&mut e);
             e.set_expiry(Some(77));
             let copy = e.copied(b"copy", 1);
-            e.get_as_mut::<Probe>().expect("a probe").0.push(10);
-            assert_eq!(*copy.get_as::<Probe>().expect("a probe").0, [0, 1, 2, 9]);
-            assert_eq!(*e.get_as::<Probe>().expect("a probe").0, [0, 1, 2, 9, 10]);
+            push(&mut e);
+            assert_eq!((len(&copy), len(&e)), (Some(4), Some(5)));
             let Some(Garbage::Object(old)) = e.set_value(NewValue::Bytes(b"text")) else {
                 panic!("the collection comes back")
             };
-            assert_eq!((old.effort(), text(&e)), (5, b"text".to_vec()));
-            assert_eq!((e.expiry(), e.get_as::<Probe>()), (Some(77), None));
+            assert_eq!((old.effort(), text(&e)), (7, b"text".to_vec()));
+            assert_eq!((e.expiry(), len(&e)), (Some(77), None));
             assert!(e.set_value(NewValue::Bytes(&[b'x'; 5000])).is_none());
             assert!(e.set_value(probe(4)).is_some());
             assert!(e.set_value(NewValue::Int(3)).is_some());

@@ -4,10 +4,11 @@
 
 pub mod bitmap;
 pub mod lcs;
+pub mod list;
 pub mod listpack;
 #[allow(unsafe_code)]
 pub mod object;
-pub mod probe;
+pub mod quicklist;
 pub mod string;
 
 /// The type of a value, as TYPE names it. The numbers are stored in entries.

@@ -142,5 +142,5 @@ macro_rules! objects {
 }
 
 objects! {
-    List(super::probe::Probe),
+    List(super::list::List),
 }

@@ -3,6 +3,7 @@
 //! Knows nothing of keys, clients, replies, locks or the clock.
 
 pub mod bitmap;
+pub mod btree;
 pub mod lcs;
 pub mod listpack;
 #[allow(unsafe_code)]

@@ -143,4 +143,5 @@ macro_rules! objects {
 
 objects! {
     List(super::probe::Probe),
+    ZSet(super::zset::ZSet),
 }

@@ -140,6 +140,22 @@ impl Segment {
         self.len -= 1;
     }
 
+    /// Shows the records that belong to a bucket, wherever they are.
+    fn each_of(&self, home: usize, mut show: impl FnMut(u16, Handle)) {
+        let mut at = home;
+        for _ in 0..self.buckets.len() {
+            let bucket = &self.buckets[at];
+            let used = usize::from(bucket.len);
+            let records = bucket.tags[..used].iter().zip(&bucket.handles[..used]);
+            let own = records.filter(|(tag, _)| self.home(**tag) == home);
+            own.for_each(|(tag, handle)| show(*tag, *handle));
+            if bucket.passed == 0 {
+                return;
+            }
+            at = self.next(at);
+        }
+    }
+
     fn records(&self) -> impl Iterator<Item = (u16, Handle)> {
         self.buckets.iter().flat_map(|bucket| {
             let len = usize::from(bucket.len);
@@ -240,6 +256,30 @@ impl Index {
             *segment = segment.resized();
             self.buckets -= buckets - segment.buckets.len();
         }
+    }
+
+    /// Shows the records of one bucket, from `cursor` (0: the beginning) on, and returns where to
+    /// go on; 0 at the end. A cursor is a place in the order of the segments' bits of the hash,
+    /// then of the low 16: growth and splits move no record behind a cursor that has not passed it.
+    pub fn scan(&self, cursor: u64, mut show: impl FnMut(Handle)) -> u64 {
+        let (prefix, tag) = (cursor >> 16 & 0xffff_ffff, cursor & 0xffff);
+        let segment = &self.segments[self.segment(prefix << 32)];
+        if segment.len > 0 {
+            let home = segment.home(tag as u16);
+            segment.each_of(home, |t, handle| {
+                if u64::from(t) >= tag {
+                    show(handle);
+                }
+            });
+            // The least tag that belongs to the next bucket.
+            let next = ((home as u64 + 1) << 16).div_ceil(segment.buckets.len() as u64);
+            if next < 1 << 16 {
+                return prefix << 16 | next;
+            }
+        }
+        let step = 1 << (32 - segment.depth);
+        let next = (prefix & !(step - 1)) + step;
+        if next < 1 << 32 { next << 16 } else { 0 }
     }
 
     /// Bytes allocated.

@@ -3,6 +3,7 @@
 //! Knows nothing of keys, clients, replies, locks or the clock.
 
 pub mod bitmap;
+pub mod btree;
 pub mod lcs;
 pub mod list;
 pub mod listpack;
@@ -10,6 +11,7 @@ pub mod listpack;
 pub mod object;
 pub mod quicklist;
 pub mod string;
+pub mod zset;
 
 /// The type of a value, as TYPE names it. The numbers are stored in entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -143,4 +143,5 @@ macro_rules! objects {
 
 objects! {
     List(super::list::List),
+    ZSet(super::zset::ZSet),
 }

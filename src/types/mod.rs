@@ -9,6 +9,7 @@ pub mod listpack;
 pub mod object;
 pub mod probe;
 pub mod string;
+pub mod table;
 
 /// The type of a value, as TYPE names it. The numbers are stored in entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

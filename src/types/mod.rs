@@ -11,6 +11,7 @@ pub mod listpack;
 pub mod object;
 pub mod quicklist;
 pub mod string;
+pub mod table;
 pub mod zset;
 
 /// The type of a value, as TYPE names it. The numbers are stored in entries.

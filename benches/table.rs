@@ -1,0 +1,115 @@
+//! How smoothly one big set grows: ten million members are inserted one by one, each insert timed by
+//! the thread's own processor time, so that a step that rewrites too much shows and a neighbour on
+//! the machine does not. Before that, what an operation on a million members takes, and the bytes
+//! that a member or a field takes.
+//!
+//!     cargo bench --bench table [-- MEMBERS]
+
+use std::time::Instant;
+
+use rustix::time::{ClockId, clock_gettime};
+use tessera::base::{alloc, random};
+use tessera::types::table::{Keys, Pairs, Table};
+
+const MEMBERS: usize = 10_000_000;
+const MILLION: usize = 1_000_000;
+
+/// Processor time of this thread in nanoseconds.
+fn processor_nanos() -> u64 {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+fn per_operation(what: &str, mut operation: impl FnMut(usize)) {
+    random::seed(1);
+    let start = processor_nanos();
+    (0..MILLION).for_each(|_| operation(random::below(MILLION)));
+    let nanos = (processor_nanos() - start) as f64 / MILLION as f64;
+    println!("{what}: {nanos:.0} ns");
+}
+
+fn member(n: usize, buffer: &mut Vec<u8>) -> &[u8] {
+    use std::io::Write;
+    buffer.clear();
+    write!(buffer, "member:{n:08}").expect("vectors take all");
+    buffer
+}
+
+fn million() {
+    let mut key = Vec::new();
+    let before = alloc::used();
+    let mut set: Table<Keys> = Table::new();
+    per_operation("format a member", |n| {
+        std::hint::black_box(member(n, &mut key));
+    });
+    per_operation("add random members", |n| {
+        set.insert(member(n, &mut key), b"");
+    });
+    (0..MILLION).for_each(|n| {
+        set.insert(member(n, &mut key), b"");
+    });
+    let bytes = alloc::used() - before;
+    println!("set: {:.1} bytes a member", bytes as f64 / set.len() as f64);
+    per_operation("add members that are there", |n| {
+        set.insert(member(n, &mut key), b"");
+    });
+    per_operation("draw a member", |_| {
+        std::hint::black_box(set.random());
+    });
+    let start = processor_nanos();
+    let (mut cursor, mut calls) = (0, 0);
+    loop {
+        cursor = set.scan(cursor, 10, |key, _| {
+            std::hint::black_box(key);
+        });
+        calls += 1;
+        if cursor == 0 {
+            break;
+        }
+    }
+    let nanos = processor_nanos() - start;
+    println!("scan: {} ns a call of 10", nanos / calls);
+    per_operation("remove random members", |n| {
+        set.remove(member(n, &mut key));
+    });
+    drop(set);
+    let before = alloc::used();
+    let mut hash: Table<Pairs> = Table::new();
+    per_operation("set random fields", |n| {
+        hash.insert(member(n, &mut key), b"0123456789abcdef");
+    });
+    let bytes = alloc::used() - before;
+    println!(
+        "hash: {:.1} bytes a field",
+        bytes as f64 / hash.len() as f64
+    );
+    per_operation("set fields that are there", |n| {
+        hash.insert(member(n, &mut key), b"0123456789ABCDEF");
+    });
+}
+
+fn main() {
+    alloc::use_huge_pages();
+    million();
+    let members = std::env::args().skip(1).find_map(|a| a.parse().ok());
+    let members: usize = members.unwrap_or(MEMBERS);
+    let (mut slowest, mut at, mut above) = (0, 0, 0);
+    let mut key = Vec::new();
+    let mut set: Table<Keys> = Table::new();
+    let start = Instant::now();
+    for n in 0..members {
+        let key = member(n, &mut key);
+        let before = processor_nanos();
+        set.insert(key, b"");
+        let nanos = processor_nanos() - before;
+        above += usize::from(nanos > 200_000);
+        if nanos > slowest {
+            (slowest, at) = (nanos, n);
+        }
+    }
+    println!(
+        "{members} inserts in {:.1} s, slowest {:.0} us (number {at}), {above} above 200 us",
+        start.elapsed().as_secs_f64(),
+        slowest as f64 / 1e3,
+    );
+}

@@ -1,0 +1,625 @@
+//! A segment of a [`Table`](super::Table): the records whose hashes begin with one prefix.
+//!
+//! ```text
+//!  bucket, 64 bytes   | displaced | 21 tags, 0: free slot | 21 places in the blob, 16 bits each |
+//!  blob               | record | record | ... records that died lie between living ones
+//!  record             | length | key | [length] value |     or     | 0xff | number among the bigs |
+//!  length             0..=0xef: itself; 0xf0..=0xfe: 4 bits here, 8 bits in the next byte
+//! ```
+//!
+//! Invariants:
+//! 1. Buckets follow the order of hashes: the 24 hash bits after the prefix, scaled to the number
+//!    of buckets, are a record's *home*.
+//! 2. A record's slot is in its home or in one of the next [`REACH`] buckets (from the last on to
+//!    the first). The home counts those that are elsewhere, so that most misses read one line.
+//! 3. A blob has at most [`MAX_BLOB`] bytes; a quarter of them may be dead.
+//!
+//! What it never does: allocate for a single record, except for one of more than [`INLINE_MAX`]
+//! bytes; split or merge, which is the table's business.
+
+use super::bigs::Bigs;
+use super::{Layout, hash};
+use crate::base::alloc::size_class;
+
+/// Slots of a bucket.
+const SLOTS: usize = 21;
+/// Buckets after the home that may hold a record's slot.
+const REACH: usize = 3;
+/// Living records for each bucket before a segment gets more of them.
+const LOAD: usize = 18;
+/// Living records for each bucket when a segment is built for a known number.
+const COMFORT: usize = 15;
+/// Living records for each bucket below which a segment gets fewer of them.
+const SPARSE: usize = 7;
+/// Buckets of a segment that splits when it needs more.
+const MAX_BUCKETS: usize = 16;
+/// Most slots of a segment.
+pub const MAX_SLOTS: usize = MAX_BUCKETS * SLOTS;
+/// Most bytes of a blob.
+const MAX_BLOB: usize = 32 << 10;
+/// Most bytes of key and value together that lie in the blob.
+pub const INLINE_MAX: usize = 1024;
+/// Fewer dead bytes than this are no reason to rebuild.
+const DEAD_MIN: usize = 256;
+/// Hash bits, after the prefix, that give the home.
+pub const HOME_BITS: u32 = 24;
+/// First byte of a record that lies in an allocation of its own; its number follows.
+const BIG: u8 = 0xff;
+/// Bytes of such a record.
+const BIG_RECORD: usize = 5;
+/// First byte of a length of two bytes.
+const LONG: u8 = 0xf0;
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Bucket {
+    /// Records with this home whose slots are in other buckets.
+    displaced: u8,
+    tags: [u8; SLOTS],
+    at: [u16; SLOTS],
+}
+
+const EMPTY: Bucket = Bucket {
+    displaced: 0,
+    tags: [0; SLOTS],
+    at: [0; SLOTS],
+};
+
+impl Bucket {
+    /// The slots whose tag is `tag`, as bits.
+    #[inline]
+    fn matching(&self, tag: u8) -> u32 {
+        let word = |from: usize| {
+            let bytes = self.tags[from..from + 8].try_into().expect("eight bytes");
+            equal_bytes(u64::from_le_bytes(bytes), tag)
+        };
+        // The third word overlaps the second, whose last three bytes it repeats.
+        word(0) | word(8) << 8 | (word(SLOTS - 8) >> 3) << 16
+    }
+
+    #[inline]
+    fn occupied(&self) -> u32 {
+        !self.matching(0) & ((1 << SLOTS) - 1)
+    }
+}
+
+/// Which bytes of `word` are `byte`, as eight bits.
+#[inline]
+fn equal_bytes(word: u64, byte: u8) -> u32 {
+    const LOWS: u64 = 0x7f7f_7f7f_7f7f_7f7f;
+    let differences = word ^ (u64::from(byte) * 0x0101_0101_0101_0101);
+    let zeros = !(((differences & LOWS) + LOWS) | differences | LOWS);
+    ((zeros >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56) as u32
+}
+
+/// The numbers of the bits that are set.
+#[inline]
+fn ones(mut bits: u32) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let next = (bits != 0).then(|| bits.trailing_zeros() as usize);
+        bits &= bits.wrapping_sub(1);
+        next
+    })
+}
+
+/// The tag of a hash: bits that choose neither segment nor home, and never 0.
+#[inline]
+fn tag_of(hash: u64) -> u8 {
+    (hash as u8).max(1)
+}
+
+/// A slot in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spot {
+    bucket: usize,
+    index: usize,
+}
+
+/// Where the parts of a record lie in the blob.
+struct Parts {
+    key: std::ops::Range<usize>,
+    value: std::ops::Range<usize>,
+}
+
+/// A segment has no room for another record: it is to be split.
+#[derive(Debug)]
+pub struct Full;
+
+/// See the module. Where records are read or written, `bigs` are those of the table.
+#[derive(Clone)]
+pub struct Segment {
+    buckets: Box<[Bucket]>,
+    blob: Vec<u8>,
+    /// Bytes of the blob that no slot refers to.
+    dead: u32,
+    /// The leading `depth` bits of the hashes of all its records.
+    pub prefix: u32,
+    live: u16,
+    /// Number of bits of the prefix.
+    pub depth: u8,
+}
+
+impl Segment {
+    /// An empty segment.
+    pub fn new(depth: u8, prefix: u32) -> Self {
+        Self::sized(depth, prefix, 1, 0)
+    }
+
+    fn sized(depth: u8, prefix: u32, buckets: usize, blob: usize) -> Self {
+        Self {
+            buckets: vec![EMPTY; buckets].into_boxed_slice(),
+            blob: Vec::with_capacity(capacity_for(blob)),
+            dead: 0,
+            prefix,
+            live: 0,
+            depth,
+        }
+    }
+
+    /// Number of records.
+    #[inline]
+    pub fn len(&self) -> usize {
+        usize::from(self.live)
+    }
+
+    /// Number of slots.
+    pub fn slots(&self) -> usize {
+        self.buckets.len() * SLOTS
+    }
+
+    /// Bytes of living records in the blob.
+    fn live_bytes(&self) -> usize {
+        self.blob.len() - self.dead as usize
+    }
+
+    /// Bytes allocated, beyond the segment itself.
+    pub fn memory(&self) -> usize {
+        size_class(self.buckets.len() * size_of::<Bucket>()) + capacity_for(self.blob.capacity())
+    }
+
+    /// The home of a hash.
+    #[inline]
+    pub fn home(&self, hash: u64) -> usize {
+        let bits = (hash << self.depth) >> (64 - HOME_BITS);
+        (bits as usize * self.buckets.len()) >> HOME_BITS
+    }
+
+    /// The lowest hash whose home is `home` (which may be one past the last), less the prefix: the
+    /// [`HOME_BITS`] after it.
+    pub fn home_start(&self, home: usize) -> u64 {
+        ((home as u64) << HOME_BITS).div_ceil(self.buckets.len() as u64)
+    }
+
+    #[inline]
+    fn nth(&self, home: usize, distance: usize) -> usize {
+        let at = home + distance;
+        if at < self.buckets.len() {
+            at
+        } else {
+            at - self.buckets.len()
+        }
+    }
+
+    #[inline]
+    fn reach(&self) -> usize {
+        REACH.min(self.buckets.len() - 1)
+    }
+
+    /// The buckets that may hold records whose home is `home`.
+    #[inline]
+    fn reached_from(&self, home: usize) -> impl Iterator<Item = usize> {
+        let reach = match self.buckets[home].displaced {
+            0 => 0,
+            _ => self.reach(),
+        };
+        (0..=reach).map(move |distance| self.nth(home, distance))
+    }
+
+    /// Where `key` is.
+    #[inline]
+    pub fn find(&self, hash: u64, key: &[u8], bigs: &Bigs) -> Option<Spot> {
+        let tag = tag_of(hash);
+        for number in self.reached_from(self.home(hash)) {
+            let bucket = &self.buckets[number];
+            for index in ones(bucket.matching(tag)) {
+                if self.key_is(usize::from(bucket.at[index]), key, bigs) {
+                    return Some(Spot {
+                        bucket: number,
+                        index,
+                    });
+                }
+            }
+        }
+        None
+    }
+
+    #[inline]
+    fn key_is(&self, at: usize, key: &[u8], bigs: &Bigs) -> bool {
+        let record = &self.blob[at..];
+        let first = record[0];
+        if first < LONG {
+            return usize::from(first) == key.len()
+                && record.get(1..1 + key.len()).is_some_and(|k| k == key);
+        }
+        if first == BIG {
+            return bigs.record(big_number(record)).0 == key;
+        }
+        let (len, header) = read_length(record);
+        len == key.len() && &record[header..header + len] == key
+    }
+
+    fn parts<L: Layout>(&self, at: usize) -> Parts {
+        let (len, header) = read_length(&self.blob[at..]);
+        let key = at + header..at + header + len;
+        let (len, header) = match L::VALUE {
+            Some(len) => (len, 0),
+            None => read_length(&self.blob[key.end..]),
+        };
+        let start = key.end + header;
+        Parts {
+            key,
+            value: start..start + len,
+        }
+    }
+
+    /// Bytes that the record at `at` takes in the blob.
+    fn size_at<L: Layout>(&self, at: usize) -> usize {
+        if self.blob[at] == BIG {
+            return BIG_RECORD;
+        }
+        self.parts::<L>(at).value.end - at
+    }
+
+    #[inline]
+    fn at(&self, spot: Spot) -> usize {
+        usize::from(self.buckets[spot.bucket].at[spot.index])
+    }
+
+    /// Key and value of the record at a spot.
+    #[inline]
+    pub fn record<'a, L: Layout>(&'a self, spot: Spot, bigs: &'a Bigs) -> (&'a [u8], &'a [u8]) {
+        self.record_at::<L>(self.at(spot), bigs)
+    }
+
+    #[inline]
+    fn record_at<'a, L: Layout>(&'a self, at: usize, bigs: &'a Bigs) -> (&'a [u8], &'a [u8]) {
+        if self.blob[at] == BIG {
+            return bigs.record(big_number(&self.blob[at..]));
+        }
+        let parts = self.parts::<L>(at);
+        (&self.blob[parts.key], &self.blob[parts.value])
+    }
+
+    /// The value of the record at a spot, to be changed in place.
+    #[inline]
+    pub fn value_mut<'a, L: Layout>(&'a mut self, spot: Spot, bigs: &'a mut Bigs) -> &'a mut [u8] {
+        let at = self.at(spot);
+        if self.blob[at] == BIG {
+            return bigs.value_mut(big_number(&self.blob[at..]));
+        }
+        let parts = self.parts::<L>(at);
+        &mut self.blob[parts.value]
+    }
+
+    /// Adds a record whose key is not there.
+    #[inline]
+    pub fn insert<L: Layout>(
+        &mut self,
+        hash: u64,
+        (key, value): (&[u8], &[u8]),
+        bigs: &mut Bigs,
+    ) -> Result<(), Full> {
+        let size = record_size::<L>(key, value);
+        if self.blob.len() + size > MAX_BLOB {
+            self.compact::<L>(bigs)?;
+        }
+        if self.len() >= LOAD * self.buckets.len() {
+            self.grow::<L>(bigs)?;
+        }
+        while !self.place(hash, self.blob.len() as u16) {
+            self.grow::<L>(bigs)?;
+        }
+        self.make_room(size);
+        if size == BIG_RECORD && key.len() + value.len() > INLINE_MAX {
+            self.blob.push(BIG);
+            self.blob
+                .extend_from_slice(&bigs.add(key, value).to_le_bytes());
+        } else {
+            write_length(&mut self.blob, key.len());
+            self.blob.extend_from_slice(key);
+            if L::VALUE.is_none() {
+                write_length(&mut self.blob, value.len());
+            }
+            self.blob.extend_from_slice(value);
+        }
+        self.live += 1;
+        Ok(())
+    }
+
+    /// Gives a free slot near the home of `hash` to the record at `at`; false when there is none.
+    #[inline]
+    fn place(&mut self, hash: u64, at: u16) -> bool {
+        let home = self.home(hash);
+        for distance in 0..=self.reach() {
+            let number = self.nth(home, distance);
+            let bucket = &mut self.buckets[number];
+            let free = bucket.matching(0);
+            if free != 0 {
+                let index = free.trailing_zeros() as usize;
+                bucket.tags[index] = tag_of(hash);
+                bucket.at[index] = at;
+                self.buckets[home].displaced += u8::from(distance > 0);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Makes the blob's allocation the least one of the allocator's that has room for `more` bytes.
+    #[inline]
+    fn make_room(&mut self, more: usize) {
+        let len = self.blob.len();
+        if len + more > self.blob.capacity() {
+            self.blob.reserve_exact(capacity_for(len + more) - len);
+        }
+    }
+
+    /// Drops dead bytes when they are what fills the blob.
+    #[cold]
+    fn compact<L: Layout>(&mut self, bigs: &Bigs) -> Result<(), Full> {
+        if (self.dead as usize) < MAX_BLOB / 4 {
+            return Err(Full);
+        }
+        self.rebuild::<L>(self.buckets.len(), bigs)
+    }
+
+    /// Takes more buckets.
+    #[cold]
+    fn grow<L: Layout>(&mut self, bigs: &Bigs) -> Result<(), Full> {
+        self.rebuild::<L>(next_size(self.buckets.len()), bigs)
+    }
+
+    /// Removes the record at a spot, whose hash is `hash`.
+    pub fn remove<L: Layout>(&mut self, spot: Spot, hash: u64, bigs: &mut Bigs) {
+        let at = self.at(spot);
+        self.dead += self.size_at::<L>(at) as u32;
+        if self.blob[at] == BIG {
+            bigs.remove(big_number(&self.blob[at..]));
+        }
+        self.buckets[spot.bucket].tags[spot.index] = 0;
+        let home = self.home(hash);
+        self.buckets[home].displaced -= u8::from(home != spot.bucket);
+        self.live -= 1;
+    }
+
+    /// Gives back memory when much was removed. To be called after removals.
+    #[inline]
+    pub fn tidy<L: Layout>(&mut self, bigs: &Bigs) {
+        let dead = self.dead as usize;
+        let sparse = self.buckets.len() > 1 && self.len() < SPARSE * self.buckets.len();
+        if sparse || (dead * 4 > self.blob.len() && dead >= DEAD_MIN) {
+            let buckets = match sparse {
+                true => buckets_for(self.len()),
+                false => self.buckets.len(),
+            };
+            // Where the records find no place in another order, all stays as it is.
+            let _ = self.rebuild::<L>(buckets, bigs);
+        }
+    }
+
+    /// Rewrites the segment with that many buckets, or a few more, and without dead bytes.
+    fn rebuild<L: Layout>(&mut self, mut buckets: usize, bigs: &Bigs) -> Result<(), Full> {
+        let room = self.live_bytes() + self.live_bytes() / 16;
+        while buckets <= MAX_BUCKETS {
+            let mut new = Self::sized(self.depth, self.prefix, buckets, room);
+            if self.copy_to::<L>(|_| true, &mut new, bigs) {
+                *self = new;
+                return Ok(());
+            }
+            buckets = next_size(buckets);
+        }
+        Err(Full)
+    }
+
+    /// The two segments of the next depth.
+    pub fn split<L: Layout>(&self, bigs: &Bigs) -> [Self; 2] {
+        let bit = |hash: u64| (hash << self.depth) >> 63 == 1;
+        let mut counts = [(0usize, 0usize); 2];
+        for spot in self.spots() {
+            let at = self.at(spot);
+            let upper = bit(hash(self.record_at::<L>(at, bigs).0));
+            let side = &mut counts[usize::from(upper)];
+            *side = (side.0 + 1, side.1 + self.size_at::<L>(at));
+        }
+        [false, true].map(|upper| {
+            let (records, bytes) = counts[usize::from(upper)];
+            let (depth, prefix) = (self.depth + 1, self.prefix << 1 | u32::from(upper));
+            let mut buckets = buckets_for(records);
+            loop {
+                let mut half = Self::sized(depth, prefix, buckets, bytes + bytes / 16);
+                if self.copy_to::<L>(|hash| bit(hash) == upper, &mut half, bigs) {
+                    return half;
+                }
+                buckets = next_size(buckets);
+            }
+        })
+    }
+
+    /// The segment of the previous depth that holds what both hold; `None` when they are not small
+    /// enough for one.
+    pub fn merged<L: Layout>(left: &Self, right: &Self, bigs: &Bigs) -> Option<Self> {
+        let records = left.len() + right.len();
+        let bytes = left.live_bytes() + right.live_bytes();
+        if records > MAX_SLOTS / 3 || bytes > MAX_BLOB / 3 {
+            return None;
+        }
+        let mut whole = Self::sized(
+            left.depth - 1,
+            left.prefix >> 1,
+            buckets_for(records),
+            bytes,
+        );
+        let both = left.copy_to::<L>(|_| true, &mut whole, bigs)
+            && right.copy_to::<L>(|_| true, &mut whole, bigs);
+        both.then_some(whole)
+    }
+
+    /// Copies the records of some hashes; false when one finds no place.
+    fn copy_to<L: Layout>(&self, wanted: impl Fn(u64) -> bool, to: &mut Self, bigs: &Bigs) -> bool {
+        for spot in self.spots() {
+            let at = self.at(spot);
+            let hash = hash(self.record_at::<L>(at, bigs).0);
+            if !wanted(hash) {
+                continue;
+            }
+            if !to.place(hash, to.blob.len() as u16) {
+                return false;
+            }
+            let size = self.size_at::<L>(at);
+            to.make_room(size);
+            to.blob.extend_from_slice(&self.blob[at..at + size]);
+            to.live += 1;
+        }
+        true
+    }
+
+    /// The slots in use, bucket by bucket.
+    pub fn spots(&self) -> impl Iterator<Item = Spot> {
+        let buckets = self.buckets.iter().enumerate();
+        buckets.flat_map(|(bucket, slots)| {
+            ones(slots.occupied()).map(move |index| Spot { bucket, index })
+        })
+    }
+
+    /// The slot of that number, when it is in use.
+    pub fn spot(&self, slot: usize) -> Option<Spot> {
+        let (bucket, index) = (slot / SLOTS, slot % SLOTS);
+        let used = self.buckets.get(bucket)?.tags[index] != 0;
+        used.then_some(Spot { bucket, index })
+    }
+
+    /// Shows the records whose home is `home`: hash, key, value.
+    pub fn visit_home<'a, L: Layout>(
+        &'a self,
+        home: usize,
+        bigs: &'a Bigs,
+        mut visit: impl FnMut(u64, &'a [u8], &'a [u8]),
+    ) {
+        for number in self.reached_from(home) {
+            let bucket = &self.buckets[number];
+            for index in ones(bucket.occupied()) {
+                let (key, value) = self.record_at::<L>(usize::from(bucket.at[index]), bigs);
+                let hash = hash(key);
+                if self.home(hash) == home {
+                    visit(hash, key, value);
+                }
+            }
+        }
+    }
+}
+
+/// The number of buckets that comes after `buckets`: all are whole size classes of the allocator.
+fn next_size(buckets: usize) -> usize {
+    match buckets {
+        0..8 => buckets + 1,
+        8..MAX_BUCKETS => buckets + 2,
+        _ => buckets * 2,
+    }
+}
+
+/// The least number of buckets that are comfortable for so many records.
+fn buckets_for(records: usize) -> usize {
+    let mut buckets = 1;
+    while buckets < MAX_BUCKETS && records > buckets * COMFORT {
+        buckets = next_size(buckets);
+    }
+    buckets
+}
+
+/// What the allocator sets aside for `bytes`.
+fn capacity_for(bytes: usize) -> usize {
+    match bytes {
+        0 => 0,
+        _ => size_class(bytes),
+    }
+}
+
+/// Bytes that a record takes in the blob.
+#[inline]
+fn record_size<L: Layout>(key: &[u8], value: &[u8]) -> usize {
+    let bytes = key.len() + value.len();
+    if bytes > INLINE_MAX {
+        return BIG_RECORD;
+    }
+    let header = |len: usize| 1 + usize::from(len >= usize::from(LONG));
+    let headers = header(key.len()) + L::VALUE.map_or_else(|| header(value.len()), |_| 0);
+    bytes + headers
+}
+
+/// A length and the number of bytes that it takes.
+#[inline]
+fn read_length(bytes: &[u8]) -> (usize, usize) {
+    let first = bytes[0];
+    if first < LONG {
+        return (usize::from(first), 1);
+    }
+    (usize::from(first & 0xf) << 8 | usize::from(bytes[1]), 2)
+}
+
+#[inline]
+fn write_length(bytes: &mut Vec<u8>, len: usize) {
+    if len < usize::from(LONG) {
+        bytes.push(len as u8);
+    } else {
+        bytes.extend_from_slice(&[LONG | (len >> 8) as u8, len as u8]);
+    }
+}
+
+/// The number of a big record.
+fn big_number(record: &[u8]) -> u32 {
+    u32::from_le_bytes(record[1..BIG_RECORD].try_into().expect("four bytes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_found_in_words() {
+        let mut bucket = EMPTY;
+        for (index, tag) in bucket.tags.iter_mut().enumerate() {
+            *tag = [0, 1, 2, 1, 255, 254, 128][index % 7];
+        }
+        for tag in [0, 1, 2, 3, 127, 128, 254, 255] {
+            let expected = (0..SLOTS).filter(|&i| bucket.tags[i] == tag);
+            assert!(ones(bucket.matching(tag)).eq(expected), "tag {tag}");
+        }
+        assert_eq!(size_of::<Bucket>(), 64);
+        assert_eq!(ones(EMPTY.occupied()).count(), 0);
+    }
+
+    #[test]
+    fn homes_follow_the_order_of_hashes() {
+        for buckets in [1, 3, 7, 14, 16] {
+            let segment = Segment::sized(3, 5, buckets, 0);
+            for home in 0..buckets {
+                let start = segment.home_start(home) << (64 - HOME_BITS) >> 3;
+                assert_eq!(segment.home(5 << 61 | start), home);
+                if home > 0 {
+                    assert_eq!(segment.home((5 << 61 | start) - 1), home - 1);
+                }
+            }
+            assert_eq!(segment.home_start(buckets), 1 << HOME_BITS);
+        }
+    }
+
+    #[test]
+    fn sizes_are_whole_size_classes() {
+        let mut buckets = 1;
+        while buckets < 100 {
+            let bytes = buckets * size_of::<Bucket>();
+            assert_eq!(size_class(bytes), bytes);
+            buckets = next_size(buckets);
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! What survives the process: the dump format and, on it, snapshots.
+//!
+//! [`rdb`] is the format of values and files, bytes in and bytes out. Nothing here sees clients.
+
+pub mod rdb;

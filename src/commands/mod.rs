@@ -15,6 +15,8 @@ pub mod info;
 mod keys;
 mod keyspace;
 mod latency;
+mod list_moves;
+mod lists;
 mod memory;
 mod pubsub;
 mod server;
@@ -39,6 +41,7 @@ pub fn all() -> impl Iterator<Item = &'static Command> {
         keys::ROWS,
         keyspace::ROWS,
         latency::ROWS,
+        lists::ROWS,
         memory::ROWS,
         pubsub::ROWS,
         server::ROWS,

@@ -22,6 +22,10 @@ events! { STRING:
     ON_SET = "set", ON_APPEND = "append", ON_SETRANGE = "setrange", ON_SETBIT = "setbit",
     ON_INCRBY = "incrby", ON_INCRBYFLOAT = "incrbyfloat",
 }
+events! { LIST:
+    ON_LPUSH = "lpush", ON_RPUSH = "rpush", ON_LPOP = "lpop", ON_RPOP = "rpop",
+    ON_LSET = "lset", ON_LINSERT = "linsert", ON_LREM = "lrem", ON_LTRIM = "ltrim",
+}
 events! { GENERIC:
     ON_DEL = "del", ON_EXPIRE = "expire", ON_PERSIST = "persist",
     ON_RENAME_FROM = "rename_from", ON_RENAME_TO = "rename_to",

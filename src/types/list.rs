@@ -33,9 +33,9 @@ pub struct Limits {
 
 impl Limits {
     /// The limits by these parameters and DEBUG QUICKLIST-PACKED-THRESHOLD.
-    pub fn new(fill: i64, depth: i64) -> Self {
+    pub fn new(fill: i32, depth: i32) -> Self {
         Self {
-            fill: fill.clamp(-5, i64::from(i16::MAX)) as i32,
+            fill: fill.clamp(-5, i16::MAX.into()),
             depth: usize::try_from(depth).unwrap_or(0),
             plain_from: quicklist::plain_from(),
         }

@@ -17,11 +17,17 @@ mod keyspace;
 mod latency;
 mod memory;
 mod pubsub;
+mod scan_options;
 mod server;
 mod slowlog;
 mod string_edits;
 mod strings;
 mod transactions;
+mod zset_algebra;
+mod zset_pops;
+mod zset_ranges;
+mod zset_samples;
+mod zsets;
 
 use crate::dispatch::command::Command;
 
@@ -45,6 +51,7 @@ pub fn all() -> impl Iterator<Item = &'static Command> {
         slowlog::ROWS,
         strings::ROWS,
         transactions::ROWS,
+        zsets::ROWS,
     ];
     families.into_iter().flatten()
 }

@@ -22,6 +22,13 @@ events! { STRING:
     ON_SET = "set", ON_APPEND = "append", ON_SETRANGE = "setrange", ON_SETBIT = "setbit",
     ON_INCRBY = "incrby", ON_INCRBYFLOAT = "incrbyfloat",
 }
+events! { ZSET:
+    ON_ZADD = "zadd", ON_ZINCR = "zincr", ON_ZREM = "zrem",
+    ON_ZREMRANGEBYRANK = "zremrangebyrank", ON_ZREMRANGEBYSCORE = "zremrangebyscore",
+    ON_ZREMRANGEBYLEX = "zremrangebylex", ON_ZPOPMIN = "zpopmin", ON_ZPOPMAX = "zpopmax",
+    ON_ZRANGESTORE = "zrangestore", ON_ZUNIONSTORE = "zunionstore",
+    ON_ZINTERSTORE = "zinterstore", ON_ZDIFFSTORE = "zdiffstore",
+}
 events! { GENERIC:
     ON_DEL = "del", ON_EXPIRE = "expire", ON_PERSIST = "persist",
     ON_RENAME_FROM = "rename_from", ON_RENAME_TO = "rename_to",

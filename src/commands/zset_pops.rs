@@ -1,9 +1,11 @@
 //! Sorted set commands that take members from an end.
 
 use crate::dispatch::args::Args;
+use crate::dispatch::blocking::Block;
 use crate::dispatch::context::DataCtx;
 use crate::dispatch::error::Error;
 use crate::keyspace::event::{self, Event};
+use crate::types::Type;
 use crate::types::object::Collection;
 use crate::types::zset::ZSet;
 
@@ -125,6 +127,20 @@ fn take(
     Ok(count)
 }
 
+/// As [`take`], for ZMPOP and BZMPOP: propagated with the number of members taken.
+fn take_counted(
+    ctx: &mut DataCtx<'_, '_>,
+    key: &[u8],
+    end: End,
+    count: usize,
+) -> Result<(), Error> {
+    let taken = take(ctx, key, end, count, Shape::PairsWithKey)?;
+    let mut digits = itoa::Buffer::new();
+    let taken = digits.format(taken).as_bytes();
+    ctx.db.effects.rewrite(&[end.command(), key, taken]);
+    Ok(())
+}
+
 /// The keys, the end and the count of ZMPOP and BZMPOP, whose number of keys is argument `at`.
 struct Several<'a> {
     keys: &'a [&'a [u8]],
@@ -170,13 +186,67 @@ pub(super) fn zmpop(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     let Several { keys, end, count } = Several::parse(ctx.args, 1)?;
     for key in keys {
         if ctx.db.write_as::<ZSet>(key)?.is_some() {
-            let taken = take(ctx, key, end, count, Shape::PairsWithKey)?;
-            let mut digits = itoa::Buffer::new();
-            let taken = digits.format(taken).as_bytes();
-            ctx.db.effects.rewrite(&[end.command(), key, taken]);
-            return Ok(());
+            return take_counted(ctx, key, end, count);
         }
     }
     ctx.out.null_array();
     Ok(())
+}
+
+/// `BZPOPMIN key [key ...] timeout`
+pub(super) fn bzpopmin(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+    bzpop(ctx, End::Min)
+}
+
+/// `BZPOPMAX key [key ...] timeout`
+pub(super) fn bzpopmax(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+    bzpop(ctx, End::Max)
+}
+
+fn bzpop(ctx: &mut DataCtx<'_, '_>, end: End) -> Result<(), Error> {
+    let last = ctx.args.len() - 1;
+    let deadline = ctx.args.timeout_in_seconds(last, ctx.db.now_ms())?;
+    let keys = &ctx.args.all()[1..last];
+    let Some(key) = first_with_members(ctx, keys)? else {
+        wait(ctx, keys, deadline);
+        return Ok(());
+    };
+    take(ctx, &key, end, 1, Shape::FlatWithKey)?;
+    ctx.db.effects.rewrite(&[end.command(), &key]);
+    Ok(())
+}
+
+/// `BZMPOP timeout numkeys key [key ...] <MIN | MAX> [COUNT count]`
+pub(super) fn bzmpop(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+    let Several { keys, end, count } = Several::parse(ctx.args, 2)?;
+    let deadline = ctx.args.timeout_in_seconds(1, ctx.db.now_ms())?;
+    match first_with_members(ctx, keys)? {
+        Some(key) => take_counted(ctx, &key, end, count)?,
+        None => wait(ctx, keys, deadline),
+    }
+    Ok(())
+}
+
+/// The first of the keys that there is, which must be a sorted set; of a command that waited, the
+/// one that became ready.
+fn first_with_members(ctx: &mut DataCtx<'_, '_>, keys: &[&[u8]]) -> Result<Option<Vec<u8>>, Error> {
+    let woken = ctx.woken;
+    let mut keys = keys.iter().filter(|key| woken.is_none_or(|w| w == **key));
+    let found = keys.find_map(|key| match ctx.db.write_as::<ZSet>(key) {
+        Ok(None) => None,
+        Ok(Some(_)) => Some(Ok(key.to_vec())),
+        Err(wrong) => Some(Err(wrong.into())),
+    });
+    found.transpose()
+}
+
+fn wait(ctx: &mut DataCtx<'_, '_>, keys: &[&[u8]], deadline: Option<i64>) {
+    ctx.block(Block {
+        keys: keys.iter().map(|key| key.to_vec()).collect(),
+        on: Type::ZSet,
+        deadline,
+        also: None,
+        on_removal: false,
+        request: None,
+    });
 }

@@ -27,6 +27,7 @@ const WRITE: Flags = Flags::WRITE;
 const WRITE_FAST: Flags = Flags::WRITE.or(Flags::FAST);
 const GROW: Flags = Flags::WRITE.or(Flags::DENYOOM);
 const GROW_FAST: Flags = GROW.or(Flags::FAST);
+const WAIT: Flags = Flags::WRITE.or(Flags::BLOCKING);
 const RANDOM: &[&str] = &["nondeterministic_output"];
 
 const TAKES: KeyFlags = KeyFlags::RW.or(KeyFlags::ACCESS).or(KeyFlags::DELETE);
@@ -37,6 +38,15 @@ const INCR_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::READ_UPDATE)];
 const REM_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::RW.or(KeyFlags::DELETE))];
 const POP_KEY: &[KeySpec] = &[KeySpec::at(1, TAKES)];
 const MPOP_KEYS: &[KeySpec] = &[counted(1, TAKES)];
+const BMPOP_KEYS: &[KeySpec] = &[counted(2, TAKES)];
+const WAIT_KEYS: &[KeySpec] = &[KeySpec {
+    find: Find::Range {
+        last: -2,
+        step: 1,
+        limit: 0,
+    },
+    ..KeySpec::at(1, TAKES)
+}];
 const READ_KEYS: &[KeySpec] = &[counted(1, KeyFlags::READ)];
 const STORE_KEYS: &[KeySpec] = &[
     KeySpec::at(1, KeyFlags::OVERWRITE),
@@ -128,6 +138,21 @@ pub const ROWS: &[Command] = &[
     row("zpopmin", -2, WRITE_FAST, POP_KEY, pops::zpopmin),
     row("zpopmax", -2, WRITE_FAST, POP_KEY, pops::zpopmax),
     row("zmpop", -4, WRITE, MPOP_KEYS, pops::zmpop),
+    row(
+        "bzpopmin",
+        -3,
+        WAIT.or(Flags::FAST).or(Flags::NOSCRIPT),
+        WAIT_KEYS,
+        pops::bzpopmin,
+    ),
+    row(
+        "bzpopmax",
+        -3,
+        WAIT.or(Flags::FAST).or(Flags::NOSCRIPT),
+        WAIT_KEYS,
+        pops::bzpopmax,
+    ),
+    row("bzmpop", -5, WAIT, BMPOP_KEYS, pops::bzmpop),
     row("zunion", -3, READ, READ_KEYS, algebra::zunion),
     row("zinter", -3, READ, READ_KEYS, algebra::zinter),
     row("zdiff", -3, READ, READ_KEYS, algebra::zdiff),

@@ -3,6 +3,7 @@
 use std::ops::Index;
 
 use super::error::Error;
+use crate::base::long_double::LongDouble;
 use crate::base::number;
 use crate::types::string::SharedBytes;
 
@@ -88,9 +89,47 @@ impl<'a> Args<'a> {
         })
     }
 
+    /// Argument `i` as an integer of at least `min`; anything else is this error.
+    pub fn int_from(&self, i: usize, min: i64, error: &'static str) -> Result<i64, Error> {
+        let n = self.int_or(i, error)?;
+        if n < min {
+            return Err(Error::line(error));
+        }
+        Ok(n)
+    }
+
+    /// Argument `i` as the time that a command waits at most, in seconds: when that is over, in
+    /// Unix milliseconds. None: it waits for ever.
+    pub fn timeout_in_seconds(&self, i: usize, now_ms: i64) -> Result<Option<i64>, Error> {
+        const NO_NUMBER: Error = Error::line("ERR timeout is not a float or out of range");
+        LongDouble::parse(self.list[i]).ok_or(NO_NUMBER)?;
+        // What a double does not hold is far beyond what counts milliseconds.
+        let seconds = number::parse_f64(self.list[i]).unwrap_or(f64::INFINITY);
+        let ms = (seconds * 1000.0).ceil();
+        if ms.abs() >= i64::MAX as f64 {
+            return deadline(-1, now_ms);
+        }
+        deadline(ms as i64, now_ms)
+    }
+
+    /// As [`Args::timeout_in_seconds`], in milliseconds.
+    pub fn timeout_in_ms(&self, i: usize, now_ms: i64) -> Result<Option<i64>, Error> {
+        let ms = self.int_or(i, "ERR timeout is not an integer or out of range")?;
+        deadline(ms, now_ms)
+    }
+
     /// Argument `i` as a number.
     pub fn float(&self, i: usize) -> Result<f64, Error> {
         number::parse_f64(self.list[i]).ok_or(Error::NotFloat)
+    }
+}
+
+/// When a wait of `ms` milliseconds is over.
+fn deadline(ms: i64, now_ms: i64) -> Result<Option<i64>, Error> {
+    match ms {
+        ..0 => Err(Error::line("ERR timeout is negative")),
+        0 => Ok(None),
+        _ => Ok(Some(now_ms.saturating_add(ms))),
     }
 }
 

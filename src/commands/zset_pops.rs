@@ -64,7 +64,10 @@ fn zpop(ctx: &mut DataCtx<'_, '_>, end: End) -> Result<(), Error> {
     }
     let given = ctx.args.len() == 3;
     let count = match given {
-        true => ctx.args.int_in(2, 0, i64::MAX)? as usize,
+        true => {
+            ctx.args
+                .int_from(2, 0, "ERR value is out of range, must be positive")? as usize
+        }
         false => 1,
     };
     let key = ctx.args.all()[1];

@@ -98,6 +98,7 @@ pub mod dispatch;
 pub mod keyspace;
 pub mod net;
 pub mod observe;
+pub mod persistence;
 pub mod propagation;
 pub mod pubsub;
 pub mod resp;

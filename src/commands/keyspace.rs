@@ -1,6 +1,5 @@
 //! Commands on whole databases: SCAN, KEYS, DBSIZE, RANDOMKEY, FLUSHDB, FLUSHALL, SWAPDB, SELECT.
 
-use crate::base::text::before_nul;
 use crate::base::ticks::Ticks;
 use crate::base::{glob, number};
 use crate::client::session::{Replies, Session};
@@ -13,6 +12,8 @@ use crate::keyspace::scan::{self, Found};
 use crate::keyspace::shards::{Keyspace, LockSet};
 use crate::keyspace::table::{Position, position_of_shard, shard_of_position};
 use crate::resp::write::Output;
+
+use super::scan_options::{ScanOptions, parse_cursor};
 
 /// The rows.
 pub const ROWS: &[Command] = &[
@@ -95,81 +96,10 @@ pub const ROWS: &[Command] = &[
     },
 ];
 
-/// Options of SCAN.
-struct Options<'a> {
-    count: usize,
-    pattern: Option<&'a [u8]>,
-    kind: Option<&'a [u8]>,
-}
-
-impl Options<'_> {
-    fn wants(&self, key: &[u8]) -> bool {
-        self.pattern.is_none_or(|p| glob::matches(p, key, false))
-    }
-}
-
-/// A cursor as `strtoul` reads it: a sign is taken, a number that does not fit 64 bits is not.
-fn parse_cursor(text: &[u8]) -> Result<u64, Error> {
-    let invalid = Error::line("ERR invalid cursor");
-    let text = before_nul(text);
-    let (negative, digits) = match text {
-        [b'-', rest @ ..] => (true, rest),
-        [b'+', rest @ ..] => (false, rest),
-        all => (false, all),
-    };
-    if digits.is_empty() {
-        // Nothing to convert is 0 when nothing is left over either.
-        return if text.is_empty() { Ok(0) } else { Err(invalid) };
-    }
-    let mut value = 0u64;
-    for &digit in digits {
-        let next = digit
-            .is_ascii_digit()
-            .then(|| value.checked_mul(10)?.checked_add(u64::from(digit - b'0')))
-            .flatten();
-        value = next.ok_or(invalid.clone())?;
-    }
-    Ok(if negative {
-        value.wrapping_neg()
-    } else {
-        value
-    })
-}
-
-fn scan_options<'a>(ctx: &ServerCtx<'a, '_>) -> Result<Options<'a>, Error> {
-    let mut options = Options {
-        count: 10,
-        pattern: None,
-        kind: None,
-    };
-    let args = ctx.args;
-    let mut i = 2;
-    while i < args.len() {
-        let Some(value) = args.get(i + 1) else {
-            return Err(Error::Syntax);
-        };
-        if args.is(i, "count") {
-            let count = args.int(i + 1)?;
-            options.count = usize::try_from(count)
-                .ok()
-                .filter(|&count| count > 0)
-                .ok_or(Error::Syntax)?;
-        } else if args.is(i, "match") {
-            options.pattern = Some(value).filter(|p| *p != b"*");
-        } else if args.is(i, "type") {
-            options.kind = Some(value);
-        } else {
-            return Err(Error::Syntax);
-        }
-        i += 2;
-    }
-    Ok(options)
-}
-
 /// `SCAN cursor [MATCH pattern] [COUNT count] [TYPE type]`
 fn scan(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     let cursor = parse_cursor(&ctx.args[1])?;
-    let options = scan_options(ctx)?;
+    let options = ScanOptions::parse(ctx.args, 2, true)?;
     let mut found = Found::default();
     let next = scan_from(ctx, cursor, &options, &mut found);
     ctx.out.array(2);
@@ -195,7 +125,7 @@ fn scan(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
 fn scan_from(
     ctx: &mut ServerCtx<'_, '_>,
     cursor: u64,
-    options: &Options<'_>,
+    options: &ScanOptions<'_>,
     found: &mut Found,
 ) -> Position {
     let (keyspace, db) = (&ctx.shared.keyspace, ctx.session.db);

@@ -19,11 +19,17 @@ mod list_moves;
 mod lists;
 mod memory;
 mod pubsub;
+mod scan_options;
 mod server;
 mod slowlog;
 mod string_edits;
 mod strings;
 mod transactions;
+mod zset_algebra;
+mod zset_pops;
+mod zset_ranges;
+mod zset_samples;
+mod zsets;
 
 use crate::dispatch::command::Command;
 
@@ -48,6 +54,7 @@ pub fn all() -> impl Iterator<Item = &'static Command> {
         slowlog::ROWS,
         strings::ROWS,
         transactions::ROWS,
+        zsets::ROWS,
     ];
     families.into_iter().flatten()
 }

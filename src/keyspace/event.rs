@@ -26,6 +26,13 @@ events! { LIST:
     ON_LPUSH = "lpush", ON_RPUSH = "rpush", ON_LPOP = "lpop", ON_RPOP = "rpop",
     ON_LSET = "lset", ON_LINSERT = "linsert", ON_LREM = "lrem", ON_LTRIM = "ltrim",
 }
+events! { ZSET:
+    ON_ZADD = "zadd", ON_ZINCR = "zincr", ON_ZREM = "zrem",
+    ON_ZREMRANGEBYRANK = "zremrangebyrank", ON_ZREMRANGEBYSCORE = "zremrangebyscore",
+    ON_ZREMRANGEBYLEX = "zremrangebylex", ON_ZPOPMIN = "zpopmin", ON_ZPOPMAX = "zpopmax",
+    ON_ZRANGESTORE = "zrangestore", ON_ZUNIONSTORE = "zunionstore",
+    ON_ZINTERSTORE = "zinterstore", ON_ZDIFFSTORE = "zdiffstore",
+}
 events! { GENERIC:
     ON_DEL = "del", ON_EXPIRE = "expire", ON_PERSIST = "persist",
     ON_RENAME_FROM = "rename_from", ON_RENAME_TO = "rename_to",

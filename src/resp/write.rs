@@ -112,8 +112,9 @@ impl Output {
         self.protocol = protocol;
     }
 
+    /// True when replies are encoded in RESP3.
     #[inline]
-    fn resp3(&self) -> bool {
+    pub fn resp3(&self) -> bool {
         self.protocol == Protocol::Resp3
     }
 

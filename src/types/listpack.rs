@@ -39,7 +39,7 @@ const UNKNOWN: u16 = 0xffff;
 const SHORTEST: usize = 2;
 
 /// An element: what was stored, or is to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Element<'a> {
     /// Bytes that are no integer's text (though a foreign listpack may hold such too).
     Bytes(&'a [u8]),

@@ -151,29 +151,35 @@ impl ZSet {
         }
     }
 
-    /// One of these members, which are all different.
-    pub fn of<'a>(
-        members: impl ExactSizeIterator<Item = (f64, &'a [u8])> + Clone,
-        limits: Limits,
-    ) -> Self {
+    /// One of these members, which are all different, with scores that are numbers.
+    pub fn of(members: &[(f64, Element<'_>)], limits: Limits) -> Self {
         let (mut longest, mut bytes) = (0, 0);
-        for (_, member) in members.clone() {
+        for (_, member) in members {
             longest = longest.max(member.len());
             bytes += member.len() + SCORE_TEXT;
         }
         let small = members.len() <= limits.entries && longest <= limits.value;
-        let mut set = if small && bytes < listpack::MAX_BYTES {
-            Self::Pack(Listpack::new())
-        } else {
-            Self::Tree(Box::default())
-        };
-        for (score, member) in members {
-            match &mut set {
-                Self::Pack(pack) => insert_into(pack, score, member),
-                Self::Tree(tree) => _ = tree.insert(score, member),
+        let mut digits = itoa::Buffer::new();
+        if small && bytes < listpack::MAX_BYTES {
+            let mut pack = Listpack::new();
+            for (score, member) in members {
+                insert_into(&mut pack, *score, member.text(&mut digits));
             }
+            return Self::Pack(pack);
         }
-        set
+        let mut tree = Box::<BTree>::default();
+        for (score, member) in members {
+            tree.insert(*score, member.text(&mut digits));
+        }
+        Self::Tree(tree)
+    }
+
+    /// True unless the set holds as much as it can address.
+    pub fn has_room(&self) -> bool {
+        match self {
+            Self::Pack(_) => true,
+            Self::Tree(tree) => tree.has_room(),
+        }
     }
 
     /// A member's score.
@@ -563,14 +569,11 @@ mod tests {
                 "skiplist"
             };
             assert_eq!(set.encoding().name(), expected);
-            let again = ZSet::of(
-                model
-                    .iter()
-                    .map(|(m, s)| (*s, &m[..]))
-                    .collect::<Vec<_>>()
-                    .into_iter(),
-                SMALL,
-            );
+            let members: Vec<_> = model
+                .iter()
+                .map(|(m, s)| (*s, Element::from(&m[..])))
+                .collect();
+            let again = ZSet::of(&members, SMALL);
             agrees(&again, &model);
             let len = set.len();
             let (from, to) = (len / 3, len - len / 5);

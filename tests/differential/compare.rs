@@ -39,7 +39,7 @@ const RULES: &[Rule] = &[
     Rule { name: "near-millis", reason: "the two servers run a moment apart",
            commands: &["PTTL", "PEXPIRETIME"], how: Leniency::Within(2000) },
     Rule { name: "unordered", reason: "the order is that of a hash table with a random seed",
-           commands: &["KEYS", "PUBSUB CHANNELS", "PUBSUB SHARDCHANNELS", "COMMAND LIST", "COMMAND INFO"],
+           commands: &["KEYS", "PUBSUB CHANNELS", "PUBSUB SHARDCHANNELS", "COMMAND LIST", "COMMAND INFO", "ZSCAN"],
            how: Leniency::Rewrite(sorted) },
     Rule { name: "unordered-pairs", reason: "the order is that of a hash table with a random seed",
            commands: &["CONFIG GET"], how: Leniency::Rewrite(sorted_pairs) },

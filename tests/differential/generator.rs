@@ -320,6 +320,48 @@ impl<'g> Generator<'g> {
     fn atom(&mut self, name: &str) -> Vec<u8> {
         match name {
             "key" => self.one(pools::KEYS),
+            "zkey" => match self.rng.random_bool(0.9) {
+                true => self.one(&[b"z1", b"z2", b"z3"]),
+                false => self.one(&[b"a", b"lex"]),
+            },
+            "lexkey" => match self.rng.random_bool(0.95) {
+                true => b"lex".to_vec(),
+                false => self.one(&[b"a", b"nosuchkey"]),
+            },
+            "filled" => b"lex".to_vec(),
+            "numkeys" => self.one(&[
+                b"1",
+                b"1",
+                b"2",
+                b"3",
+                b"0",
+                b"-1",
+                b"x",
+                b"9223372036854775807",
+            ]),
+            "member" => self.one(pools::MEMBERS),
+            "score" => match self.rng.random_bool(0.7) {
+                true => self.rng.random_range(-6..7).to_string().into_bytes(),
+                false => self.one(pools::FLOATS),
+            },
+            "scorebound" => {
+                let open: &[u8] = if self.rng.random_bool(0.3) { b"(" } else { b"" };
+                let bound = match self.rng.random_range(0..10) {
+                    0..6 => self.rng.random_range(-6..7).to_string().into_bytes(),
+                    6..8 => self.one(&[b"-inf", b"+inf", b"inf"]),
+                    _ => self.one(pools::FLOATS),
+                };
+                [open, &bound].concat()
+            }
+            "lexbound" => match self.rng.random_range(0..10) {
+                0..3 => self.one(&[
+                    b"-", b"+", b"-", b"+", b"(", b"[", b"", b"x", b"++", b"-\x00",
+                ]),
+                other => {
+                    let open: &[u8] = if other % 2 == 0 { b"(" } else { b"[" };
+                    [open, &self.one(pools::MEMBERS)].concat()
+                }
+            },
             "missing" => self.one(&[b"nosuchkey"]),
             "value" => self.value(),
             "int" => match self.rng.random_bool(0.5) {
@@ -455,6 +497,10 @@ mod pools {
     //! The values that have been trouble somewhere before.
 
     pub const KEYS: &[&[u8]] = &[b"a", b"b", b"c", b"key:1", b"key:2", b"", b"\x00\x01\xff bin\r\n", b"{tag}x", b"10"];
+    pub const MEMBERS: &[&[u8]] = &[
+        b"a", b"b", b"c", b"d", b"bb", b"alpha", b"beta", b"omega", b"1", b"2", b"10", b"-3", b"007", b"", b"\x00", b"\xff",
+        b"9223372036854775807", b"9223372036854775808", b"a-member-that-is-longer-than-the-sixty-four-bytes-of-the-default-limit",
+    ];
     pub const INTS: &[&[u8]] = &[
         b"0", b"1", b"-1", b"9223372036854775807", b"-9223372036854775808", b"9223372036854775808",
         b"-9223372036854775809", b"9223372036854775806", b"100000000000000000000", b"4294967296", b"01", b"-0", b"+5", b" 7", b"7 ", b"",

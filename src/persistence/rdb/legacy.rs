@@ -17,7 +17,9 @@ pub fn each_of_ziplist<'a>(
     mut show: impl FnMut(Element<'a>),
 ) -> Result<(), Corrupt> {
     let header: &[u8; 10] = bytes.first_chunk().ok_or(BAD_ZIPLIST)?;
-    let word = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+    let word = |at: usize| {
+        u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
+    };
     let (total, tail) = (word(0) as usize, word(4) as usize);
     let announced = u16::from_le_bytes([header[8], header[9]]);
     if total != bytes.len() || bytes.last() != Some(&0xff) || tail >= total {
@@ -113,12 +115,18 @@ pub fn listpack_of_zipmap(bytes: &[u8]) -> Result<Listpack, Corrupt> {
             None => break,
             Some(found) => found,
         };
-        let key = bytes.get(next..).and_then(|b| b.get(..len)).ok_or(BAD_ZIPMAP)?;
+        let key = bytes
+            .get(next..)
+            .and_then(|b| b.get(..len))
+            .ok_or(BAD_ZIPMAP)?;
         let Some((len, next)) = zipmap_len(bytes, next + len)? else {
             return Err(BAD_ZIPMAP);
         };
         let unused = usize::from(*bytes.get(next).ok_or(BAD_ZIPMAP)?);
-        let value = bytes.get(next + 1..).and_then(|b| b.get(..len)).ok_or(BAD_ZIPMAP)?;
+        let value = bytes
+            .get(next + 1..)
+            .and_then(|b| b.get(..len))
+            .ok_or(BAD_ZIPMAP)?;
         elements.extend([Element::Bytes(key), Element::Bytes(value)]);
         at = next + 1 + len + unused;
     }
@@ -169,10 +177,21 @@ mod tests {
 
     #[test]
     fn ziplists_are_read_and_broken_ones_refused() {
-        let bytes = ziplist(&[b"\x03abc", &[0xfd], &[0xf1], &[0xfe, 0x80], &[0xc0, 0, 1], &[0xf0, 255, 255, 255], b"\x40\x01z"]);
+        let bytes = ziplist(&[
+            b"\x03abc",
+            &[0xfd],
+            &[0xf1],
+            &[0xfe, 0x80],
+            &[0xc0, 0, 1],
+            &[0xf0, 255, 255, 255],
+            b"\x40\x01z",
+        ]);
         let pack = listpack_of_ziplist(&bytes).expect("sound");
         let texts: Vec<Vec<u8>> = pack.iter().map(Element::to_vec).collect();
-        assert_eq!(texts, [&b"abc"[..], b"12", b"0", b"-128", b"256", b"-1", b"z"]);
+        assert_eq!(
+            texts,
+            [&b"abc"[..], b"12", b"0", b"-128", b"256", b"-1", b"z"]
+        );
         for end in 0..bytes.len() {
             assert!(listpack_of_ziplist(&bytes[..end]).is_err());
         }

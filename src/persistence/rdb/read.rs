@@ -161,12 +161,27 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read() {
-        let lens = [0, 63, 64, 16_383, 16_384, 0xffff_ffff, 0x1_0000_0000, u64::MAX];
-        let mut strings: Vec<Vec<u8>> = [0i64, -1, 127, -128, 128, 32_767, -32_769, 1 << 31, i64::MIN]
-            .iter()
-            .map(|n| n.to_string().into_bytes())
-            .collect();
-        strings.extend([b"".to_vec(), b"01".to_vec(), vec![b'x'; 30_000], b"+1".to_vec()]);
+        let lens = [
+            0,
+            63,
+            64,
+            16_383,
+            16_384,
+            0xffff_ffff,
+            0x1_0000_0000,
+            u64::MAX,
+        ];
+        let mut strings: Vec<Vec<u8>> =
+            [0i64, -1, 127, -128, 128, 32_767, -32_769, 1 << 31, i64::MIN]
+                .iter()
+                .map(|n| n.to_string().into_bytes())
+                .collect();
+        strings.extend([
+            b"".to_vec(),
+            b"01".to_vec(),
+            vec![b'x'; 30_000],
+            b"+1".to_vec(),
+        ]);
         strings.push((0..300).map(|i| (i * 7919 % 256) as u8).collect());
         for compress in [false, true] {
             let mut bytes = Vec::new();
@@ -195,9 +210,15 @@ mod tests {
 
     #[test]
     fn lies_about_lengths_are_found() {
-        assert_eq!(Reader::new(&[0x81, 0xff, 0, 0, 0, 0, 0, 0, 0]).string(), Err(Corrupt::Short));
+        assert_eq!(
+            Reader::new(&[0x81, 0xff, 0, 0, 0, 0, 0, 0, 0]).string(),
+            Err(Corrupt::Short)
+        );
         let bomb = [0xc3, 4, 0x80, 0xff, 0xff, 0xff, 0xff, 1, 2, 3, 4];
-        assert!(matches!(Reader::new(&bomb).string(), Err(Corrupt::Invalid(_))));
+        assert!(matches!(
+            Reader::new(&bomb).string(),
+            Err(Corrupt::Invalid(_))
+        ));
         assert!(Reader::new(&[0xc4]).string().is_err());
         assert!(Reader::new(&[0x82]).len().is_err());
     }

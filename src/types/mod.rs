@@ -13,6 +13,7 @@ pub mod quicklist;
 pub mod string;
 pub mod table;
 pub mod zset;
+pub mod table;
 
 /// The type of a value, as TYPE names it. The numbers are stored in entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

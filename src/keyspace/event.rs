@@ -22,6 +22,13 @@ events! { STRING:
     ON_SET = "set", ON_APPEND = "append", ON_SETRANGE = "setrange", ON_SETBIT = "setbit",
     ON_INCRBY = "incrby", ON_INCRBYFLOAT = "incrbyfloat",
 }
+events! { SET:
+    ON_SADD = "sadd", ON_SREM = "srem", ON_SPOP = "spop", ON_SINTERSTORE = "sinterstore",
+    ON_SUNIONSTORE = "sunionstore", ON_SDIFFSTORE = "sdiffstore",
+}
+events! { HASH:
+    ON_HSET = "hset", ON_HDEL = "hdel", ON_HINCRBY = "hincrby", ON_HINCRBYFLOAT = "hincrbyfloat",
+}
 events! { GENERIC:
     ON_DEL = "del", ON_EXPIRE = "expire", ON_PERSIST = "persist",
     ON_RENAME_FROM = "rename_from", ON_RENAME_TO = "rename_to",

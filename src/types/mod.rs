@@ -4,16 +4,18 @@
 
 pub mod bitmap;
 pub mod btree;
+pub mod hash;
+pub mod intset;
 pub mod lcs;
 pub mod list;
 pub mod listpack;
 #[allow(unsafe_code)]
 pub mod object;
 pub mod quicklist;
+pub mod set;
 pub mod string;
 pub mod table;
 pub mod zset;
-pub mod table;
 
 /// The type of a value, as TYPE names it. The numbers are stored in entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -33,6 +33,13 @@ events! { ZSET:
     ON_ZRANGESTORE = "zrangestore", ON_ZUNIONSTORE = "zunionstore",
     ON_ZINTERSTORE = "zinterstore", ON_ZDIFFSTORE = "zdiffstore",
 }
+events! { SET:
+    ON_SADD = "sadd", ON_SREM = "srem", ON_SPOP = "spop", ON_SINTERSTORE = "sinterstore",
+    ON_SUNIONSTORE = "sunionstore", ON_SDIFFSTORE = "sdiffstore",
+}
+events! { HASH:
+    ON_HSET = "hset", ON_HDEL = "hdel", ON_HINCRBY = "hincrby", ON_HINCRBYFLOAT = "hincrbyfloat",
+}
 events! { GENERIC:
     ON_DEL = "del", ON_EXPIRE = "expire", ON_PERSIST = "persist",
     ON_RENAME_FROM = "rename_from", ON_RENAME_TO = "rename_to",

@@ -168,7 +168,7 @@ impl List {
                     pack.delete(at, 1);
                 }
             }
-            Self::Quick(quick) if quick.len() > 0 => {
+            Self::Quick(quick) if !quick.is_empty() => {
                 quick.drop_end(end, limits);
                 if quick.node_count() == 1 {
                     self.shrink();

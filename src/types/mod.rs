@@ -4,12 +4,15 @@
 
 pub mod bitmap;
 pub mod btree;
+pub mod hash;
+pub mod intset;
 pub mod lcs;
 pub mod list;
 pub mod listpack;
 #[allow(unsafe_code)]
 pub mod object;
 pub mod quicklist;
+pub mod set;
 pub mod string;
 pub mod table;
 pub mod zset;

@@ -143,5 +143,7 @@ macro_rules! objects {
 
 objects! {
     List(super::list::List),
+    Set(super::set::Set),
     ZSet(super::zset::ZSet),
+    Hash(super::hash::Hash),
 }

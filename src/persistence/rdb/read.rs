@@ -78,7 +78,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A length.
-    pub fn len(&mut self) -> Result<u64, Corrupt> {
+    pub fn length(&mut self) -> Result<u64, Corrupt> {
         match self.len_or_special()? {
             Len::Plain(len) => Ok(len),
             Len::Special(_) => Err(Corrupt::Invalid("Unexpected encoding of a length")),
@@ -88,7 +88,7 @@ impl<'a> Reader<'a> {
     /// A number of things of which each takes at least one byte: never more than bytes are left,
     /// so that room can be made for them.
     pub fn count(&mut self) -> Result<usize, Corrupt> {
-        let count = usize::try_from(self.len()?).map_err(|_| Corrupt::Short)?;
+        let count = usize::try_from(self.length()?).map_err(|_| Corrupt::Short)?;
         if count > self.rest.len() {
             return Err(Corrupt::Short);
         }
@@ -113,7 +113,7 @@ impl<'a> Reader<'a> {
 
     fn compressed(&mut self) -> Result<Cow<'a, [u8]>, Corrupt> {
         let packed = self.count()?;
-        let len = usize::try_from(self.len()?).map_err(|_| Corrupt::Short)?;
+        let len = usize::try_from(self.length()?).map_err(|_| Corrupt::Short)?;
         let bytes = self.raw(packed)?;
         // Each byte of LZF gives at most 264 / 3; more is a lie that must not be believed.
         if len > packed.saturating_mul(264) {
@@ -193,7 +193,7 @@ mod tests {
             assert_eq!(compress, bytes.len() < 10_000);
             let mut reader = Reader::new(&bytes);
             for len in lens {
-                assert_eq!(reader.len(), Ok(len));
+                assert_eq!(reader.length(), Ok(len));
             }
             for text in &strings {
                 assert_eq!(reader.string().as_deref(), Ok(&text[..]));
@@ -220,6 +220,6 @@ mod tests {
             Err(Corrupt::Invalid(_))
         ));
         assert!(Reader::new(&[0xc4]).string().is_err());
-        assert!(Reader::new(&[0x82]).len().is_err());
+        assert!(Reader::new(&[0x82]).length().is_err());
     }
 }

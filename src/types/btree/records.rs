@@ -220,7 +220,7 @@ impl Records {
 }
 
 fn address(block: usize, offset: usize) -> Handle {
-    (block << OFFSET_BITS | offset / UNIT) as Handle
+    ((block << OFFSET_BITS) | (offset / UNIT)) as Handle
 }
 
 #[cfg(test)]

@@ -117,6 +117,12 @@ impl<L: Layout> Clone for Table<L> {
     }
 }
 
+impl<L: Layout> std::fmt::Debug for Table<L> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_map().entries(self.iter()).finish()
+    }
+}
+
 impl<L: Layout> Table<L> {
     /// An empty table.
     pub fn new() -> Self {
@@ -246,7 +252,12 @@ impl<L: Layout> Table<L> {
     ///
     /// What is in the table from the first call (with 0) to the last is shown exactly once, however
     /// the table grows and shrinks between calls.
-    pub fn scan(&self, cursor: u64, count: usize, mut visit: impl FnMut(&[u8], &[u8])) -> u64 {
+    pub fn scan<'a>(
+        &'a self,
+        cursor: u64,
+        count: usize,
+        mut visit: impl FnMut(&'a [u8], &'a [u8]),
+    ) -> u64 {
         if cursor >> CURSOR_BITS != 0 {
             return 0;
         }

@@ -9,12 +9,14 @@ mod connection;
 mod debug;
 mod digest;
 mod docs;
+mod dump;
 mod expire;
 mod help;
 pub mod info;
 mod keys;
 mod keyspace;
 mod latency;
+pub mod layouts;
 mod list_moves;
 mod lists;
 mod memory;
@@ -42,6 +44,7 @@ pub fn all() -> impl Iterator<Item = &'static Command> {
         config::ROWS,
         connection::ROWS,
         debug::ROWS,
+        dump::ROWS,
         expire::ROWS,
         info::ROWS,
         keys::ROWS,

@@ -94,11 +94,15 @@ impl Access {
         }
     }
 
-    /// The clock of an entry that is idle for that many seconds, for RESTORE.
-    pub fn idle_since(self, seconds: u64) -> u32 {
-        match self {
-            Self::Lru { now } => now.wrapping_sub(seconds as u32) & CLOCK_MASK,
-            Self::Lfu { .. } => self.initial(),
+    /// The clock of an entry of which it is known for how many seconds it was idle, or how often
+    /// it was used: what the policy in force can use of that.
+    pub fn restored(self, idle_seconds: Option<u64>, frequency: Option<u8>) -> u32 {
+        match (self, idle_seconds, frequency) {
+            (Self::Lru { now }, Some(seconds), _) => {
+                now.wrapping_sub(seconds.min(CLOCK_MASK.into()) as u32) & CLOCK_MASK
+            }
+            (Self::Lfu { minute, .. }, _, Some(frequency)) => minute << 8 | u32::from(frequency),
+            _ => self.initial(),
         }
     }
 }
@@ -120,7 +124,7 @@ mod tests {
     fn idle_time_survives_the_wrap_of_the_clock() {
         let access = Access::Lru { now: 5 };
         assert_eq!(access.idle_ms(CLOCK_MASK), 6000);
-        assert_eq!(access.idle_ms(access.idle_since(100)), 100_000);
+        assert_eq!(access.idle_ms(access.restored(Some(100), None)), 100_000);
     }
 
     #[test]

@@ -8,7 +8,10 @@
 //! [`decode`] put values on them, [`legacy`] the compact encodings of old versions, [`file`] what
 //! stands around the values in a file. All reading is from slices and checks every length.
 
+pub mod decode;
+pub mod encode;
 pub mod legacy;
+pub mod payload;
 pub mod read;
 pub mod write;
 

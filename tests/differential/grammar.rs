@@ -227,6 +227,7 @@ pub const ROWS: &[Row] = &[
     row("zset", 5, "( ZUNION | ZINTER | ZDIFF ) <numkeys> <zkey>+ [ WITHSCORES ]"),
     row("zset", 8, "( ZUNIONSTORE | ZINTERSTORE | ZDIFFSTORE ) <zkey> 2 <zkey> <zkey> { AGGREGATE ( SUM | MIN | MAX | <junk> ) | WEIGHTS <score> <score> | <junk> }"),
     row("zset", 5, "( ZUNIONSTORE | ZINTERSTORE | ZDIFFSTORE ) <zkey> 3 <zkey> <zkey> <zkey>"),
+    Row { optional: true, ..row("zset", 5, "SADD ( z3 | z3 | a ) <member>+") },
     row("zset", 4, "ZINTERCARD <numkeys> <zkey>+ [ LIMIT <index> ]"),
     row("zset", 3, "ZRANDMEMBER <zkey> ( 0 | 1000 | x ) [ ( WITHSCORES | <junk> ) ]"),
     row("zset", 3, "ZRANDMEMBER <missing> [ <junk> ]"),

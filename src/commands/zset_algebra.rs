@@ -11,6 +11,7 @@ use crate::keyspace::event::{self, Event};
 use crate::types::Type;
 use crate::types::listpack::Element;
 use crate::types::object::Collection;
+use crate::types::set::Set;
 use crate::types::zset::ZSet;
 
 use super::zsets;
@@ -71,6 +72,7 @@ struct Source<'a> {
 enum Members<'a> {
     None,
     ZSet(&'a ZSet),
+    Set(&'a Set),
 }
 
 impl<'a> Source<'a> {
@@ -78,6 +80,7 @@ impl<'a> Source<'a> {
         match self.set {
             Members::None => 0,
             Members::ZSet(set) => set.len(),
+            Members::Set(set) => set.len(),
         }
     }
 
@@ -86,6 +89,7 @@ impl<'a> Source<'a> {
         match self.set {
             Members::None => None,
             Members::ZSet(set) => set.score(member.text(&mut digits)),
+            Members::Set(set) => set.contains_element(member).then_some(1.0),
         }
     }
 
@@ -96,6 +100,7 @@ impl<'a> Source<'a> {
             Members::ZSet(set) => {
                 _ = set.all().all(|(member, score)| visit(name(member), score));
             }
+            Members::Set(set) => _ = set.iter().all(|member| visit(name(member), 1.0)),
         }
     }
 }
@@ -215,6 +220,7 @@ fn sources<'a>(db: &'a Db<'_, '_>, keys: &'a [&'a [u8]]) -> Result<Vec<Source<'a
     let source = |key: &&'a [u8]| {
         let set = match db.get(key) {
             None => Members::None,
+            Some(entry) if entry.kind() == Type::Set => Members::Set(entry.into_collection()?),
             Some(entry) => Members::ZSet(entry.into_collection()?),
         };
         Ok(Source {

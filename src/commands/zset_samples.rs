@@ -46,7 +46,11 @@ pub(super) fn zrandmember(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     }
     let wanted = wanted.min(set.len());
     zsets::open_members(ctx.out, wanted, scores);
-    if wanted * 3 > set.len() {
+    if wanted == set.len() {
+        // All of them; Redis shows the greatest first.
+        let all = set.iter(0..wanted, true);
+        all.for_each(|member| zsets::put_member(ctx.out, member, scores));
+    } else if wanted * 3 > set.len() {
         // Each member in turn is chosen with the chance that leaves the others theirs.
         let (mut left, mut wanted) = (set.len(), wanted);
         for member in set.all() {

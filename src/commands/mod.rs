@@ -9,7 +9,9 @@ mod connection;
 mod debug;
 mod digest;
 mod docs;
+mod elements;
 mod expire;
+mod hashes;
 mod help;
 pub mod info;
 mod keys;
@@ -21,6 +23,8 @@ mod memory;
 mod pubsub;
 mod scan_options;
 mod server;
+mod set_algebra;
+mod sets;
 mod slowlog;
 mod string_edits;
 mod strings;
@@ -43,6 +47,7 @@ pub fn all() -> impl Iterator<Item = &'static Command> {
         connection::ROWS,
         debug::ROWS,
         expire::ROWS,
+        hashes::ROWS,
         info::ROWS,
         keys::ROWS,
         keyspace::ROWS,
@@ -51,6 +56,7 @@ pub fn all() -> impl Iterator<Item = &'static Command> {
         memory::ROWS,
         pubsub::ROWS,
         server::ROWS,
+        sets::ROWS,
         slowlog::ROWS,
         strings::ROWS,
         transactions::ROWS,

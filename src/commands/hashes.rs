@@ -14,7 +14,7 @@ use crate::types::hash::{Hash, Limits, Pair};
 use crate::types::listpack::Element;
 use crate::types::object::Collection;
 
-use super::elements::reply;
+use super::lists::reply;
 use super::scan_options::{self, ScanOptions};
 
 const READ: Flags = Flags::READONLY;

@@ -9,7 +9,6 @@ mod connection;
 mod debug;
 mod digest;
 mod docs;
-mod elements;
 mod expire;
 mod hashes;
 mod help;

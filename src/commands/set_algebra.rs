@@ -10,7 +10,7 @@ use crate::types::listpack::Element;
 use crate::types::object::Collection;
 use crate::types::set::{Limits, Set};
 
-use super::elements::reply;
+use super::lists::reply;
 use super::sets::limits;
 
 /// The sets at some keys; `None` where there is no key. Each counts as read.

@@ -16,7 +16,7 @@ use crate::types::listpack::Element;
 use crate::types::object::Collection;
 use crate::types::set::{Limits, Set};
 
-use super::elements::reply;
+use super::lists::reply;
 use super::scan_options::{self, ScanOptions};
 use super::set_algebra as algebra;
 

@@ -11,6 +11,7 @@ mod digest;
 mod docs;
 mod dump;
 mod expire;
+mod hashes;
 mod help;
 pub mod info;
 mod keys;
@@ -23,6 +24,8 @@ mod memory;
 mod pubsub;
 mod scan_options;
 mod server;
+mod set_algebra;
+mod sets;
 mod slowlog;
 mod string_edits;
 mod strings;
@@ -46,6 +49,7 @@ pub fn all() -> impl Iterator<Item = &'static Command> {
         debug::ROWS,
         dump::ROWS,
         expire::ROWS,
+        hashes::ROWS,
         info::ROWS,
         keys::ROWS,
         keyspace::ROWS,
@@ -54,6 +58,7 @@ pub fn all() -> impl Iterator<Item = &'static Command> {
         memory::ROWS,
         pubsub::ROWS,
         server::ROWS,
+        sets::ROWS,
         slowlog::ROWS,
         strings::ROWS,
         transactions::ROWS,

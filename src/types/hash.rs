@@ -88,7 +88,7 @@ impl Hash {
             Body::Pack(pack) => {
                 let (bytes, longest) = (field.len() + value.len(), field.len().max(value.len()));
                 if longest > limits.pack_value || !pack.has_room(bytes) {
-                    return self.to_table().insert(field, value);
+                    return self.make_table().insert(field, value);
                 }
                 let found = pack.pack().find(HEADER, field.into(), 1);
                 match found {
@@ -96,7 +96,7 @@ impl Hash {
                     None => pack.extend([field.into(), value.into()]),
                 }
                 if pack.len() > limits.pack_entries.saturating_mul(2) {
-                    self.to_table();
+                    self.make_table();
                 }
                 found.is_none()
             }
@@ -104,7 +104,7 @@ impl Hash {
     }
 
     #[cold]
-    fn to_table(&mut self) -> &mut Table<Pairs> {
+    fn make_table(&mut self) -> &mut Table<Pairs> {
         if !matches!(self.body, Body::Table(_)) {
             let mut table = Box::<Table<Pairs>>::default();
             for (field, value) in self.iter() {

@@ -98,18 +98,18 @@ impl Set {
                     pack.push_back(element);
                     return true;
                 }
-                self.to_table().insert(member, &[])
+                self.make_table().insert(member, &[])
             }
             Body::Ints(ints) => match number::parse_i64(member) {
                 Some(n) => {
                     let new = ints.insert(n);
                     if new && ints.len() > limits.intset_entries.min(1 << 30) {
-                        self.to_strings();
+                        self.give_up_integers();
                     }
                     new
                 }
                 None => {
-                    self.to_strings();
+                    self.give_up_integers();
                     self.add(member, limits)
                 }
             },
@@ -123,19 +123,19 @@ impl Set {
 
     /// Gives up on integers alone.
     #[cold]
-    fn to_strings(&mut self) {
+    fn give_up_integers(&mut self) {
         let Body::Ints(ints) = &self.body else {
             return;
         };
         if ints.len() > PACK_ENTRIES {
-            self.to_table();
+            self.make_table();
         } else {
             self.body = Body::Pack(Listpack::of(ints.iter().map(Element::Int)));
         }
     }
 
     #[cold]
-    fn to_table(&mut self) -> &mut Table<Keys> {
+    fn make_table(&mut self) -> &mut Table<Keys> {
         if !matches!(self.body, Body::Table(_)) {
             let mut table = Box::<Table<Keys>>::default();
             for member in self.iter() {
@@ -305,9 +305,14 @@ mod tests {
             prop_assert_eq!(&sorted(&set), &model);
             prop_assert!(set.iter().all(|member| set.contains_element(member)));
             let mut seen = BTreeSet::new();
-            let mut cursor = set.scan(0, 3, |m| drop(seen.insert(m.to_vec())));
+            let mut see = |cursor| {
+                set.scan(cursor, 3, |member| {
+                    seen.insert(member.to_vec());
+                })
+            };
+            let mut cursor = see(0);
             while cursor != 0 {
-                cursor = set.scan(cursor, 3, |m| drop(seen.insert(m.to_vec())));
+                cursor = see(cursor);
             }
             prop_assert_eq!(&seen, &model);
             let copy = set.clone();

@@ -1,0 +1,384 @@
+//! Hash commands.
+
+use std::collections::HashSet;
+
+use crate::base::long_double::LongDouble;
+use crate::base::random;
+use crate::config::Settings;
+use crate::dispatch::command::{Acl, Command, Flags, Handler, KeyFlags, KeySpec, Keys, ROW};
+use crate::dispatch::context::DataCtx;
+use crate::dispatch::error::Error;
+use crate::keyspace::event;
+use crate::resp::write::{Output, Protocol};
+use crate::types::hash::{Hash, Limits, Pair};
+use crate::types::listpack::Element;
+use crate::types::object::Collection;
+
+use super::lists::reply;
+use super::scan_options::{self, ScanOptions};
+
+const READ: Flags = Flags::READONLY;
+const READ_FAST: Flags = READ.or(Flags::FAST);
+const GROW_FAST: Flags = Flags::WRITE.or(Flags::DENYOOM).or(Flags::FAST);
+const WRITE_FAST: Flags = Flags::WRITE.or(Flags::FAST);
+
+const READ_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::READ)];
+const ASK_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::RO)];
+const SET_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::RW.or(KeyFlags::UPDATE))];
+const SETNX_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::RW.or(KeyFlags::INSERT))];
+const DEL_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::RW.or(KeyFlags::DELETE))];
+const INCR_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::READ_UPDATE)];
+
+/// A row of the family.
+const fn row(
+    name: &'static str,
+    arity: i32,
+    flags: Flags,
+    keys: &'static [KeySpec],
+    run: fn(&mut DataCtx<'_, '_>) -> Result<(), Error>,
+) -> Command {
+    Command {
+        name,
+        arity,
+        flags,
+        keys: Keys(keys),
+        acl: Acl::HASH,
+        handler: Handler::Data(run),
+        ..ROW
+    }
+}
+
+/// A row whose replies differ from run to run as `tips` say.
+const fn tipped(tips: &'static [&'static str], row: Command) -> Command {
+    Command { tips, ..row }
+}
+
+const ORDER: &[&str] = &["nondeterministic_output_order"];
+const OUTPUT: &[&str] = &["nondeterministic_output"];
+
+/// The rows.
+pub const ROWS: &[Command] = &[
+    row("hset", -4, GROW_FAST, SET_KEY, hset),
+    row("hmset", -4, GROW_FAST, SET_KEY, hmset),
+    row("hsetnx", 4, GROW_FAST, SETNX_KEY, hsetnx),
+    row("hget", 3, READ_FAST, READ_KEY, hget),
+    row("hmget", -3, READ_FAST, READ_KEY, hmget),
+    tipped(ORDER, row("hgetall", 2, READ, READ_KEY, hgetall)),
+    tipped(ORDER, row("hkeys", 2, READ, READ_KEY, hkeys)),
+    tipped(ORDER, row("hvals", 2, READ, READ_KEY, hvals)),
+    row("hdel", -3, WRITE_FAST, DEL_KEY, hdel),
+    row("hexists", 3, READ_FAST, ASK_KEY, hexists),
+    row("hlen", 2, READ_FAST, ASK_KEY, hlen),
+    row("hstrlen", 3, READ_FAST, ASK_KEY, hstrlen),
+    row("hincrby", 4, GROW_FAST, INCR_KEY, hincrby),
+    row("hincrbyfloat", 4, GROW_FAST, INCR_KEY, hincrbyfloat),
+    tipped(OUTPUT, row("hrandfield", -2, READ, READ_KEY, hrandfield)),
+    tipped(OUTPUT, row("hscan", -3, READ, READ_KEY, hscan)),
+];
+
+/// Which representation hashes get.
+#[inline]
+pub(super) fn limits(settings: &Settings) -> Limits {
+    Limits {
+        pack_entries: settings.hash_max_listpack_entries,
+        pack_value: settings.hash_max_listpack_value,
+    }
+}
+
+/// Sets the fields of the arguments; how many were new.
+fn set_fields(ctx: &mut DataCtx<'_, '_>, command: &'static str) -> Result<i64, Error> {
+    let (args, limits) = (ctx.args, limits(ctx.settings));
+    if args.len() % 2 == 1 {
+        return Err(Error::Arity(command.into()));
+    }
+    let key = &args[1];
+    let hash = ctx.db.write_or_create(key, Hash::new)?;
+    let pairs = args.rest(2).chunks_exact(2);
+    let count = pairs.len();
+    let added = pairs
+        .filter(|pair| hash.set(pair[0], pair[1], limits))
+        .count();
+    ctx.db.changed_by(key, event::ON_HSET, count as u64);
+    Ok(added as i64)
+}
+
+/// `HSET key field value [field value ...]`
+fn hset(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+    let added = set_fields(ctx, "hset")?;
+    ctx.out.int(added);
+    Ok(())
+}
+
+/// `HMSET key field value [field value ...]`
+fn hmset(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+    set_fields(ctx, "hmset")?;
+    ctx.out.ok();
+    Ok(())
+}
+
+/// `HSETNX key field value`
+fn hsetnx(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+    let (args, limits) = (ctx.args, limits(ctx.settings));
+    let key = &args[1];
+    let hash = ctx.db.write_or_create(key, Hash::new)?;
+    let new = !hash.contains(&args[2]);
+    if new {
+        hash.set(&args[2], &args[3], limits);
+        ctx.db.changed(key, event::ON_HSET);
+    }
+    ctx.out.int(new.into());
+    Ok(())
+}
+
+fn reply_or_null(out: &mut Output, value: Option<Element<'_>>) {
+    match value {
+        Some(value) => reply(out, value),
+        None => out.null(),
+    }
+}
+
+/// `HGET key field`
+fn hget(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+    let hash = ctx.db.read_as::<Hash>(&ctx.args[1])?;
+    reply_or_null(ctx.out, hash.and_then(|hash| hash.get(&ctx.args[2])));
+    Ok(())
+}
+
+/// `HMGET key field [field ...]`
+fn hmget(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+    let hash = ctx.db.read_as::<Hash>(&ctx.args[1])?;
+    let fields = ctx.args.rest(2);
+    ctx.out.array(fields.len());
+    for field in fields {
+        reply_or_null(ctx.out, hash.and_then(|hash| hash.get(field)));
+    }
+    Ok(())
+}
+
+/// `HGETALL key`
+fn hgetall(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+    let hash = ctx.db.read_as::<Hash>(&ctx.args[1])?;
+    ctx.out.map(hash.map_or(0, Hash::len));
+    for (field, value) in hash.into_iter().flat_map(Hash::iter) {
+        reply(ctx.out, field);
+        reply(ctx.out, value);
+    }
+    Ok(())
+}
+
+/// Replies with one part of each pair.
+fn reply_parts(
+    ctx: &mut DataCtx<'_, '_>,
+    part: impl for<'a> Fn(Pair<'a>) -> Element<'a>,
+) -> Result<(), Error> {
+    let hash = ctx.db.read_as::<Hash>(&ctx.args[1])?;
+    ctx.out.array(hash.map_or(0, Hash::len));
+    for pair in hash.into_iter().flat_map(Hash::iter) {
+        reply(ctx.out, part(pair));
+    }
+    Ok(())
+}
+
+/// `HKEYS key`
+fn hkeys(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+    reply_parts(ctx, |(field, _)| field)
+}
+
+/// `HVALS key`
+fn hvals(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+    reply_parts(ctx, |(_, value)| value)
+}
+
+/// `HDEL key field [field ...]`
+fn hdel(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+    let key = &ctx.args[1];
+    let Some(hash) = ctx.db.write_as::<Hash>(key)? else {
+        ctx.out.int(0);
+        return Ok(());
+    };
+    let mut removed = 0;
+    for field in ctx.args.rest(2) {
+        removed += u64::from(hash.remove(field));
+        if hash.is_empty() {
+            break;
+        }
+    }
+    let emptied = hash.is_empty();
+    if removed > 0 {
+        ctx.db.changed_by(key, event::ON_HDEL, removed);
+    }
+    if emptied {
+        ctx.db.remove(key);
+        ctx.db.also(key, event::ON_DEL);
+    }
+    ctx.out.uint(removed);
+    Ok(())
+}
+
+/// `HEXISTS key field`
+fn hexists(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+    let hash = ctx.db.read_as::<Hash>(&ctx.args[1])?;
+    let found = hash.is_some_and(|hash| hash.contains(&ctx.args[2]));
+    ctx.out.int(found.into());
+    Ok(())
+}
+
+/// `HLEN key`
+fn hlen(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+    let hash = ctx.db.read_as::<Hash>(&ctx.args[1])?;
+    ctx.out.int(hash.map_or(0, Hash::len) as i64);
+    Ok(())
+}
+
+/// `HSTRLEN key field`
+fn hstrlen(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+    let hash = ctx.db.read_as::<Hash>(&ctx.args[1])?;
+    let value = hash.and_then(|hash| hash.get(&ctx.args[2]));
+    ctx.out.int(value.map_or(0, Element::len) as i64);
+    Ok(())
+}
+
+/// `HINCRBY key field increment`
+fn hincrby(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+    let (args, limits) = (ctx.args, limits(ctx.settings));
+    let (key, field) = (&args[1], &args[2]);
+    let by = args.int(3)?;
+    let hash = ctx.db.write_or_create(key, Hash::new)?;
+    let old = match hash.get(field).map(Element::integer) {
+        None => 0,
+        Some(Some(old)) => old,
+        Some(None) => return Err(Error::line("ERR hash value is not an integer")),
+    };
+    let overflow = Error::line("ERR increment or decrement would overflow");
+    let new = old.checked_add(by).ok_or(overflow)?;
+    hash.set(field, itoa::Buffer::new().format(new).as_bytes(), limits);
+    ctx.db.changed(key, event::ON_HINCRBY);
+    ctx.out.int(new);
+    Ok(())
+}
+
+/// `HINCRBYFLOAT key field increment`
+fn hincrbyfloat(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+    let (args, limits) = (ctx.args, limits(ctx.settings));
+    let (key, field) = (&args[1], &args[2]);
+    let by = LongDouble::parse(&args[3]).ok_or(Error::NotFloat)?;
+    if by.is_nan() || by.is_infinite() {
+        return Err(Error::line("ERR value is NaN or Infinity"));
+    }
+    let hash = ctx.db.write_or_create(key, Hash::new)?;
+    let old = match hash.get(field) {
+        None => LongDouble::from_i64(0),
+        Some(Element::Int(n)) => LongDouble::from_i64(n),
+        Some(Element::Bytes(text)) => {
+            LongDouble::parse(text).ok_or(Error::line("ERR hash value is not a float"))?
+        }
+    };
+    let new = old + by;
+    if new.is_nan() || new.is_infinite() {
+        return Err(Error::line("ERR increment would produce NaN or Infinity"));
+    }
+    let text = new.format();
+    hash.set(field, &text, limits);
+    ctx.db.changed(key, event::ON_HINCRBYFLOAT);
+    ctx.db.effects.rewrite(&[b"HSET", key, field, &text]);
+    ctx.out.bulk(&text);
+    Ok(())
+}
+
+/// `HRANDFIELD key [count [WITHVALUES]]`
+fn hrandfield(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+    let args = ctx.args;
+    if args.len() == 2 {
+        let hash = ctx.db.read_as::<Hash>(&args[1])?;
+        let field = hash.and_then(Hash::random).map(|(field, _)| field);
+        reply_or_null(ctx.out, field);
+        return Ok(());
+    }
+    let count = args.int_in(2, -i64::MAX, i64::MAX)?;
+    let values = args.len() > 3;
+    if args.len() > 4 || (values && !args.is(3, "withvalues")) {
+        return Err(Error::Syntax);
+    }
+    if values && !(-i64::MAX / 2..=i64::MAX / 2).contains(&count) {
+        return Err(Error::OutOfRange);
+    }
+    let hash = ctx.db.read_as::<Hash>(&args[1])?;
+    let Some(hash) = hash.filter(|_| count != 0) else {
+        ctx.out.array(0);
+        return Ok(());
+    };
+    let wanted = count.unsigned_abs() as usize;
+    if count < 0 {
+        // One after the other, each any of them.
+        open_pairs(ctx.out, wanted, values);
+        for pair in (0..wanted).map_while(|_| hash.random()) {
+            put_pair(ctx.out, pair, values);
+        }
+        return Ok(());
+    }
+    let wanted = wanted.min(hash.len());
+    open_pairs(ctx.out, wanted, values);
+    sample(hash, wanted, |pair| put_pair(ctx.out, pair, values));
+    Ok(())
+}
+
+/// The head of fields, or of fields with values: pairs in RESP3, a flat list in RESP2.
+fn open_pairs(out: &mut Output, len: usize, values: bool) {
+    let flat = values && out.protocol() == Protocol::Resp2;
+    out.array(if flat { 2 * len } else { len });
+}
+
+fn put_pair(out: &mut Output, (field, value): Pair<'_>, values: bool) {
+    if values && out.protocol() == Protocol::Resp3 {
+        out.array(2);
+    }
+    reply(out, field);
+    if values {
+        reply(out, value);
+    }
+}
+
+/// Shows `wanted` different fields, each choice of them with the same probability.
+fn sample<'a>(hash: &'a Hash, mut wanted: usize, mut show: impl FnMut(Pair<'a>)) {
+    if wanted * 3 > hash.len() || hash.pack().is_some() {
+        // Each field in turn is chosen with the chance that leaves the others theirs.
+        for (passed, pair) in hash.iter().enumerate() {
+            if random::below(hash.len() - passed) < wanted {
+                show(pair);
+                wanted -= 1;
+            }
+        }
+        return;
+    }
+    let mut chosen = HashSet::with_capacity(wanted);
+    while chosen.len() < wanted {
+        let Some(pair) = hash.random() else { return };
+        if chosen.insert(pair.0) {
+            show(pair);
+        }
+    }
+}
+
+/// `HSCAN key cursor [MATCH pattern] [COUNT count]`
+fn hscan(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+    let cursor = scan_options::parse_cursor(&ctx.args[2])?;
+    let hash = ctx.db.read_as::<Hash>(&ctx.args[1])?;
+    let mut found = Vec::new();
+    let mut next = 0;
+    if let Some(hash) = hash {
+        let options = ScanOptions::parse(ctx.args, 3, false)?;
+        next = hash.scan(cursor, options.count, |pair| {
+            if options.wants(pair.0.text(&mut itoa::Buffer::new())) {
+                found.push(pair);
+            }
+        });
+    }
+    ctx.out.array(2);
+    ctx.out.bulk(itoa::Buffer::new().format(next).as_bytes());
+    ctx.out.array(2 * found.len());
+    for (field, value) in found {
+        reply(ctx.out, field);
+        reply(ctx.out, value);
+    }
+    Ok(())
+}

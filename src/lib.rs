@@ -21,9 +21,10 @@
 //! | [`config`] | one row per parameter; `redis.conf` in and out; a snapshot for every thread |
 //! | [`acl`] | categories, passwords |
 //! | [`observe`] | log, counters, slow log, latency |
-//! | [`keyspace`] | shards and their locks, entries, lookup, expiry, eviction, SCAN, lazy free |
+//! | [`keyspace`] | shards and their locks, entries, lookup, expiry, eviction, SCAN, cuts, lazy free |
 //! | [`client`] | session, registry of all clients, mailbox for bytes from other threads |
 //! | [`propagation`] | the one ordered stream of effects |
+//! | [`persistence`] | the dump format, snapshots, the append-only file |
 //! | [`pubsub`] | channels, patterns, shard channels |
 //! | [`dispatch`] | command rows, the table, refusals, execution, transactions |
 //! | [`commands`] | one file per family: rows and handlers |

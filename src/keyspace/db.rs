@@ -11,17 +11,21 @@ use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
+use std::sync::Arc;
 
 use smallvec::SmallVec;
 
 use super::access::Access;
 use super::collections::WrongType;
+use super::cut::Cut;
 use super::entry::{Entry, Garbage, NewValue};
 use super::event::{self, Event};
 use super::lazyfree::{Detached, Load};
 use super::outbox::Notice;
 use super::shards::{Keyspace, LockSet, SHARDS};
-use super::table::{Ahead, Locked, Position, Slot, TableEntry, shard_of_position};
+use super::table::{
+    Ahead, Locked, Position, Slot, Table, TableEntry, position_of_shard, shard_of_position,
+};
 use crate::types::object::Collection;
 
 /// What commands see of the world beside the keys: read once a batch, frozen within a
@@ -189,6 +193,16 @@ impl Deref for EntryRef<'_> {
     #[inline]
     fn deref(&self) -> &Entry {
         &self.entry
+    }
+}
+
+/// Shows every entry of a table that was taken out of the keyspace.
+pub(super) fn each_owned(table: &Table<Entry>, show: &mut dyn FnMut(&Entry)) {
+    // SAFETY: whoever has it owns it, so nobody else looks at it or changes it.
+    let locked = unsafe { table.assume_locked() };
+    let mut at = Some(position_of_shard(0));
+    while let Some(position) = at {
+        at = Db::visit_table(&locked, position, &mut *show);
     }
 }
 
@@ -374,7 +388,19 @@ impl<'c, 'k> Db<'c, 'k> {
         None
     }
 
+    /// Before an entry is changed or removed: a cut that has not seen it sees it now.
+    #[inline]
+    fn preserve(&mut self, hash: u64, slot: Slot) {
+        let guard = self.locks.shard(Keyspace::shard_of(hash));
+        if let Some(cut) = guard.cut() {
+            // SAFETY: the slot was found under the lock that `self` holds.
+            let entry = unsafe { borrow(slot.pointer()) };
+            cut.preserve(self.index, &entry, guard.epoch());
+        }
+    }
+
     fn expire_slot(&mut self, hash: u64, slot: Slot) {
+        self.preserve(hash, slot);
         let entry = self.table(hash).remove(slot);
         let key: Box<[u8]> = entry.key().into();
         self.free(entry, self.env.lazy_expire);
@@ -457,9 +483,10 @@ impl<'c, 'k> Db<'c, 'k> {
     /// afterwards, and remove the key if the collection has become empty.
     #[inline]
     pub fn write_as<C: Collection>(&mut self, key: &[u8]) -> Result<Option<&mut C>, WrongType> {
-        let Some((_, slot)) = self.find(key) else {
+        let Some((hash, slot)) = self.find(key) else {
             return Ok(None);
         };
+        self.preserve(hash, slot);
         // SAFETY: found under the lock; never dropped, the slot keeps its ownership.
         let mut entry = ManuallyDrop::new(unsafe { Entry::from_raw(slot.pointer()) });
         if self.env.touches {
@@ -473,6 +500,7 @@ impl<'c, 'k> Db<'c, 'k> {
 
     #[inline]
     fn claim(&mut self, hash: u64, slot: Slot) -> EntryMut<'_> {
+        self.preserve(hash, slot);
         let (access, touches) = (self.env.access, self.env.touches);
         let table = self.table(hash);
         // SAFETY: found under the lock; the slot's ownership passes to the guard and back.
@@ -527,6 +555,7 @@ impl<'c, 'k> Db<'c, 'k> {
         debug_assert_eq!(entry.key(), key);
         let keyspace = self.keyspace;
         let volatile = entry.expiry().is_some();
+        entry.set_epoch(self.locks.shard(Keyspace::shard_of(hash)).epoch());
         self.table(hash)
             .insert(hash, entry, volatile, &|key| keyspace.hash(key));
         self.signal(hash, key);
@@ -538,6 +567,7 @@ impl<'c, 'k> Db<'c, 'k> {
     /// Takes a key out of the database. Says nothing to anybody.
     pub fn take(&mut self, key: &[u8]) -> Option<Entry> {
         let (hash, slot) = self.find(key)?;
+        self.preserve(hash, slot);
         let entry = self.table(hash).remove(slot);
         self.signal(hash, key);
         Some(entry)
@@ -564,6 +594,7 @@ impl<'c, 'k> Db<'c, 'k> {
         let Some(slot) = self.table(hash).find(hash, key) else {
             return false;
         };
+        self.preserve(hash, slot);
         let entry = self.table(hash).remove(slot);
         self.free(entry, false);
         self.signal(hash, key);
@@ -772,6 +803,7 @@ impl Db<'_, '_> {
         if !wanted(&*unsafe { borrow(slot.pointer()) }) {
             return false;
         }
+        self.preserve(hash, slot);
         let entry = self.table(hash).remove(slot);
         self.free(entry, lazy);
         self.touch(key);
@@ -790,7 +822,10 @@ impl Db<'_, '_> {
             guard.signal_all(&[index], &mut self.effects.ready);
         }
         let keys = detached.keys();
-        if lazy {
+        if let Some(cut) = self.cut() {
+            // It has not seen all of them yet; it frees them when it has.
+            cut.keep(index, detached);
+        } else if lazy {
             self.effects.lazy.push(Load::Keys(detached));
         } else {
             self.effects.detached.push(detached);
@@ -799,12 +834,20 @@ impl Db<'_, '_> {
         keys
     }
 
+    /// The cut in progress, while all shards are held.
+    fn cut(&mut self) -> Option<Arc<Cut>> {
+        (0..SHARDS).find_map(|shard| self.locks.shard(shard).cut().cloned())
+    }
+
     /// Exchanges two databases of which all shards are held.
     pub fn swap(&mut self, a: usize, b: usize) {
         if a == b {
             return;
         }
         let used = self.keyspace.is_used(a) || self.keyspace.is_used(b);
+        if let Some(cut) = self.cut() {
+            cut.swapped(a, b);
+        }
         for shard in 0..SHARDS {
             let guard = self.locks.shard(shard);
             guard.touch_replaced(a, Some(b), self.env.now_ms);
@@ -815,6 +858,18 @@ impl Db<'_, '_> {
             }
         }
         self.keyspace.expiry.swap(a, b);
+    }
+
+    /// As [`Db::visit_bucket`], of a table whose lock is held.
+    pub(super) fn visit_table(
+        table: &Locked<'_, Entry>,
+        position: Position,
+        mut visit: impl FnMut(&Entry),
+    ) -> Option<Position> {
+        table.visit_bucket(position, |raw, _| {
+            // SAFETY: visited entries are alive, and the table's lock is held.
+            visit(&*unsafe { borrow(raw) });
+        })
     }
 
     /// The keyspace, for counts and positions.

@@ -40,6 +40,8 @@ const POINTER: u8 = 2;
 const LONG_KEY: u8 = 4;
 /// The value is a collection, in [`OBJECT_SIZE`] bytes of the entry.
 const OBJECT: u8 = 8;
+/// Which cut saw the entry last, see [`super::cut`].
+const EPOCH: u8 = 16;
 /// In place of type and encoding: the collection was taken out.
 const HOLLOW: u8 = 0xff;
 const NO_EXPIRY: i64 = i64::MIN;
@@ -502,6 +504,18 @@ impl Entry {
         }
     }
 
+    /// The bit by which a cut knows what it has seen.
+    #[inline]
+    pub(super) fn epoch(&self) -> bool {
+        self.flags() & EPOCH != 0
+    }
+
+    /// Sets the bit of [`Entry::epoch`].
+    #[inline]
+    pub(super) fn set_epoch(&self, epoch: bool) {
+        self.put(1, self.flags() & !EPOCH | if epoch { EPOCH } else { 0 });
+    }
+
     /// Replaces the value, keeping key, expiry and clock; returns what to free later.
     pub fn set_value(&mut self, value: NewValue<'_>) -> Option<Garbage> {
         let plan = self.widen(Plan::new(value));
@@ -512,7 +526,7 @@ impl Entry {
         let new_size = key_offset(new_flags) + self.key_len() + plan.inline_len();
         // Without its address the entry counts as laid out by `flags` all the same.
         let old_size = base + self.inline_len();
-        if new_flags == flags && size_class(new_size) == size_class(old_size) {
+        if new_flags & !EPOCH == flags & !EPOCH && size_class(new_size) == size_class(old_size) {
             // SAFETY: same flags and same allocation class: there is room.
             unsafe { self.write_value(plan) };
         } else {
@@ -593,6 +607,7 @@ impl Entry {
     }
 
     fn become_other(&mut self, new: Entry) {
+        new.set_epoch(self.epoch());
         let old = std::mem::replace(&mut self.raw, ManuallyDrop::new(new).raw);
         drop(Entry { raw: old });
     }

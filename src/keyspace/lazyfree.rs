@@ -32,6 +32,13 @@ impl Detached {
         self.tables.push(table);
     }
 
+    /// Shows every entry.
+    pub(super) fn each(&self, mut show: impl FnMut(&Entry)) {
+        for table in &self.tables {
+            super::db::each_owned(table, &mut show);
+        }
+    }
+
     /// Number of keys in all.
     pub fn keys(&self) -> usize {
         self.keys

@@ -7,6 +7,7 @@ pub mod access;
 #[allow(unsafe_code)]
 mod arena;
 pub mod collections;
+pub mod cut;
 #[allow(unsafe_code)]
 pub mod db;
 #[allow(unsafe_code)]

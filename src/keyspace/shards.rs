@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
 
+use super::cut::Cut;
 use super::entry::Entry;
 use super::expiry::Figures;
 use super::lazyfree::{Detached, Lazyfree};
@@ -42,6 +43,10 @@ struct Watcher {
 pub struct ShardState {
     /// Who watches which key of which database. Empty costs one test per change.
     watched: HashMap<(usize, Box<[u8]>), Vec<Watcher>>,
+    /// The epoch of the shard's entries: those of the other one were not seen by the cut.
+    epoch: bool,
+    /// The cut in progress that has not passed the shard.
+    cut: Option<Arc<Cut>>,
     /// Who waits for which key of which database: tickets, the oldest first.
     waiting: HashMap<(usize, Box<[u8]>), VecDeque<u64>>,
 }
@@ -429,6 +434,31 @@ impl<'k> ShardGuard<'k> {
     }
 }
 
+/// What a cut needs of a shard.
+impl ShardGuard<'_> {
+    pub(super) fn begin_cut(&mut self, cut: Arc<Cut>) {
+        debug_assert!(self.state.cut.is_none(), "one cut at a time");
+        self.state.epoch = !self.state.epoch;
+        self.state.cut = Some(cut);
+    }
+
+    pub(super) fn end_cut(&mut self) {
+        self.state.cut = None;
+    }
+
+    /// The epoch of entries that the cut has seen or that came after it.
+    #[inline]
+    pub(super) fn epoch(&self) -> bool {
+        self.state.epoch
+    }
+
+    /// The cut that has not passed the shard yet.
+    #[inline]
+    pub(super) fn cut(&self) -> Option<&Arc<Cut>> {
+        self.state.cut.as_ref()
+    }
+}
+
 /// Those who wait for keys.
 impl ShardGuard<'_> {
     /// Enters a ticket in the queue of a key, once.
@@ -513,6 +543,16 @@ impl<'k> LockSet<'k> {
                 .binary_search_by_key(&index, |g| g.index)
                 .expect("the command's keys are locked"),
             _ => panic!("the command's keys are locked"),
+        }
+    }
+
+    /// The epoch of a held shard.
+    pub(super) fn epoch(&self, index: usize) -> bool {
+        let at = self.place(index);
+        match self {
+            Self::One(guard) => guard.epoch(),
+            Self::Many(guards) => guards[at].epoch(),
+            Self::None => unreachable!("place() panics without shards"),
         }
     }
 

@@ -1,0 +1,330 @@
+//! A cut: the whole keyspace as it was at one moment, shown to a visitor while it changes.
+//!
+//! Every entry carries one bit, its *epoch*. While there is no cut all bits are those of their
+//! shard. A cut begins with all shards locked for an instant, in which the shards' epochs flip:
+//! from then on an entry with the other bit is one that the cut has not seen. A walk
+//! ([`Cut::walk`]) goes through the shards, a few buckets at a time, shows such entries to the
+//! visitor and turns their bits. Whoever is about to change or remove one that the walk has not
+//! reached shows it first, under the same lock ([`ShardGuard`]'s `preserve`, called by
+//! [`super::db::Db`] alone). New entries get the new bit. So each entry that was there at the
+//! cut is shown exactly once, as it was, and nothing is kept twice.
+//!
+//! Databases that are emptied meanwhile are handed to the walk with all their keys; databases
+//! that are exchanged keep the numbers they had. A cut that was cancelled still has to be walked,
+//! to turn the bits, which is quick: nothing is shown any more.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+
+use parking_lot::Mutex;
+
+use super::db::Db;
+use super::entry::Entry;
+use super::lazyfree::Detached;
+use super::shards::{Keyspace, LockSet, SHARDS};
+use super::table::{Position, position_of_shard};
+
+/// What sees the entries of a cut. Called under a shard's lock, by any thread: it must be quick,
+/// and lock nothing but a leaf.
+pub trait Visitor: Send + Sync {
+    /// An entry, with the database it was in at the cut.
+    fn visit(&self, db: usize, entry: &Entry);
+}
+
+/// Buckets shown under one lock.
+const SLICE: usize = 16;
+
+/// A cut in progress.
+pub struct Cut {
+    visitor: Arc<dyn Visitor>,
+    cancelled: AtomicBool,
+    /// The number that each database had at the cut.
+    numbers: Mutex<Vec<usize>>,
+    /// How often databases were exchanged.
+    swaps: AtomicUsize,
+    /// Emptied databases: the number they had, and their keys.
+    emptied: Mutex<Vec<(usize, Detached)>>,
+}
+
+impl Cut {
+    /// Begins a cut of a keyspace whose shards are all in `locks`. Only one at a time: the one
+    /// before must have been walked to its end.
+    pub fn begin(
+        keyspace: &Keyspace,
+        locks: &mut LockSet<'_>,
+        visitor: Arc<dyn Visitor>,
+    ) -> Arc<Self> {
+        let cut = Arc::new(Self {
+            visitor,
+            cancelled: AtomicBool::new(false),
+            numbers: Mutex::new((0..keyspace.databases()).collect()),
+            swaps: AtomicUsize::new(0),
+            emptied: Mutex::default(),
+        });
+        for shard in 0..SHARDS {
+            locks.shard(shard).begin_cut(Arc::clone(&cut));
+        }
+        cut
+    }
+
+    /// Nothing is shown from now on.
+    pub fn cancel(&self) {
+        self.cancelled.store(true, Relaxed);
+    }
+
+    /// True once [`Cut::cancel`] was called.
+    pub fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Relaxed)
+    }
+
+    /// Shows an entry of database `db` that is about to change, if it was not shown; `epoch` is
+    /// its shard's.
+    #[cold]
+    pub(super) fn preserve(&self, db: usize, entry: &Entry, epoch: bool) {
+        if entry.epoch() == epoch {
+            return;
+        }
+        entry.set_epoch(epoch);
+        if !self.is_cancelled() {
+            let number = self.numbers.lock()[db];
+            self.visitor.visit(number, entry);
+        }
+    }
+
+    /// Notes the exchange of two databases, under the locks of all shards.
+    pub(super) fn swapped(&self, a: usize, b: usize) {
+        self.numbers.lock().swap(a, b);
+        self.swaps.fetch_add(1, Relaxed);
+    }
+
+    /// Takes the keys of a database that was emptied, to be shown and then freed by the walk.
+    pub(super) fn keep(&self, db: usize, keys: Detached) {
+        let number = self.numbers.lock()[db];
+        self.emptied.lock().push((number, keys));
+    }
+
+    /// Shows everything that was not shown yet, and ends the cut. `pause` is called between two
+    /// slices, without locks: it writes what the visitor collected, and may wait.
+    pub fn walk(self: &Arc<Self>, keyspace: &Keyspace, mut pause: impl FnMut()) {
+        for shard in 0..SHARDS {
+            // Databases exchanged in the middle of a shard may hide a part of it: look again.
+            loop {
+                let swaps = self.swaps.load(Relaxed);
+                for db in 0..keyspace.databases() {
+                    self.walk_table(keyspace, shard, db, &mut pause);
+                }
+                let mut guard = keyspace.lock(shard);
+                if self.swaps.load(Relaxed) == swaps {
+                    guard.end_cut();
+                    break;
+                }
+            }
+        }
+        let epoch = keyspace.lock(0).epoch();
+        for (number, keys) in std::mem::take(&mut *self.emptied.lock()) {
+            let mut shown = 0;
+            keys.each(|entry| {
+                if entry.epoch() != epoch && !self.is_cancelled() {
+                    self.visitor.visit(number, entry);
+                    shown += 1;
+                    if shown % 1000 == 0 {
+                        pause();
+                    }
+                }
+            });
+        }
+        pause();
+    }
+
+    fn walk_table(&self, keyspace: &Keyspace, shard: usize, db: usize, pause: &mut dyn FnMut()) {
+        if keyspace.shard_len(db, shard).0 == 0 {
+            return;
+        }
+        let mut at = Some(position_of_shard(shard));
+        while let Some(position) = at {
+            at = self.walk_slice(keyspace, shard, db, position);
+            pause();
+        }
+    }
+
+    /// Shows some buckets under one lock; where the next one begins.
+    fn walk_slice(
+        &self,
+        keyspace: &Keyspace,
+        shard: usize,
+        db: usize,
+        position: Position,
+    ) -> Option<Position> {
+        let locks = LockSet::One(keyspace.lock(shard));
+        let epoch = locks.epoch(shard);
+        let table = locks.table_ref(shard, db)?;
+        let mut at = Some(position);
+        for _ in 0..SLICE {
+            at = Db::visit_table(&table, at?, |entry| self.preserve(db, entry, epoch));
+        }
+        at
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::sync::atomic::Ordering;
+
+    use super::*;
+    use crate::keyspace::access::Access;
+    use crate::keyspace::db::{Effects, Env, Ttl};
+    use crate::keyspace::entry::NewValue;
+
+    const ENV: Env = Env {
+        now_ms: 1000,
+        access: Access::Lru { now: 1 },
+        notify: 0,
+        expires_keys: true,
+        touches: true,
+        lazy_expire: false,
+        lazy_overwrite: false,
+    };
+
+    #[derive(Default)]
+    struct Seen(Mutex<HashMap<(usize, Vec<u8>), Vec<u8>>>);
+
+    impl Visitor for Seen {
+        fn visit(&self, db: usize, entry: &Entry) {
+            let place = (db, entry.key().to_vec());
+            let before = self.0.lock().insert(place, entry.string().to_vec());
+            assert!(before.is_none(), "shown twice");
+        }
+    }
+
+    fn with<R>(
+        keyspace: &Keyspace,
+        db: usize,
+        keys: &[&[u8]],
+        work: impl FnOnce(&mut Db<'_, '_>) -> R,
+    ) -> R {
+        let mut locks = match keys {
+            [] => keyspace.lock_all(),
+            keys => keyspace.lock_many(keys.iter().map(|key| keyspace.hash(key))),
+        };
+        let mut effects = Effects::default();
+        work(&mut Db::new(
+            keyspace,
+            &mut locks,
+            &ENV,
+            &mut effects,
+            db,
+            &[],
+        ))
+    }
+
+    fn put(keyspace: &Keyspace, db: usize, key: &[u8], n: i64) {
+        with(keyspace, db, &[key], |db| {
+            db.put(key, NewValue::Int(n), Ttl::Clear)
+        });
+    }
+
+    fn begin(keyspace: &Keyspace) -> (Arc<Cut>, Arc<Seen>) {
+        let seen = Arc::new(Seen::default());
+        let mut locks = keyspace.lock_all();
+        let visitor = Arc::clone(&seen) as Arc<dyn Visitor>;
+        (Cut::begin(keyspace, &mut locks, visitor), seen)
+    }
+
+    #[test]
+    fn transfers_between_accounts_never_show_half() {
+        const ACCOUNTS: usize = 3000;
+        let keyspace = Keyspace::new(2, false);
+        let key = |n: usize| format!("account:{n}").into_bytes();
+        for n in 0..ACCOUNTS {
+            put(&keyspace, n % 2, &key(n), 100);
+        }
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for seed in 0..3u64 {
+                let (keyspace, stop) = (&keyspace, &stop);
+                scope.spawn(move || {
+                    let mut random = seed * 7919 + 1;
+                    while !stop.load(Ordering::Relaxed) {
+                        random = random.wrapping_mul(6364136223846793005).wrapping_add(99);
+                        let (a, b) = (
+                            (random >> 33) as usize % ACCOUNTS,
+                            (random >> 13) as usize % ACCOUNTS,
+                        );
+                        if a == b || a % 2 != b % 2 {
+                            continue;
+                        }
+                        let (a_key, b_key) = (key(a), key(b));
+                        with(keyspace, a % 2, &[&a_key, &b_key], |db| {
+                            let get = |db: &mut Db<'_, '_>, key: &[u8]| {
+                                db.peek(key).and_then(|e| e.string().integer()).unwrap_or(0)
+                            };
+                            let (x, y) = (get(db, &a_key), get(db, &b_key));
+                            // Empty accounts go, and come back.
+                            if x == 1 {
+                                db.remove(&a_key);
+                            } else if x > 1 {
+                                db.put(&a_key, NewValue::Int(x - 1), Ttl::Clear);
+                            }
+                            if x > 0 {
+                                db.put(&b_key, NewValue::Int(y + 1), Ttl::Clear);
+                            }
+                        });
+                    }
+                });
+            }
+            for _ in 0..20 {
+                let (cut, seen) = begin(&keyspace);
+                cut.walk(&keyspace, || {});
+                let sum: i64 = seen
+                    .0
+                    .lock()
+                    .values()
+                    .map(|text| {
+                        String::from_utf8_lossy(text)
+                            .parse::<i64>()
+                            .expect("a number")
+                    })
+                    .sum();
+                assert_eq!(sum, ACCOUNTS as i64 * 100);
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
+    }
+
+    #[test]
+    fn emptied_and_exchanged_databases_show_as_they_were() {
+        let keyspace = Keyspace::new(3, false);
+        for n in 0..2000 {
+            put(&keyspace, 0, format!("a{n}").as_bytes(), n);
+            put(&keyspace, 1, format!("b{n}").as_bytes(), n);
+        }
+        let (cut, seen) = begin(&keyspace);
+        with(&keyspace, 0, &[], |db| db.swap(0, 1));
+        with(&keyspace, 0, &[], |db| db.flush(0, true));
+        put(&keyspace, 0, b"new", 1);
+        put(&keyspace, 1, b"a5", -1);
+        let mut steps = 0;
+        cut.walk(&keyspace, || {
+            steps += 1;
+            if steps == 700 {
+                with(&keyspace, 0, &[], |db| db.swap(1, 2));
+            }
+        });
+        let seen = seen.0.lock();
+        assert_eq!(seen.len(), 4000);
+        for n in 0..2000 {
+            let text = n.to_string().into_bytes();
+            assert_eq!(seen.get(&(0, format!("a{n}").into_bytes())), Some(&text));
+            assert_eq!(seen.get(&(1, format!("b{n}").into_bytes())), Some(&text));
+        }
+        // A cancelled cut leaves all in order for the next one.
+        let (cut, none) = begin(&keyspace);
+        cut.cancel();
+        cut.walk(&keyspace, || {});
+        assert!(none.0.lock().is_empty());
+        let (cut, all) = begin(&keyspace);
+        cut.walk(&keyspace, || {});
+        assert_eq!(all.0.lock().len(), 2001);
+    }
+}

@@ -186,8 +186,11 @@ mod tests {
         lazy_overwrite: false,
     };
 
+    /// Database and key.
+    type Place = (usize, Vec<u8>);
+
     #[derive(Default)]
-    struct Seen(Mutex<HashMap<(usize, Vec<u8>), Vec<u8>>>);
+    struct Seen(Mutex<HashMap<Place, Vec<u8>>>);
 
     impl Visitor for Seen {
         fn visit(&self, db: usize, entry: &Entry) {

@@ -86,18 +86,65 @@ pub fn value(code: u8, reader: &mut Reader<'_>, layouts: &Layouts) -> Result<Val
             zset_of_pack(&pack, layouts)?.into()
         }
         code::ZSET_LISTPACK => zset_of_pack(&listpack(reader)?, layouts)?.into(),
-        code::MODULE_PRE_GA | code::MODULE => {
-            return Err(Corrupt::Unsupported(
-                "The value belongs to a module, and this server loads none".into(),
-            ));
-        }
-        other => {
-            return Err(Corrupt::Unsupported(format!(
-                "Unknown RDB encoding type {other}"
-            )));
-        }
+        other => return Err(unsupported(other)),
     };
     Ok(Value::Object(object))
+}
+
+/// Passes over the value behind a type code without building it.
+pub fn skip(code: u8, reader: &mut Reader<'_>) -> Result<(), Corrupt> {
+    let strings =
+        |reader: &mut Reader<'_>, count: u64| (0..count).try_for_each(|_| reader.skip_string());
+    match code {
+        code::STRING
+        | code::HASH_ZIPMAP
+        | code::LIST_ZIPLIST
+        | code::SET_INTSET
+        | code::ZSET_ZIPLIST
+        | code::HASH_ZIPLIST
+        | code::HASH_LISTPACK
+        | code::ZSET_LISTPACK
+        | code::SET_LISTPACK => reader.skip_string(),
+        code::LIST | code::SET | code::LIST_QUICKLIST => {
+            let count = reader.length()?;
+            strings(reader, count)
+        }
+        code::HASH => {
+            let count = reader.length()?;
+            strings(reader, count.saturating_mul(2))
+        }
+        code::ZSET => {
+            for _ in 0..reader.length()? {
+                reader.skip_string()?;
+                reader.text_double()?;
+            }
+            Ok(())
+        }
+        code::ZSET_2 => {
+            for _ in 0..reader.length()? {
+                reader.skip_string()?;
+                reader.double()?;
+            }
+            Ok(())
+        }
+        code::LIST_QUICKLIST_2 => {
+            for _ in 0..reader.length()? {
+                reader.length()?;
+                reader.skip_string()?;
+            }
+            Ok(())
+        }
+        other => Err(unsupported(other)),
+    }
+}
+
+fn unsupported(code: u8) -> Corrupt {
+    match code {
+        code::MODULE_PRE_GA | code::MODULE => {
+            Corrupt::Unsupported("The value belongs to a module, and this server loads none".into())
+        }
+        other => Corrupt::Unsupported(format!("Unknown RDB encoding type {other}")),
+    }
 }
 
 fn listpack(reader: &mut Reader<'_>) -> Result<Listpack, Corrupt> {

@@ -10,6 +10,7 @@
 
 pub mod decode;
 pub mod encode;
+pub mod file;
 pub mod legacy;
 pub mod payload;
 pub mod read;

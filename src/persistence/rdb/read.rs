@@ -111,6 +111,22 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Passes over a string.
+    pub fn skip_string(&mut self) -> Result<(), Corrupt> {
+        let len = match self.len_or_special()? {
+            Len::Plain(len) => len,
+            Len::Special(kind @ 0..=2) => 1 << kind,
+            Len::Special(3) => {
+                let packed = self.length()?;
+                self.length()?;
+                packed
+            }
+            Len::Special(_) => return Err(Corrupt::Invalid("Unknown RDB string encoding type")),
+        };
+        self.raw(usize::try_from(len).map_err(|_| Corrupt::Short)?)?;
+        Ok(())
+    }
+
     fn compressed(&mut self) -> Result<Cow<'a, [u8]>, Corrupt> {
         let packed = self.count()?;
         let len = usize::try_from(self.length()?).map_err(|_| Corrupt::Short)?;

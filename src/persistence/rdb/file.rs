@@ -1,0 +1,303 @@
+//! Files of many values: what stands before, between and behind them.
+//!
+//! ```text
+//! REDIS0010  aux fields  ( SELECTDB n  ( expiry? idle? type key value )* )*  EOF  checksum
+//! ```
+//!
+//! A file is read through a window that holds the present record as a whole. The reader finds
+//! the record's end without building the value, so that others can build values meanwhile.
+
+use std::io::{self, Read};
+
+use super::decode;
+use super::read::{Corrupt, Reader};
+use super::write::Writer;
+use super::{NEWEST, VERSION, opcode};
+use crate::base::crc::crc64;
+
+/// Bytes read at once, at least.
+const WINDOW: usize = 1 << 20;
+
+/// The first bytes of a file.
+pub fn magic() -> [u8; 9] {
+    let mut magic = *b"REDIS0000";
+    magic[5..].copy_from_slice(format!("{VERSION:04}").as_bytes());
+    magic
+}
+
+/// Appends a field about the file.
+pub fn aux(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    out.push(opcode::AUX);
+    let mut writer = Writer::new(out, false);
+    writer.string(name.as_bytes());
+    writer.string(value);
+}
+
+/// Appends the choice of a database.
+pub fn select(out: &mut Vec<u8>, db: usize) {
+    out.push(opcode::SELECTDB);
+    Writer::new(out, false).len(db as u64);
+}
+
+/// What is known of a value beside itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Meta {
+    /// The database.
+    pub db: usize,
+    /// Expiry in Unix milliseconds.
+    pub expiry: Option<i64>,
+    /// Seconds since it was used.
+    pub idle_seconds: Option<u64>,
+    /// LFU counter.
+    pub frequency: Option<u8>,
+}
+
+/// A part of a file.
+#[derive(Debug)]
+pub enum Item {
+    /// A value, from its type code on: [`Record::parse`] reads it from the window.
+    Record(Meta),
+    /// A field about the file: name and value.
+    Aux(Vec<u8>, Vec<u8>),
+    /// The source of a library of functions.
+    Function(Vec<u8>),
+    /// The end.
+    End,
+}
+
+/// Why a file cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The system's error.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// The content.
+    #[error("{0}")]
+    Corrupt(#[from] Corrupt),
+    /// The first bytes are not those of the format.
+    #[error("Wrong signature trying to load DB from file")]
+    Signature,
+    /// A version from the future, or none.
+    #[error("Can't handle RDB format version {0}")]
+    Version(i32),
+    /// The checksum is not that of the content: expected, found.
+    #[error("Wrong RDB checksum expected: ({0:x}) but got ({1:x}). Aborting now.")]
+    Checksum(u64, u64),
+}
+
+/// Reads a file part by part.
+pub struct FileReader<R> {
+    input: R,
+    window: Vec<u8>,
+    /// Where in the window the next part begins.
+    at: usize,
+    /// Where the last record lies in the window.
+    record: std::ops::Range<usize>,
+    sum: u64,
+    offset: u64,
+    db: usize,
+    version: i32,
+    verify: bool,
+}
+
+impl<R: Read> FileReader<R> {
+    /// Reads the first bytes. `verify`: the checksum is compared.
+    pub fn new(input: R, verify: bool) -> Result<Self, Failure> {
+        let mut reader = Self {
+            input,
+            window: Vec::new(),
+            at: 0,
+            record: 0..0,
+            sum: 0,
+            offset: 0,
+            db: 0,
+            version: 0,
+            verify,
+        };
+        while reader.window.len() < 9 {
+            if reader.fill()? == 0 {
+                return Err(Corrupt::Short.into());
+            }
+        }
+        if &reader.window[..5] != b"REDIS" {
+            return Err(Failure::Signature);
+        }
+        let digits = std::str::from_utf8(&reader.window[5..9]).unwrap_or("");
+        let version = digits.parse().unwrap_or(0);
+        if !(1..=i32::from(NEWEST)).contains(&version) {
+            return Err(Failure::Version(version));
+        }
+        reader.version = version;
+        reader.pass(9);
+        Ok(reader)
+    }
+
+    /// Bytes read so far.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// The record that [`Item::Record`] told of: type code, key, value.
+    pub fn record(&self) -> &[u8] {
+        &self.window[self.record.clone()]
+    }
+
+    /// The next part.
+    pub fn next(&mut self) -> Result<Item, Failure> {
+        loop {
+            let start = Reader::new(&self.window[self.at..]);
+            let (mut reader, mut db, mut record) = (start, self.db, 0);
+            let result = parse_part(start, &mut reader, &mut db, &mut record);
+            let used = start.rest().len() - reader.rest().len();
+            match result {
+                Ok(item) => {
+                    self.record = self.at + record..self.at + used;
+                    self.pass(used);
+                    self.db = db;
+                    if matches!(item, Item::End) {
+                        self.check_sum()?;
+                    }
+                    return Ok(item);
+                }
+                Err(Corrupt::Short) => {
+                    if self.fill()? == 0 {
+                        return Err(Corrupt::Short.into());
+                    }
+                }
+                Err(error) => {
+                    self.offset += used as u64;
+                    return Err(error.into());
+                }
+            }
+        }
+    }
+
+    /// The part is done with: its bytes count for the checksum.
+    fn pass(&mut self, bytes: usize) {
+        if self.verify {
+            self.sum = crc64(self.sum, &self.window[self.at..self.at + bytes]);
+        }
+        self.at += bytes;
+        self.offset += bytes as u64;
+    }
+
+    fn check_sum(&mut self) -> Result<(), Failure> {
+        if self.version < 5 {
+            return Ok(());
+        }
+        while self.window.len() < self.at + 8 {
+            if self.fill()? == 0 {
+                return Err(Corrupt::Short.into());
+            }
+        }
+        let bytes = self.window[self.at..self.at + 8].try_into().expect("eight");
+        let found = u64::from_le_bytes(bytes);
+        self.at += 8;
+        self.offset += 8;
+        if !self.verify || found == self.sum {
+            return Ok(());
+        }
+        if found == 0 {
+            tracing::warn!("RDB file was saved with checksum disabled: no check performed.");
+            return Ok(());
+        }
+        Err(Failure::Checksum(self.sum, found))
+    }
+
+    /// Reads on; the number of bytes, 0 at the end. What was passed leaves the window.
+    fn fill(&mut self) -> io::Result<usize> {
+        self.window.drain(..self.at);
+        self.at = 0;
+        // Grows with what was read, so that a record bigger than the window is looked at only as
+        // often as it doubles, and a length that lies costs no more than the file has.
+        let wanted = WINDOW.max(self.window.len());
+        let mut limited = (&mut self.input).take(wanted as u64);
+        limited.read_to_end(&mut self.window)
+    }
+
+    /// What follows the end, for files that go on as commands: bytes that were read already, and
+    /// the rest of the input.
+    pub fn into_rest(self) -> (Vec<u8>, R) {
+        (self.window[self.at..].to_vec(), self.input)
+    }
+}
+
+/// Reads one part: the database that is selected after it goes to `db`, where its record begins
+/// to `record`.
+fn parse_part(
+    start: Reader<'_>,
+    reader: &mut Reader<'_>,
+    db: &mut usize,
+    record: &mut usize,
+) -> Result<Item, Corrupt> {
+    let mut meta = Meta::default();
+    loop {
+        let before = start.rest().len() - reader.rest().len();
+        match reader.byte()? {
+            opcode::EXPIRETIME_MS => meta.expiry = Some(reader.millis()?),
+            opcode::EXPIRETIME => meta.expiry = Some(reader.seconds()?.saturating_mul(1000)),
+            opcode::IDLE => meta.idle_seconds = Some(reader.length()?),
+            opcode::FREQ => meta.frequency = Some(reader.byte()?),
+            opcode::SELECTDB => {
+                *db = usize::try_from(reader.length()?).unwrap_or(usize::MAX);
+            }
+            opcode::RESIZEDB => {
+                reader.length()?;
+                reader.length()?;
+            }
+            opcode::SLOT_INFO => {
+                for _ in 0..3 {
+                    reader.length()?;
+                }
+            }
+            opcode::AUX => {
+                let (name, value) = (reader.string()?, reader.string()?);
+                return Ok(Item::Aux(name.into_owned(), value.into_owned()));
+            }
+            opcode::FUNCTION => return Ok(Item::Function(reader.string()?.into_owned())),
+            opcode::FUNCTION_PRE_GA => {
+                return Err(Corrupt::Invalid(
+                    "Pre-release function format not supported.",
+                ));
+            }
+            opcode::MODULE_AUX => {
+                return Err(Corrupt::Unsupported(
+                    "The RDB file contains AUX module data I can't load: no matching module".into(),
+                ));
+            }
+            opcode::EOF => return Ok(Item::End),
+            code => {
+                meta.db = *db;
+                *record = before;
+                reader.skip_string()?;
+                decode::skip(code, reader)?;
+                return Ok(Item::Record(meta));
+            }
+        }
+    }
+}
+
+/// A record: type code, key, and the bytes of the value.
+#[derive(Debug)]
+pub struct Record<'a> {
+    /// The type code.
+    pub code: u8,
+    /// The key.
+    pub key: std::borrow::Cow<'a, [u8]>,
+    /// The value, to be read by [`decode::value`].
+    pub value: Reader<'a>,
+}
+
+impl<'a> Record<'a> {
+    /// The record of these bytes.
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, Corrupt> {
+        let mut reader = Reader::new(bytes);
+        let code = reader.byte()?;
+        let key = reader.string()?;
+        Ok(Self {
+            code,
+            key,
+            value: reader,
+        })
+    }
+}

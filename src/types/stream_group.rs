@@ -150,6 +150,14 @@ impl Group {
         self.of_mut(pending.consumer).pending.insert(id);
     }
 
+    /// Notes that a consumer got again what is pending for it.
+    pub fn deliver_again(&mut self, id: StreamId, now_ms: i64) {
+        if let Some(pending) = self.pending.get_mut(&id) {
+            pending.delivered_ms = now_ms;
+            pending.count = pending.count.wrapping_add(1);
+        }
+    }
+
     /// Ends the wait for an acknowledgement; what was waited for.
     pub fn acknowledge(&mut self, id: StreamId) -> Option<Pending> {
         let pending = self.pending.remove(&id)?;

@@ -74,6 +74,12 @@ impl StreamId {
         (u128::from(self.ms) << 64 | u128::from(self.seq)).to_be_bytes()
     }
 
+    /// The ID of such bytes.
+    pub fn from_be_bytes(bytes: [u8; 16]) -> Self {
+        let both = u128::from_be_bytes(bytes);
+        Self::new((both >> 64) as u64, both as u64)
+    }
+
     /// The text, without an allocation.
     pub fn text(self) -> SmallVec<[u8; 48]> {
         let mut text = SmallVec::new();

@@ -86,6 +86,9 @@ pub fn value(code: u8, reader: &mut Reader<'_>, layouts: &Layouts) -> Result<Val
             zset_of_pack(&pack, layouts)?.into()
         }
         code::ZSET_LISTPACK => zset_of_pack(&listpack(reader)?, layouts)?.into(),
+        code::STREAM_LISTPACKS | code::STREAM_LISTPACKS_2 | code::STREAM_LISTPACKS_3 => {
+            super::stream::read(code, reader)?.into()
+        }
         code::MODULE_PRE_GA | code::MODULE => {
             return Err(Corrupt::Unsupported(
                 "The value belongs to a module, and this server loads none".into(),

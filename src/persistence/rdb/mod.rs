@@ -13,6 +13,7 @@ pub mod encode;
 pub mod legacy;
 pub mod payload;
 pub mod read;
+pub mod stream;
 pub mod write;
 
 /// The version of what Redis 7.0 can hold.

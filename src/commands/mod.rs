@@ -27,6 +27,10 @@ mod server;
 mod set_algebra;
 mod sets;
 mod slowlog;
+mod stream_groups;
+mod stream_info;
+mod stream_reads;
+mod streams;
 mod string_edits;
 mod strings;
 mod transactions;
@@ -60,6 +64,7 @@ pub fn all() -> impl Iterator<Item = &'static Command> {
         server::ROWS,
         sets::ROWS,
         slowlog::ROWS,
+        streams::ROWS,
         strings::ROWS,
         transactions::ROWS,
         zsets::ROWS,

@@ -40,6 +40,13 @@ events! { SET:
 events! { HASH:
     ON_HSET = "hset", ON_HDEL = "hdel", ON_HINCRBY = "hincrby", ON_HINCRBYFLOAT = "hincrbyfloat",
 }
+events! { STREAM:
+    ON_XADD = "xadd", ON_XDEL = "xdel", ON_XTRIM = "xtrim", ON_XSETID = "xsetid",
+    ON_XGROUP_CREATE = "xgroup-create", ON_XGROUP_SETID = "xgroup-setid",
+    ON_XGROUP_DESTROY = "xgroup-destroy",
+    ON_XGROUP_CREATECONSUMER = "xgroup-createconsumer",
+    ON_XGROUP_DELCONSUMER = "xgroup-delconsumer",
+}
 events! { GENERIC:
     ON_DEL = "del", ON_EXPIRE = "expire", ON_PERSIST = "persist",
     ON_RENAME_FROM = "rename_from", ON_RENAME_TO = "rename_to",

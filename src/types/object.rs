@@ -146,4 +146,5 @@ objects! {
     Set(super::set::Set),
     ZSet(super::zset::ZSet),
     Hash(super::hash::Hash),
+    Stream(Box<super::stream::Stream>),
 }

@@ -86,6 +86,9 @@ pub fn value(code: u8, reader: &mut Reader<'_>, layouts: &Layouts) -> Result<Val
             zset_of_pack(&pack, layouts)?.into()
         }
         code::ZSET_LISTPACK => zset_of_pack(&listpack(reader)?, layouts)?.into(),
+        code::STREAM_LISTPACKS | code::STREAM_LISTPACKS_2 | code::STREAM_LISTPACKS_3 => {
+            super::stream::read(code, reader)?.into()
+        }
         other => return Err(unsupported(other)),
     };
     Ok(Value::Object(object))
@@ -133,6 +136,9 @@ pub fn skip(code: u8, reader: &mut Reader<'_>) -> Result<(), Corrupt> {
                 reader.skip_string()?;
             }
             Ok(())
+        }
+        code::STREAM_LISTPACKS | code::STREAM_LISTPACKS_2 | code::STREAM_LISTPACKS_3 => {
+            super::stream::read(code, reader).map(drop)
         }
         other => Err(unsupported(other)),
     }

@@ -40,6 +40,7 @@ pub fn value(entry: &Entry, writer: &mut Writer<'_>) -> u8 {
         Some(ObjectRef::Set(set)) => self::set(set, writer),
         Some(ObjectRef::Hash(hash)) => self::hash(hash, writer),
         Some(ObjectRef::ZSet(zset)) => self::zset(zset, writer),
+        Some(ObjectRef::Stream(stream)) => super::stream::write(stream, writer),
     }
 }
 

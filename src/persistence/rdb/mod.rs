@@ -14,6 +14,7 @@ pub mod file;
 pub mod legacy;
 pub mod payload;
 pub mod read;
+pub mod stream;
 pub mod write;
 
 /// The version of what Redis 7.0 can hold.

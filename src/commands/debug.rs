@@ -7,11 +7,14 @@ use super::{digest, help};
 use crate::base::{alloc, number, strtod};
 use crate::dispatch::command::{Command, Flags, Handler, ROW, Scope};
 use crate::dispatch::context::ServerCtx;
+use crate::dispatch::durability;
 use crate::dispatch::error::Error;
 use crate::keyspace::db::Ttl;
 use crate::keyspace::entry::NewValue;
 use crate::keyspace::shards::SHARDS;
+use crate::persistence::rdb::payload;
 use crate::resp::write::Protocol;
+use crate::types::quicklist;
 use crate::types::string::StringRef;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -42,6 +45,9 @@ const SUBS: &[(&str, usize, usize, Sub)] = &[
     ("log", 3, 3, log),
     ("leak", 3, 3, leak),
     ("object", 3, 3, object),
+    ("reload", 2, usize::MAX, reload),
+    ("set-skip-checksum-validation", 3, 3, skip_checksums),
+    ("quicklist-packed-threshold", 3, 3, packed_threshold),
     ("sdslen", 3, 3, sdslen),
     ("populate", 3, 5, populate),
     ("digest", 2, 2, dataset_digest),
@@ -69,6 +75,57 @@ fn debug(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
         Some((.., run)) => run(ctx),
         None => Err(Error::subcommand(ctx.args)),
     }
+}
+
+/// `DEBUG RELOAD [MERGE] [NOFLUSH] [NOSAVE]`
+fn reload(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
+    let (mut flush, mut save, mut merge) = (true, true, false);
+    for i in 2..ctx.args.len() {
+        match &ctx.args[i].to_ascii_lowercase()[..] {
+            b"merge" => merge = true,
+            b"noflush" => flush = false,
+            b"nosave" => save = false,
+            _ => {
+                return Err(Error::line(
+                    "ERR DEBUG RELOAD only supports the MERGE, NOFLUSH and NOSAVE options.",
+                ));
+            }
+        }
+    }
+    if ctx.held.is_some() {
+        return Err(Error::line(
+            "ERR DEBUG RELOAD is not possible within a transaction",
+        ));
+    }
+    if save && !durability::save(ctx.shared) {
+        return Err(Error::line("ERR"));
+    }
+    if !durability::reload(ctx.shared, flush, merge) {
+        return Err(Error::line("ERR Error trying to load the RDB dump"));
+    }
+    tracing::warn!("DB reloaded by DEBUG RELOAD");
+    ctx.out.ok();
+    Ok(())
+}
+
+/// `DEBUG SET-SKIP-CHECKSUM-VALIDATION <0|1>`
+fn skip_checksums(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
+    payload::skip_checksums(number::parse_i64(&ctx.args[2]).unwrap_or(0) != 0);
+    ctx.out.ok();
+    Ok(())
+}
+
+/// `DEBUG QUICKLIST-PACKED-THRESHOLD <size>`
+fn packed_threshold(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
+    let bytes = crate::config::number::parse_memory(&ctx.args[2]);
+    let bytes = bytes.and_then(|bytes| usize::try_from(bytes).ok());
+    if !bytes.is_some_and(quicklist::set_plain_from) {
+        return Err(Error::line(
+            "ERR argument must be a memory value bigger than 1 and smaller than 4gb",
+        ));
+    }
+    ctx.out.ok();
+    Ok(())
 }
 
 /// Writes to a page that may only be read.

@@ -4,11 +4,10 @@ use crate::dispatch::args::Args;
 use crate::dispatch::command::{Acl, Command, Flags, Handler, KeyFlags, KeySpec, Keys, ROW};
 use crate::dispatch::context::DataCtx;
 use crate::dispatch::error::Error;
+use crate::dispatch::layouts;
 use crate::keyspace::access::Access;
 use crate::keyspace::event;
 use crate::persistence::rdb::payload;
-
-use super::layouts::layouts;
 
 const WRITE: Flags = Flags::WRITE.or(Flags::DENYOOM);
 const READ_KEY: Keys = Keys(&[KeySpec::at(1, KeyFlags::READ)]);
@@ -118,7 +117,7 @@ fn restore(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
             "ERR DUMP payload version or checksum are wrong",
         ));
     }
-    let value = payload::value(&ctx.args[3], &layouts(ctx.settings))
+    let value = payload::value(&ctx.args[3], &layouts::all(ctx.settings))
         .map_err(|_| Error::line("ERR Bad data format"))?;
     let replaced = options.replace && ctx.db.remove(key);
     let base = if options.absolute { 0 } else { ctx.db.now_ms() };

@@ -8,6 +8,7 @@ use crate::config::Settings;
 use crate::dispatch::command::{Acl, Command, Flags, Handler, KeyFlags, KeySpec, Keys, ROW};
 use crate::dispatch::context::DataCtx;
 use crate::dispatch::error::Error;
+use crate::dispatch::layouts;
 use crate::keyspace::event;
 use crate::resp::write::{Output, Protocol};
 use crate::types::hash::{Hash, Limits, Pair};
@@ -79,10 +80,7 @@ pub const ROWS: &[Command] = &[
 /// Which representation hashes get.
 #[inline]
 pub(super) fn limits(settings: &Settings) -> Limits {
-    Limits {
-        pack_entries: settings.hash_max_listpack_entries,
-        pack_value: settings.hash_max_listpack_value,
-    }
+    layouts::hash(settings)
 }
 
 /// Sets the fields of the arguments; how many were new.

@@ -12,7 +12,6 @@ use crate::dispatch::error::Error;
 use crate::keyspace::access::Access;
 use crate::observe::process::{self, Allocator};
 use crate::observe::rates::Rate;
-use crate::observe::stats::Counters;
 use crate::pubsub::Kind;
 
 /// The rows.
@@ -249,26 +248,34 @@ fn memory(shared: &Shared, text: &mut String) {
 }
 
 fn persistence(shared: &Shared, text: &mut String) {
-    let changes = shared.stats.sum(|c: &Counters| &c.changes);
+    let (saves, loading) = (&shared.durability.saves, &shared.durability.loading);
+    let since = |started: i64| match started {
+        0.. => (clock::unix_ms() / 1000 - started).max(0),
+        _ => -1,
+    };
+    let done = saves.progress.keys.load(Relaxed);
+    let running = saves.running.load(Relaxed);
+    let ok = |ok: bool| if ok { "ok" } else { "err" };
     fields!(text;
-        "loading": 0,
+        "loading": u8::from(loading.active.load(Relaxed)),
         "async_loading": 0,
         "current_cow_peak": 0,
         "current_cow_size": 0,
         "current_cow_size_age": 0,
         "current_fork_perc": "0.00",
-        "current_save_keys_processed": 0,
-        "current_save_keys_total": 0,
-        "rdb_changes_since_last_save": changes,
-        "rdb_bgsave_in_progress": 0,
-        "rdb_last_save_time": shared.status.started_ms / 1000,
-        "rdb_last_bgsave_status": "ok",
-        "rdb_last_bgsave_time_sec": -1,
-        "rdb_current_bgsave_time_sec": -1,
-        "rdb_saves": 0,
+        "current_save_keys_processed": if running { done } else { 0 },
+        "current_save_keys_total":
+            if running { saves.progress.total.load(Relaxed) } else { 0 },
+        "rdb_changes_since_last_save": shared.unsaved_changes(),
+        "rdb_bgsave_in_progress": u8::from(running),
+        "rdb_last_save_time": saves.last_success.load(Relaxed),
+        "rdb_last_bgsave_status": ok(saves.last_ok.load(Relaxed)),
+        "rdb_last_bgsave_time_sec": saves.last_seconds.load(Relaxed),
+        "rdb_current_bgsave_time_sec": since(saves.started.load(Relaxed)),
+        "rdb_saves": saves.count.load(Relaxed),
         "rdb_last_cow_size": 0,
-        "rdb_last_load_keys_expired": 0,
-        "rdb_last_load_keys_loaded": 0,
+        "rdb_last_load_keys_expired": loading.keys_expired.load(Relaxed),
+        "rdb_last_load_keys_loaded": loading.keys_loaded.load(Relaxed),
         "aof_enabled": 0,
         "aof_rewrite_in_progress": 0,
         "aof_rewrite_scheduled": 0,

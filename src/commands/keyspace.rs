@@ -5,6 +5,7 @@ use crate::base::{glob, number};
 use crate::client::session::{Replies, Session};
 use crate::dispatch::command::{Acl, Command, Flags, Handler, ROW, Scope};
 use crate::dispatch::context::{ServerCtx, Shared, Worker};
+use crate::dispatch::durability;
 use crate::dispatch::error::Error;
 use crate::dispatch::job::{Job, SLICE_NANOS};
 use crate::keyspace::db::{Db, Effects};
@@ -293,7 +294,9 @@ fn flushdb(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
 /// `FLUSHALL [ASYNC | SYNC]`
 fn flushall(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     let databases = ctx.shared.keyspace.databases();
-    flush(ctx, 0..databases)
+    flush(ctx, 0..databases)?;
+    durability::reset_file(ctx.shared);
+    Ok(())
 }
 
 fn flush(ctx: &mut ServerCtx<'_, '_>, databases: std::ops::Range<usize>) -> Result<(), Error> {

@@ -10,6 +10,7 @@ use crate::dispatch::command::{
 };
 use crate::dispatch::context::DataCtx;
 use crate::dispatch::error::Error;
+use crate::dispatch::layouts;
 use crate::keyspace::event::{self, Event};
 use crate::resp::write::Output;
 use crate::types::list::{End, Limits, List};
@@ -124,10 +125,7 @@ pub const ROWS: &[Command] = &[
 /// How lists are laid out.
 #[inline]
 pub(super) fn limits(settings: &Settings) -> Limits {
-    Limits::new(
-        settings.list_max_listpack_size,
-        settings.list_compress_depth,
-    )
+    layouts::list(settings)
 }
 
 /// What is announced of an element that was taken from an end.

@@ -17,11 +17,11 @@ pub mod info;
 mod keys;
 mod keyspace;
 mod latency;
-pub mod layouts;
 mod list_moves;
 mod lists;
 mod memory;
 mod pubsub;
+mod saving;
 mod scan_options;
 mod server;
 mod set_algebra;
@@ -61,6 +61,7 @@ pub fn all() -> impl Iterator<Item = &'static Command> {
         lists::ROWS,
         memory::ROWS,
         pubsub::ROWS,
+        saving::ROWS,
         server::ROWS,
         sets::ROWS,
         slowlog::ROWS,

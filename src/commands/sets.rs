@@ -10,6 +10,7 @@ use crate::dispatch::command::{
 };
 use crate::dispatch::context::DataCtx;
 use crate::dispatch::error::Error;
+use crate::dispatch::layouts;
 use crate::keyspace::db::Db;
 use crate::keyspace::event;
 use crate::types::listpack::Element;
@@ -110,9 +111,7 @@ pub const ROWS: &[Command] = &[
 /// Which representation sets get.
 #[inline]
 pub(super) fn limits(settings: &Settings) -> Limits {
-    Limits {
-        intset_entries: settings.set_max_intset_entries,
-    }
+    layouts::set(settings)
 }
 
 /// `SADD key member [member ...]`

@@ -10,6 +10,7 @@ use crate::dispatch::command::{
 };
 use crate::dispatch::context::DataCtx;
 use crate::dispatch::error::Error;
+use crate::dispatch::layouts;
 use crate::keyspace::event;
 use crate::resp::write::Output;
 use crate::types::listpack::Element;
@@ -172,10 +173,7 @@ pub const ROWS: &[Command] = &[
 
 /// Up to what a sorted set is a listpack.
 pub(super) fn limits(settings: &Settings) -> Limits {
-    Limits {
-        entries: settings.zset_max_listpack_entries,
-        value: settings.zset_max_listpack_value,
-    }
+    layouts::zset(settings)
 }
 
 /// Writes a member.

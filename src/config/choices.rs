@@ -242,6 +242,14 @@ impl ShutdownFlags {
         ("force", Self::FORCE),
     ];
 
+    /// Whether to save, where that is said.
+    pub fn save(self) -> Option<bool> {
+        match (self.has(Self::SAVE), self.has(Self::NOSAVE)) {
+            (false, false) => None,
+            (save, _) => Some(save),
+        }
+    }
+
     /// True when all of `other` are set.
     pub fn has(self, other: ShutdownFlags) -> bool {
         self.0 & other.0 == other.0

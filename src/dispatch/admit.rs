@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::args::Args;
 use super::command::{Flags, Handler};
 use super::context::{Shared, Worker};
+use super::durability;
 use super::error::{Error, quoted};
 use super::pause::Paused;
 use super::table::Known;
@@ -102,6 +103,9 @@ pub fn admit<'t>(
     if worker.settings.maxmemory > 0 {
         memory(shared, worker, session, known)?;
     }
+    if !shared.durability.saves.last_ok.load(Relaxed) {
+        saved(shared, worker, session, known)?;
+    }
     if worker.settings.min_replicas_to_write > 0 {
         good_replicas(shared, worker, session, known)?;
     }
@@ -112,6 +116,11 @@ pub fn admit<'t>(
              allowed in this context",
             known.full_name
         )));
+    }
+    if shared.durability.loading.active.load(Relaxed) && !flags.has(Flags::LOADING) {
+        return Err(Error::line(
+            "LOADING Redis is loading the dataset in memory",
+        ));
     }
     if shared.pause.is_set() && waits(shared, worker, session, known) {
         return Ok(Verdict::Wait);
@@ -169,6 +178,23 @@ fn memory(
         && !matches!(known.row.name, "discard" | "quit" | "reset");
     if !freed && (flags.has(Flags::DENYOOM) || queues) {
         return Err(Error::OutOfMemory);
+    }
+    Ok(())
+}
+
+/// Writes are refused while the data set cannot be saved, if the parameters say so. PING tells.
+#[cold]
+fn saved(shared: &Shared, worker: &Worker, session: &Session, known: &Known) -> Result<(), Error> {
+    let writes = effective_flags(session, shared, known).has(Flags::WRITE);
+    if (writes || known.row.name == "ping") && durability::refuses_writes(shared, &worker.settings)
+    {
+        return Err(Error::line(
+            "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to \
+             persist to disk. Commands that may modify the data set are disabled, because this \
+             instance is configured to report errors during writes if RDB snapshotting fails \
+             (stop-writes-on-bgsave-error option). Please check the Redis logs for details about \
+             the RDB error.",
+        ));
     }
     Ok(())
 }

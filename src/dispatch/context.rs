@@ -25,6 +25,7 @@ use super::args::Args;
 use super::blocking::{Aftermath, Block, Blocked, Parked};
 use super::command::Command;
 use super::control::Control;
+use super::durability::Durability;
 use super::job::{Job, Running};
 use super::monitor::Monitors;
 use super::pause::Pause;
@@ -56,6 +57,8 @@ pub struct Shared {
     pub monitors: Monitors,
     /// CLIENT PAUSE.
     pub pause: Pause,
+    /// Saving and loading.
+    pub durability: Durability,
     /// Clients that wait for keys.
     pub blocked: Blocked,
     /// Keeps memory below `maxmemory`.

@@ -17,6 +17,7 @@ use crate::config::{Config, Effect, Settings};
 use crate::dispatch::blocking::Blocked;
 use crate::dispatch::context::{REPLY_PEAK_RESET_MS, Shared, Stall, Status};
 use crate::dispatch::control::{Control, Request};
+use crate::dispatch::durability;
 use crate::dispatch::table::Table;
 use crate::keyspace::shards::Keyspace;
 use crate::net::worker::{EventLoop, Link};
@@ -223,6 +224,7 @@ pub fn build(
     let keyspace = Keyspace::new(settings.databases as usize, settings.cluster_enabled);
     let shared = Shared {
         blocked: Blocked::default(),
+        durability: Default::default(),
         stats: Stats::new(workers, commands.len()),
         keyspace,
         clients: Default::default(),
@@ -290,7 +292,7 @@ fn start(
     let stop = Arc::new(AtomicBool::new(false));
     let threads = spawn_threads(&shared, &links, &stop).map_err(failed)?;
     shared.status.startup_memory.store(alloc::used(), Relaxed);
-    ready(&settings);
+    begin_loading(&shared).map_err(failed)?;
     // Comforts: when one of them is not to be had, the server serves all the same.
     let _ = tikv_jemalloc_ctl::background_thread::write(settings.jemalloc_bg_thread);
     let _ = crate::observe::process::write_oom_score(&settings);
@@ -304,6 +306,19 @@ fn start(
         }
     }
     status
+}
+
+/// Loads the data set while clients are told so; the server is ready when that is done.
+fn begin_loading(shared: &Arc<Shared>) -> std::io::Result<()> {
+    shared.durability.loading.active.store(true, Relaxed);
+    let shared = Arc::clone(shared);
+    let thread = std::thread::Builder::new().name("load".to_owned());
+    thread.spawn(move || {
+        durability::load_at_start(&shared);
+        shared.durability.loading.end();
+        ready(&shared.config.load());
+    })?;
+    Ok(())
 }
 
 fn spawn_threads(

@@ -16,6 +16,7 @@ use super::{crash, process};
 use crate::config::{Effect, Settings, ShutdownFlags, strerror};
 use crate::dispatch::context::Shared;
 use crate::dispatch::control::Request;
+use crate::dispatch::durability;
 use crate::net::listener::{self, Peer};
 use crate::net::worker::Link;
 
@@ -129,10 +130,7 @@ impl Frame {
     fn signalled(&mut self, flags: fn(&Settings) -> ShutdownFlags) -> Option<i32> {
         exit_on_another_interrupt();
         let flags = flags(&self.shared.config.settings());
-        let ended = self.shut_down(
-            flags.has(ShutdownFlags::SAVE),
-            flags.has(ShutdownFlags::FORCE),
-        );
+        let ended = self.shut_down(flags.save(), flags.has(ShutdownFlags::FORCE));
         if ended.is_none() {
             CUT_SHORT.store(0, Relaxed);
         }
@@ -148,7 +146,7 @@ impl Frame {
                 failed,
                 ..
             } => {
-                let ended = self.shut_down(save == Some(true), force);
+                let ended = self.shut_down(save, force);
                 if ended.is_none() {
                     // The client may be gone by now.
                     let _ = failed.send(());
@@ -164,6 +162,16 @@ impl Frame {
                 self.follow(Effect::ProcTitle);
                 let _ = answer.send(result);
             }
+            Request::Save => {
+                let shared = Arc::clone(&self.shared);
+                let save = move || durability::run_save(&shared);
+                let thread = std::thread::Builder::new().name("bgsave".to_owned());
+                if let Err(error) = thread.spawn(save) {
+                    tracing::warn!("Can't save in background: {}", strerror(&error));
+                    self.shared.durability.saves.last_ok.store(false, Relaxed);
+                    self.shared.durability.saves.ended();
+                }
+            }
             Request::Follow(effect, answer) => {
                 self.follow(effect);
                 let _ = answer.send(());
@@ -173,19 +181,24 @@ impl Frame {
     }
 
     /// Ends the server in order: the exit status, or `None` when it has to go on.
-    fn shut_down(&mut self, save: bool, force: bool) -> Option<i32> {
+    fn shut_down(&mut self, save: Option<bool>, force: bool) -> Option<i32> {
         tracing::warn!("User requested shutdown...");
         let settings = self.shared.config.load();
         process::notify("STOPPING=1\n");
-        if save {
+        let points = !settings.save.is_empty();
+        self.shared.durability.saves.cancel();
+        if save.unwrap_or(points) {
             tracing::info!("Saving the final RDB snapshot before exiting.");
             process::notify("STATUS=Saving the final RDB snapshot\n");
-            if !force {
+            let saved = durability::save(&self.shared);
+            if !saved && !force {
                 tracing::warn!("Error trying to save the DB, can't exit.");
                 process::notify("STATUS=Error trying to save the DB, can't exit.\n");
                 return None;
             }
-            tracing::warn!("Error trying to save the DB. Exit anyway.");
+            if !saved {
+                tracing::warn!("Error trying to save the DB. Exit anyway.");
+            }
         }
         if settings.daemonize || !settings.pidfile.is_empty() {
             tracing::info!("Removing the pid file.");

@@ -143,7 +143,7 @@ impl<R: Read> FileReader<R> {
     }
 
     /// The next part.
-    pub fn next(&mut self) -> Result<Item, Failure> {
+    pub fn next_item(&mut self) -> Result<Item, Failure> {
         loop {
             let start = Reader::new(&self.window[self.at..]);
             let (mut reader, mut db, mut record) = (start, self.db, 0);

@@ -1,0 +1,86 @@
+//! Dump files: SAVE, BGSAVE, LASTSAVE.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use crate::dispatch::command::{Acl, Command, Flags, Handler, ROW};
+use crate::dispatch::context::ServerCtx;
+use crate::dispatch::durability;
+use crate::dispatch::error::Error;
+
+const FOR_ADMINS: Flags = Flags::NO_ASYNC_LOADING.or(Flags::ADMIN).or(Flags::NOSCRIPT);
+
+/// The rows.
+pub const ROWS: &[Command] = &[
+    Command {
+        name: "save",
+        arity: 1,
+        flags: FOR_ADMINS.or(Flags::NO_MULTI),
+        handler: Handler::Server(save),
+        ..ROW
+    },
+    Command {
+        name: "bgsave",
+        arity: -1,
+        flags: FOR_ADMINS,
+        handler: Handler::Server(bgsave),
+        ..ROW
+    },
+    Command {
+        name: "lastsave",
+        arity: 1,
+        flags: Flags::LOADING.or(Flags::STALE).or(Flags::FAST),
+        acl: Acl::ADMIN.or(Acl::DANGEROUS),
+        tips: &["nondeterministic_output"],
+        handler: Handler::Server(lastsave),
+        ..ROW
+    },
+];
+
+const IN_PROGRESS: Error = Error::line("ERR Background save already in progress");
+
+/// `SAVE`
+fn save(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
+    if ctx.shared.durability.saves.running.load(Relaxed) {
+        return Err(IN_PROGRESS);
+    }
+    if !durability::save(ctx.shared) {
+        return Err(Error::line("ERR"));
+    }
+    ctx.out.ok();
+    Ok(())
+}
+
+/// `BGSAVE [SCHEDULE]`
+fn bgsave(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
+    let schedule = match ctx.args.len() {
+        1 => false,
+        2 if ctx.args.is(1, "schedule") => true,
+        _ => return Err(Error::Syntax),
+    };
+    let saves = &ctx.shared.durability.saves;
+    if saves.running.load(Relaxed) {
+        return Err(IN_PROGRESS);
+    }
+    // Within a transaction it waits for its end, as everything that looks at all keys.
+    if ctx.held.is_some() || (schedule && saves.is_busy()) {
+        saves.scheduled.store(true, Relaxed);
+        ctx.out.simple("Background saving scheduled");
+    } else if saves.is_busy() {
+        return Err(Error::line(
+            "ERR Another child process is active (AOF?): can't BGSAVE right now. Use BGSAVE \
+             SCHEDULE in order to schedule a BGSAVE whenever possible.",
+        ));
+    } else if durability::begin_save(ctx.shared) {
+        ctx.out.simple("Background saving started");
+    } else {
+        return Err(IN_PROGRESS);
+    }
+    Ok(())
+}
+
+/// `LASTSAVE`
+fn lastsave(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
+    let seconds = ctx.shared.durability.saves.last_success.load(Relaxed);
+    ctx.out.int(seconds);
+    Ok(())
+}

@@ -1,0 +1,324 @@
+//! Saving and loading, seen by the whole server: what is written when, and who is told.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering::Relaxed;
+
+use parking_lot::Mutex;
+
+use super::context::{Shared, env_of};
+use super::control::Request;
+use super::layouts;
+use crate::base::{alloc, clock};
+use crate::config::{MaxmemoryPolicy, REDIS_VERSION, Settings, strerror};
+use crate::keyspace::access::Access;
+use crate::keyspace::db::{Db, Effects};
+use crate::keyspace::shards::LockSet;
+use crate::observe::stats::Counters;
+use crate::persistence::load::{self, Loading, Origin};
+use crate::persistence::rdb::file::Failure;
+use crate::persistence::rdb::read::Corrupt;
+use crate::persistence::save::{Replacement, Saves};
+use crate::persistence::snapshot;
+
+/// Seconds between two attempts to save by itself after one that failed.
+const RETRY_SECONDS: i64 = 5;
+
+/// The state of saving and loading.
+#[derive(Default)]
+pub struct Durability {
+    /// Dump files.
+    pub saves: Saves,
+    /// The data set is being loaded.
+    pub loading: Loading,
+    /// Sources of function libraries that a file held: kept for the files we write.
+    pub functions: Mutex<Vec<Vec<u8>>>,
+}
+
+impl Shared {
+    /// Changes so far.
+    pub fn changes(&self) -> u64 {
+        self.stats.sum(|c: &Counters| &c.changes)
+    }
+
+    /// Changes that the last dump file does not hold.
+    pub fn unsaved_changes(&self) -> u64 {
+        let saved = self.durability.saves.saved_changes.load(Relaxed);
+        self.changes().saturating_sub(saved)
+    }
+}
+
+/// How snapshots are written, by the parameters.
+pub fn snapshot_options(settings: &Settings) -> snapshot::Options {
+    let now_ms = clock::unix_ms();
+    let access = match settings.maxmemory_policy {
+        MaxmemoryPolicy::AllkeysLru | MaxmemoryPolicy::VolatileLru => Some(Access::lru(now_ms)),
+        MaxmemoryPolicy::AllkeysLfu | MaxmemoryPolicy::VolatileLfu => {
+            Some(super::context::access_of(settings, now_ms))
+        }
+        _ => None,
+    };
+    snapshot::Options {
+        compress: settings.rdbcompression,
+        checksum: settings.rdbchecksum,
+        access,
+        key_delay_us: settings.rdb_key_save_delay.into(),
+    }
+}
+
+/// What stands before the keys of every snapshot.
+pub fn snapshot_head(shared: &Shared, is_base: bool) -> Vec<u8> {
+    let number = |n: i64| n.to_string().into_bytes();
+    let fields = [
+        ("redis-ver", REDIS_VERSION.into()),
+        ("redis-bits", b"64".to_vec()),
+        ("ctime", number(clock::unix_ms() / 1000)),
+        ("used-mem", number(alloc::used() as i64)),
+        ("aof-base", number(is_base.into())),
+    ];
+    snapshot::head(&fields, &shared.durability.functions.lock())
+}
+
+/// Writes the dump file and waits for it; false when that failed, which is in the log.
+pub fn save(shared: &Shared) -> bool {
+    let settings = shared.config.load();
+    let target = PathBuf::from(settings.dbfilename.as_path());
+    let _turn = shared.durability.saves.turn();
+    match write_file(shared, &settings, &target) {
+        Ok(()) => {
+            tracing::info!("DB saved on disk");
+            true
+        }
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => false,
+        Err(error) => {
+            tracing::warn!("Write error saving DB on disk: {}", strerror(&error));
+            false
+        }
+    }
+}
+
+fn write_file(shared: &Shared, settings: &Settings, target: &std::path::Path) -> io::Result<()> {
+    let saves = &shared.durability.saves;
+    let temporary = PathBuf::from(format!("temp-{}.rdb", std::process::id()));
+    let incremental = settings.rdb_save_incremental_fsync;
+    let mut file = Replacement::create(&temporary, target, incremental).inspect_err(|error| {
+        let directory = std::env::current_dir().unwrap_or_default();
+        tracing::warn!(
+            "Failed opening the temp RDB file {} (in server root dir {}) for saving: {}",
+            temporary.display(),
+            directory.display(),
+            strerror(error)
+        );
+    })?;
+    let mut changes = 0;
+    let at_cut = |_: &mut LockSet<'_>| {
+        changes = shared.changes();
+        snapshot_head(shared, false)
+    };
+    let options = snapshot_options(settings);
+    snapshot::write(
+        &shared.keyspace,
+        options,
+        &saves.progress,
+        &mut file,
+        at_cut,
+        |cut| saves.begun(cut),
+    )?;
+    file.commit()?;
+    saves.saved_changes.store(changes, Relaxed);
+    saves.last_success.store(clock::unix_ms() / 1000, Relaxed);
+    saves.last_ok.store(true, Relaxed);
+    saves.count.fetch_add(1, Relaxed);
+    Ok(())
+}
+
+/// Has a dump file written in the background; false when one is being written.
+pub fn begin_save(shared: &Shared) -> bool {
+    let saves = &shared.durability.saves;
+    if saves.running.swap(true, Relaxed) {
+        return false;
+    }
+    let now = clock::unix_ms() / 1000;
+    saves.scheduled.store(false, Relaxed);
+    saves.last_attempt.store(now, Relaxed);
+    saves.started.store(now, Relaxed);
+    tracing::info!("Background saving started by pid {}", std::process::id());
+    shared.control.send(Request::Save);
+    true
+}
+
+/// The save that [`begin_save`] announced, on a thread of its own.
+pub fn run_save(shared: &Shared) {
+    let saves = &shared.durability.saves;
+    let started = clock::mono_us();
+    let ok = save(shared);
+    let cancelled = saves.is_cancelled();
+    if ok {
+        tracing::info!("Background saving terminated with success");
+    } else if cancelled {
+        tracing::warn!("Background saving terminated by signal 10");
+    } else {
+        tracing::warn!("Background saving error");
+    }
+    // Who cancelled it did not fail.
+    if !cancelled {
+        saves.last_ok.store(ok, Relaxed);
+    }
+    let seconds = (clock::mono_us() - started) / 1_000_000;
+    saves.last_seconds.store(seconds as i64, Relaxed);
+    saves.ended();
+}
+
+/// Saves by itself when a save point is reached, or when a save was scheduled.
+pub fn save_if_due(shared: &Shared) {
+    let (saves, settings) = (&shared.durability.saves, shared.config.settings());
+    if saves.running.load(Relaxed) || shared.durability.loading.active.load(Relaxed) {
+        return;
+    }
+    let now = clock::unix_ms() / 1000;
+    let may_try =
+        saves.last_ok.load(Relaxed) || now - saves.last_attempt.load(Relaxed) > RETRY_SECONDS;
+    let (changes, age) = (
+        shared.unsaved_changes(),
+        now - saves.last_success.load(Relaxed),
+    );
+    let due = settings
+        .save
+        .iter()
+        .find(|point| changes >= u64::from(point.changes) && age > point.seconds as i64 && may_try);
+    if let Some(point) = due {
+        tracing::info!(
+            "{} changes in {} seconds. Saving...",
+            point.changes,
+            point.seconds
+        );
+        begin_save(shared);
+    } else if saves.scheduled.load(Relaxed) && may_try {
+        begin_save(shared);
+    }
+}
+
+/// True when writes are refused because the last save failed.
+pub fn refuses_writes(shared: &Shared, settings: &Settings) -> bool {
+    settings.stop_writes_on_bgsave_error
+        && !settings.save.is_empty()
+        && !shared.durability.saves.last_ok.load(Relaxed)
+}
+
+/// Loads the dump file into the keyspace; what the file says of its origin, or `None` when there
+/// is no file.
+///
+/// # Errors
+/// Why the file cannot be loaded; nothing is logged yet.
+pub fn load_file(shared: &Shared, replace: bool) -> Result<Option<Origin>, Failure> {
+    let settings = shared.config.load();
+    let file = match std::fs::File::open(settings.dbfilename.as_path()) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let loading = &shared.durability.loading;
+    loading.begin(file.metadata().map_or(0, |m| m.len()));
+    let options = load_options(&settings, replace, true);
+    let result = load::file(&shared.keyspace, file, &options, loading);
+    loading.end();
+    let (mut origin, ..) = result?;
+    *shared.durability.functions.lock() = std::mem::take(&mut origin.functions);
+    shared
+        .durability
+        .saves
+        .saved_changes
+        .store(shared.changes(), Relaxed);
+    Ok(Some(origin))
+}
+
+/// Loads the data set when the server starts. The process ends when that fails: it must not write
+/// over files that it could not read.
+pub fn load_at_start(shared: &Shared) {
+    let started = clock::mono_us();
+    match load_file(shared, false) {
+        Ok(Some(_)) => tracing::info!(
+            "DB loaded from disk: {:.3} seconds",
+            (clock::mono_us() - started) as f64 / 1e6
+        ),
+        Ok(None) => {}
+        Err(failure) => {
+            explain(shared, &failure);
+            tracing::warn!("Fatal error loading the DB, check server logs. Exiting.");
+            std::process::exit(1);
+        }
+    }
+}
+
+/// Logs why a file could not be loaded.
+pub fn explain(shared: &Shared, failure: &Failure) {
+    let Failure::Corrupt(corrupt) = failure else {
+        return tracing::warn!("{failure}");
+    };
+    if let Corrupt::Unsupported(text) = corrupt
+        && text.starts_with("FATAL")
+    {
+        return tracing::warn!("{text}");
+    }
+    let offset = shared.durability.loading.loaded_bytes.load(Relaxed);
+    tracing::warn!("Internal error in RDB reading offset {offset}, function at rdb -> {corrupt}");
+    tracing::warn!("Terminating server after rdb file reading failure.");
+}
+
+/// Replaces the data set by what a dump file holds, or (`merge`) adds that; false when that
+/// failed. Called without locks.
+pub fn reload(shared: &Shared, flush: bool, merge: bool) -> bool {
+    let loading = &shared.durability.loading;
+    loading.active.store(true, Relaxed);
+    if flush {
+        empty(shared);
+    }
+    let result = load_file(shared, merge);
+    loading.end();
+    if let Err(failure) = &result {
+        explain(shared, failure);
+    }
+    result.is_ok()
+}
+
+/// Removes all keys, telling nobody but those who wait and watch.
+fn empty(shared: &Shared) {
+    let settings = shared.config.load();
+    let mut env = env_of(&settings, clock::Now::read());
+    env.notify = 0;
+    let mut effects = Effects::default();
+    let mut locks = shared.keyspace.lock_all();
+    let mut db = Db::new(&shared.keyspace, &mut locks, &env, &mut effects, 0, &[]);
+    for index in 0..shared.keyspace.databases() {
+        if shared.keyspace.is_used(index) {
+            db.flush(index, false);
+        }
+    }
+    drop(locks);
+}
+
+/// What a save leaves is out of date at once: FLUSHALL. A running save is given up, and a new one
+/// begun if there are save points.
+pub fn reset_file(shared: &Shared) {
+    let saves = &shared.durability.saves;
+    saves.cancel();
+    if !shared.config.settings().save.is_empty() {
+        saves.scheduled.store(true, Relaxed);
+    }
+}
+
+/// How files are loaded, by the parameters.
+pub fn load_options(settings: &Settings, replace: bool, drop_expired: bool) -> load::Options {
+    let mut env = env_of(settings, clock::Now::read());
+    // Nobody is told of keys that were there before.
+    env.notify = 0;
+    load::Options {
+        layouts: layouts::all(settings),
+        env,
+        drop_expired,
+        replace,
+        checksum: settings.rdbchecksum,
+        key_delay_us: settings.key_load_delay.into(),
+        threads: settings.io_threads.max(1) as usize,
+    }
+}

@@ -1,0 +1,317 @@
+//! Loading a dump file: one thread finds the records, all others build and insert them.
+
+use std::io::Read;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::rdb::decode::{self, Layouts};
+use super::rdb::file::{Failure, FileReader, Item, Meta, Record};
+use super::rdb::read::Corrupt;
+use crate::base::clock::unix_ms;
+use crate::keyspace::db::{Db, Effects, Env};
+use crate::keyspace::shards::Keyspace;
+
+/// Bytes of records handed over at once.
+const BATCH: usize = 128 * 1024;
+/// How many keys without elements are named in the log.
+const NAMED_EMPTY: u64 = 10;
+
+/// How a file is loaded.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// How values are laid out.
+    pub layouts: Layouts,
+    /// What commands see beside keys.
+    pub env: Env,
+    /// Keys that have expired are left out.
+    pub drop_expired: bool,
+    /// Keys that are there are replaced; otherwise a key that comes twice is an error.
+    pub replace: bool,
+    /// `rdbchecksum`.
+    pub checksum: bool,
+    /// `key-load-delay`: microseconds to wait for each key; negative -n waits one microsecond for n
+    /// keys.
+    pub key_delay_us: i64,
+    /// Threads that build values.
+    pub threads: usize,
+}
+
+/// What is told of loading while it goes on, and afterwards.
+#[derive(Debug, Default)]
+pub struct Loading {
+    /// A data set is being loaded.
+    pub active: AtomicBool,
+    /// Unix seconds of its begin.
+    pub started: AtomicI64,
+    /// Bytes of the file, and how many of them were read.
+    pub total_bytes: AtomicU64,
+    /// See `total_bytes`.
+    pub loaded_bytes: AtomicU64,
+    /// `used-mem` of the file being loaded.
+    pub memory: AtomicU64,
+    /// Keys loaded last time.
+    pub keys_loaded: AtomicU64,
+    /// Keys left out last time, as they had expired.
+    pub keys_expired: AtomicU64,
+    keys_empty: AtomicU64,
+}
+
+impl Loading {
+    /// Begins to load a file of so many bytes.
+    pub fn begin(&self, total_bytes: u64) {
+        self.total_bytes.store(total_bytes, Relaxed);
+        self.loaded_bytes.store(0, Relaxed);
+        self.memory.store(0, Relaxed);
+        self.started.store(unix_ms() / 1000, Relaxed);
+        self.active.store(true, Relaxed);
+    }
+
+    /// The data set is there.
+    pub fn end(&self) {
+        self.active.store(false, Relaxed);
+    }
+}
+
+/// What a file says of the replication it belongs to, and of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// Replication id (40 hexadecimal digits).
+    pub replication_id: Option<[u8; 40]>,
+    /// Replication offset.
+    pub offset: Option<i64>,
+    /// Database that was selected in the stream.
+    pub stream_db: Option<usize>,
+    /// Sources of function libraries, in order.
+    pub functions: Vec<Vec<u8>>,
+}
+
+/// Records on their way to those who build values.
+struct Batch {
+    bytes: Vec<u8>,
+    /// What is known of each, and where it ends.
+    records: Vec<(Meta, usize)>,
+}
+
+/// Loads a whole file into `keyspace`. Returns what the file says of its origin, and what follows
+/// the end of it (for files that go on as commands).
+///
+/// # Errors
+/// The first failure met. What was loaded until then stays.
+pub fn file<R: Read>(
+    keyspace: &Keyspace,
+    input: R,
+    options: &Options,
+    loading: &Loading,
+) -> Result<(Origin, Vec<u8>, R), Failure> {
+    for count in [
+        &loading.keys_loaded,
+        &loading.keys_expired,
+        &loading.keys_empty,
+    ] {
+        count.store(0, Relaxed);
+    }
+    let mut reader = FileReader::new(input, options.checksum)?;
+    let mut origin = Origin::default();
+    let failed: Mutex<Option<Corrupt>> = Mutex::default();
+    let (sender, receiver) = sync_channel(2 * options.threads);
+    let receiver = Mutex::new(receiver);
+    let read = std::thread::scope(|scope| {
+        for _ in 0..options.threads.max(1) {
+            scope.spawn(|| build(keyspace, &receiver, options, loading, &failed));
+        }
+        read(keyspace, &mut reader, sender, &mut origin, loading, &failed)
+    });
+    if let Some(error) = failed.into_inner() {
+        return Err(error.into());
+    }
+    read?;
+    report(loading);
+    let (rest, input) = reader.into_rest();
+    Ok((origin, rest, input))
+}
+
+fn report(loading: &Loading) {
+    let get = |count: &AtomicU64| count.load(Relaxed);
+    let (loaded, expired) = (get(&loading.keys_loaded), get(&loading.keys_expired));
+    match get(&loading.keys_empty) {
+        0 => tracing::info!("Done loading RDB, keys loaded: {loaded}, keys expired: {expired}."),
+        empty => tracing::warn!(
+            "Done loading RDB, keys loaded: {loaded}, keys expired: {expired}, empty keys skipped: \
+             {empty}."
+        ),
+    }
+}
+
+/// Finds the records and hands them over in batches.
+fn read<R: Read>(
+    keyspace: &Keyspace,
+    reader: &mut FileReader<R>,
+    sender: SyncSender<Batch>,
+    origin: &mut Origin,
+    loading: &Loading,
+    failed: &Mutex<Option<Corrupt>>,
+) -> Result<(), Failure> {
+    let new = || Batch {
+        bytes: Vec::with_capacity(BATCH),
+        records: Vec::new(),
+    };
+    let mut batch = new();
+    loop {
+        let item = reader.next_item()?;
+        loading.loaded_bytes.store(reader.offset(), Relaxed);
+        let ended = matches!(item, Item::End);
+        match item {
+            Item::Record(meta) => {
+                if meta.db >= keyspace.databases() {
+                    return Err(too_many_databases(keyspace.databases()));
+                }
+                batch.bytes.extend_from_slice(reader.record());
+                batch.records.push((meta, batch.bytes.len()));
+            }
+            Item::Aux(name, value) => aux(&name, &value, origin, loading),
+            Item::Function(source) => origin.functions.push(source),
+            Item::End => {}
+        }
+        if ended || batch.bytes.len() >= BATCH {
+            // It fails only when all builders have stopped, with an error of their own.
+            let sent = sender.send(std::mem::replace(&mut batch, new()));
+            if sent.is_err() || failed.lock().is_some() {
+                return Ok(());
+            }
+        }
+        if ended {
+            return Ok(());
+        }
+    }
+}
+
+fn too_many_databases(databases: usize) -> Failure {
+    Failure::Corrupt(Corrupt::Unsupported(format!(
+        "FATAL: Data file was created with a Redis server configured to handle more than \
+         {databases} databases. Exiting"
+    )))
+}
+
+/// Takes in a field about the file, and logs what people look for.
+fn aux(name: &[u8], value: &[u8], origin: &mut Origin, loading: &Loading) {
+    let text = String::from_utf8_lossy(value);
+    let number = || text.parse::<i64>().unwrap_or(0);
+    match name {
+        [b'%', ..] => tracing::info!("RDB '{}': {text}", String::from_utf8_lossy(name)),
+        b"repl-stream-db" => origin.stream_db = usize::try_from(number()).ok(),
+        b"repl-id" => origin.replication_id = value.try_into().ok(),
+        b"repl-offset" => origin.offset = Some(number()),
+        b"redis-ver" => tracing::info!("Loading RDB produced by version {text}"),
+        b"ctime" => {
+            let age = (unix_ms() / 1000 - number()).max(0);
+            tracing::info!("RDB age {age} seconds");
+        }
+        b"used-mem" => {
+            let bytes = number();
+            let mb = bytes as f64 / (1024.0 * 1024.0);
+            tracing::info!("RDB memory usage when created {mb:.2} Mb");
+            loading.memory.store(bytes.max(0) as u64, Relaxed);
+        }
+        b"aof-preamble" if number() != 0 => tracing::info!("RDB has an AOF tail"),
+        b"aof-base" if number() != 0 => tracing::info!("RDB is base AOF"),
+        b"aof-preamble" | b"aof-base" | b"redis-bits" | b"lua" => {}
+        _ => {
+            let name = String::from_utf8_lossy(name);
+            tracing::debug!("Unrecognized RDB AUX field: '{name}'");
+        }
+    }
+}
+
+/// Builds values from batches until there are no more.
+fn build(
+    keyspace: &Keyspace,
+    batches: &Mutex<Receiver<Batch>>,
+    options: &Options,
+    loading: &Loading,
+    failed: &Mutex<Option<Corrupt>>,
+) {
+    let mut delayed = 0;
+    loop {
+        let next = batches.lock().recv();
+        let Ok(batch) = next else { return };
+        let mut start = 0;
+        for (meta, end) in &batch.records {
+            let result = insert(keyspace, &batch.bytes[start..*end], meta, options, loading);
+            start = *end;
+            if let Err(error) = result {
+                failed.lock().get_or_insert(error);
+            }
+            if options.key_delay_us != 0 {
+                delayed = delay(options.key_delay_us, delayed);
+            }
+            if failed.lock().is_some() {
+                break;
+            }
+        }
+    }
+}
+
+/// Waits for one key; how many keys were not waited for yet.
+fn delay(each_us: i64, delayed: u64) -> u64 {
+    if each_us > 0 {
+        std::thread::sleep(Duration::from_micros(each_us.unsigned_abs()));
+        return 0;
+    }
+    if delayed + 1 < each_us.unsigned_abs() {
+        return delayed + 1;
+    }
+    std::thread::sleep(Duration::from_micros(1));
+    0
+}
+
+fn insert(
+    keyspace: &Keyspace,
+    bytes: &[u8],
+    meta: &Meta,
+    options: &Options,
+    loading: &Loading,
+) -> Result<(), Corrupt> {
+    let mut record = Record::parse(bytes)?;
+    let key = &record.key[..];
+    let value = match decode::value(record.code, &mut record.value, &options.layouts) {
+        Ok(value) => value,
+        Err(Corrupt::Empty) => {
+            if loading.keys_empty.fetch_add(1, Relaxed) < NAMED_EMPTY {
+                let key = String::from_utf8_lossy(key);
+                tracing::warn!("rdbLoadObject skipping empty key: {key}");
+            }
+            return Ok(());
+        }
+        Err(error) => return Err(error),
+    };
+    if options.drop_expired && meta.expiry.is_some_and(|at| at < options.env.now_ms) {
+        loading.keys_expired.fetch_add(1, Relaxed);
+        return Ok(());
+    }
+    let clock = options
+        .env
+        .access
+        .restored(meta.idle_seconds, meta.frequency);
+    let entry = value.into_entry(key, meta.expiry, clock);
+    let mut locks = keyspace.lock_one(keyspace.hash(key));
+    let mut effects = Effects::default();
+    let mut db = Db::new(
+        keyspace,
+        &mut locks,
+        &options.env,
+        &mut effects,
+        meta.db,
+        &[],
+    );
+    if db.remove_replaced(key) && !options.replace {
+        let key = String::from_utf8_lossy(key);
+        tracing::warn!("RDB has duplicated key '{key}' in DB {}", meta.db);
+        return Err(Corrupt::Invalid("Duplicated key found in RDB file"));
+    }
+    db.insert(key, entry);
+    loading.keys_loaded.fetch_add(1, Relaxed);
+    Ok(())
+}

@@ -1,0 +1,214 @@
+//! A snapshot: the data set as it was at one moment, written as a dump file while it changes.
+//!
+//! The [`Cut`] shows each entry once, under its shard's lock, to whichever thread meets it first;
+//! there it is encoded into a buffer. The snapshot's own thread walks, and between two slices
+//! writes what has gathered. So a slow disk holds back the walk, and what writers put in ahead of
+//! it is bounded by what they change. Big bursts of these are what the buffer is for.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::rdb::{encode, file, opcode, write::Writer};
+use crate::base::crc::crc64;
+use crate::keyspace::access::Access;
+use crate::keyspace::cut::{Cut, Visitor};
+use crate::keyspace::entry::Entry;
+use crate::keyspace::shards::{Keyspace, LockSet};
+
+/// Bytes gathered before they are written.
+const CHUNK: usize = 256 * 1024;
+
+/// How a snapshot is written.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// `rdbcompression`.
+    pub compress: bool,
+    /// `rdbchecksum`.
+    pub checksum: bool,
+    /// How accesses are recorded, and whether eviction uses them: then they are saved.
+    pub access: Option<Access>,
+    /// `rdb-key-save-delay`: microseconds to wait for each key; negative -n waits one microsecond
+    /// for n keys.
+    pub key_delay_us: i64,
+}
+
+/// What a snapshot counts while it goes on.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Keys written so far.
+    pub keys: AtomicU64,
+    /// Keys there were at the cut.
+    pub total: AtomicU64,
+}
+
+/// What was shown and is not written yet.
+#[derive(Default)]
+struct Gathered {
+    bytes: Vec<u8>,
+    /// Database of the last record in `bytes`.
+    db: Option<usize>,
+}
+
+struct Collector {
+    gathered: Mutex<Gathered>,
+    options: Options,
+    progress: Arc<Progress>,
+}
+
+impl Visitor for Collector {
+    fn visit(&self, db: usize, entry: &Entry) {
+        let mut gathered = self.gathered.lock();
+        let Gathered { bytes, db: last } = &mut *gathered;
+        if *last != Some(db) {
+            *last = Some(db);
+            file::select(bytes, db);
+        }
+        record(entry, bytes, &self.options);
+        self.progress.keys.fetch_add(1, Relaxed);
+    }
+}
+
+/// Appends what a file holds of an entry.
+fn record(entry: &Entry, out: &mut Vec<u8>, options: &Options) {
+    if let Some(at) = entry.expiry() {
+        out.push(opcode::EXPIRETIME_MS);
+        Writer::new(out, false).millis(at);
+    }
+    match options.access {
+        Some(access @ Access::Lru { .. }) => {
+            out.push(opcode::IDLE);
+            Writer::new(out, false).len(access.idle_ms(entry.clock()) / 1000);
+        }
+        Some(access @ Access::Lfu { .. }) => {
+            out.extend([opcode::FREQ, access.frequency(entry.clock()) as u8]);
+        }
+        None => {}
+    }
+    let at = out.len();
+    out.push(0);
+    let mut writer = Writer::new(out, options.compress);
+    writer.string(entry.key());
+    let code = encode::value(entry, &mut writer);
+    out[at] = code;
+}
+
+/// What stands before the keys: fields about the file, and libraries of functions.
+pub fn head(fields: &[(&str, Vec<u8>)], functions: &[Vec<u8>]) -> Vec<u8> {
+    let mut head = Vec::new();
+    for (name, value) in fields {
+        file::aux(&mut head, name, value);
+    }
+    for source in functions {
+        head.push(opcode::FUNCTION);
+        Writer::new(&mut head, true).string(source);
+    }
+    head
+}
+
+/// Where a snapshot goes, with its checksum.
+struct Sink<'a> {
+    to: &'a mut dyn Write,
+    sum: Option<u64>,
+    failed: Option<io::Error>,
+}
+
+impl Sink<'_> {
+    fn write(&mut self, bytes: &[u8]) {
+        if self.failed.is_some() {
+            return;
+        }
+        if let Some(sum) = &mut self.sum {
+            *sum = crc64(*sum, bytes);
+        }
+        self.failed = self.to.write_all(bytes).err();
+    }
+}
+
+/// Writes a snapshot of `keyspace` to `to`. `at_cut` runs at the moment of the cut, while all
+/// shards are locked, and returns what stands before the keys ([`head`]); `started` is told of the cut, which it
+/// may cancel later. Only one snapshot at a time.
+///
+/// # Errors
+/// Those of `to`; and `Interrupted` when the cut was cancelled. The cut is at its end in any case.
+pub fn write(
+    keyspace: &Keyspace,
+    options: Options,
+    progress: &Arc<Progress>,
+    to: &mut dyn Write,
+    at_cut: impl FnOnce(&mut LockSet<'_>) -> Vec<u8>,
+    started: impl FnOnce(&Arc<Cut>),
+) -> io::Result<()> {
+    let collector = Arc::new(Collector {
+        gathered: Mutex::default(),
+        options,
+        progress: Arc::clone(progress),
+    });
+    let mut locks = keyspace.lock_all();
+    let head = at_cut(&mut locks);
+    let keys: usize = (0..keyspace.databases()).map(|db| keyspace.len(db)).sum();
+    progress.keys.store(0, Relaxed);
+    progress.total.store(keys as u64, Relaxed);
+    let visitor = Arc::clone(&collector) as Arc<dyn Visitor>;
+    let cut = Cut::begin(keyspace, &mut locks, visitor);
+    drop(locks);
+    started(&cut);
+
+    let mut sink = Sink {
+        to,
+        sum: options.checksum.then_some(0),
+        failed: None,
+    };
+    sink.write(&file::magic());
+    sink.write(&head);
+    let mut delayed = 0;
+    cut.walk(keyspace, || {
+        drain(&collector, &mut sink, CHUNK);
+        if sink.failed.is_some() {
+            cut.cancel();
+        }
+        if options.key_delay_us != 0 && !cut.is_cancelled() {
+            delayed = delay(options.key_delay_us, delayed, progress);
+        }
+    });
+    drain(&collector, &mut sink, 1);
+    sink.write(&[opcode::EOF]);
+    let sum = sink.sum.take().unwrap_or(0);
+    sink.write(&sum.to_le_bytes());
+    match sink.failed {
+        Some(error) => Err(error),
+        None if cut.is_cancelled() => Err(io::ErrorKind::Interrupted.into()),
+        None => to.flush(),
+    }
+}
+
+/// Writes what has gathered, if it is at least so many bytes.
+fn drain(collector: &Collector, sink: &mut Sink<'_>, at_least: usize) {
+    let gathered = {
+        let mut gathered = collector.gathered.lock();
+        if gathered.bytes.len() < at_least {
+            return;
+        }
+        std::mem::take(&mut *gathered)
+    };
+    sink.write(&gathered.bytes);
+}
+
+/// Waits for the keys that came since `before`; the number of keys now.
+fn delay(each_us: i64, before: u64, progress: &Progress) -> u64 {
+    let keys = progress.keys.load(Relaxed);
+    let new = keys - before;
+    let micros = if each_us > 0 {
+        new.saturating_mul(each_us.unsigned_abs())
+    } else {
+        new / each_us.unsigned_abs()
+    };
+    if micros == 0 && each_us < 0 {
+        return before;
+    }
+    std::thread::sleep(Duration::from_micros(micros));
+    keys
+}

@@ -11,6 +11,8 @@ mod digest;
 mod docs;
 mod dump;
 mod expire;
+mod geo;
+mod geo_search;
 mod hashes;
 mod help;
 pub mod info;
@@ -54,6 +56,7 @@ pub fn all() -> impl Iterator<Item = &'static Command> {
         dump::ROWS,
         expire::ROWS,
         hashes::ROWS,
+        geo::ROWS,
         info::ROWS,
         keys::ROWS,
         keyspace::ROWS,

@@ -32,6 +32,7 @@ events! { ZSET:
     ON_ZREMRANGEBYLEX = "zremrangebylex", ON_ZPOPMIN = "zpopmin", ON_ZPOPMAX = "zpopmax",
     ON_ZRANGESTORE = "zrangestore", ON_ZUNIONSTORE = "zunionstore",
     ON_ZINTERSTORE = "zinterstore", ON_ZDIFFSTORE = "zdiffstore",
+    ON_GEORADIUSSTORE = "georadiusstore", ON_GEOSEARCHSTORE = "geosearchstore",
 }
 events! { SET:
     ON_SADD = "sadd", ON_SREM = "srem", ON_SPOP = "spop", ON_SINTERSTORE = "sinterstore",

@@ -4,6 +4,7 @@
 
 pub mod bitmap;
 pub mod btree;
+pub mod geohash;
 pub mod hash;
 pub mod intset;
 pub mod lcs;

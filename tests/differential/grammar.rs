@@ -240,6 +240,23 @@ pub const ROWS: &[Row] = &[
     row("zset", 3, "COPY <zkey> <zkey> REPLACE"),
     row("zset", 2, "DEL <zkey>"),
 
+    row("geo", 30, "GEOADD <geokey> ( <longitude> <latitude> <member> )+"),
+    row("geo", 10, "GEOADD <geokey> { NX | XX | CH | <junk> } ( <longitude> <latitude> <member> )+"),
+    row("geo", 8, "GEODIST <geokey> <member> <member> [ ( <unit> | <unit> | <junk> ) ]"),
+    row("geo", 6, "GEOHASH <geokey> <member>*"),
+    row("geo", 6, "GEOPOS <geokey> <member>*"),
+    row("geo", 10, "( GEORADIUS | GEORADIUS_RO ) <geokey> <longitude> <latitude> <distance> <unit> { WITHDIST | WITHCOORD | WITHHASH | ASC | DESC | <junk> }"),
+    row("geo", 10, "( GEORADIUS | GEORADIUS_RO ) <geokey> <longitude> <latitude> <distance> <unit> WITHDIST ASC COUNT <index> [ ANY ]"),
+    row("geo", 6, "GEORADIUS <geokey> <longitude> <latitude> <distance> <unit> { STORE <geokey> | STOREDIST <geokey> | DESC | WITHDIST }"),
+    row("geo", 8, "( GEORADIUSBYMEMBER | GEORADIUSBYMEMBER_RO ) <geokey> <member> <distance> <unit> { WITHDIST | WITHCOORD | WITHHASH | ASC | STORE <geokey> }"),
+    row("geo", 14, "GEOSEARCH <geokey> FROMLONLAT <longitude> <latitude> ( BYRADIUS <distance> <unit> | BYBOX <distance> <distance> <unit> ) { WITHDIST | WITHCOORD | WITHHASH | ASC | DESC | COUNT <small> | COUNT <small> ANY }"),
+    row("geo", 10, "GEOSEARCH <geokey> FROMMEMBER <member> ( BYRADIUS <distance> <unit> | BYBOX <distance> <distance> <unit> ) { WITHDIST | WITHCOORD | ASC | COUNT <index> }"),
+    row("geo", 5, "GEOSEARCH <geokey> { FROMMEMBER <member> | FROMLONLAT <longitude> <latitude> | BYRADIUS <distance> <unit> | BYBOX <distance> <distance> <unit> | ANY | <junk> }"),
+    row("geo", 8, "GEOSEARCHSTORE <geokey> <geokey> FROMLONLAT <longitude> <latitude> ( BYRADIUS <distance> <unit> | BYBOX <distance> <distance> <unit> ) { STOREDIST | ASC | COUNT <small> | WITHDIST }"),
+    row("geo", 4, "ZADD <geokey> <score> <member>"),
+    row("geo", 3, "ZREM <geokey> <member>"),
+    row("geo", 2, "CONFIG SET zset-max-listpack-entries ( 0 | 4 | 128 )"),
+
     // Keys of other types, so that WRONGTYPE, TYPE, COPY and RENAME meet them.
     extra("types", 3, "LPUSH <key> <value>+"),
     extra("types", 3, "SADD <key> <value>+"),

@@ -15,6 +15,7 @@ mod geo;
 mod geo_search;
 mod hashes;
 mod help;
+mod hyperloglog;
 pub mod info;
 mod keys;
 mod keyspace;
@@ -57,6 +58,7 @@ pub fn all() -> impl Iterator<Item = &'static Command> {
         expire::ROWS,
         hashes::ROWS,
         geo::ROWS,
+        hyperloglog::ROWS,
         info::ROWS,
         keys::ROWS,
         keyspace::ROWS,

@@ -20,7 +20,7 @@ macro_rules! events {
 
 events! { STRING:
     ON_SET = "set", ON_APPEND = "append", ON_SETRANGE = "setrange", ON_SETBIT = "setbit",
-    ON_INCRBY = "incrby", ON_INCRBYFLOAT = "incrbyfloat",
+    ON_INCRBY = "incrby", ON_INCRBYFLOAT = "incrbyfloat", ON_PFADD = "pfadd",
 }
 events! { LIST:
     ON_LPUSH = "lpush", ON_RPUSH = "rpush", ON_LPOP = "lpop", ON_RPOP = "rpop",

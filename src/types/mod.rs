@@ -6,6 +6,7 @@ pub mod bitmap;
 pub mod btree;
 pub mod geohash;
 pub mod hash;
+pub mod hyperloglog;
 pub mod intset;
 pub mod lcs;
 pub mod list;

@@ -337,6 +337,10 @@ impl<'g> Generator<'g> {
                 true => self.one(&[b"z1", b"z2", b"z3"]),
                 false => self.one(&[b"a", b"b"]),
             },
+            "hllkey" => match self.rng.random_bool(0.95) {
+                true => self.one(&[b"h1", b"h2", b"h3"]),
+                false => b"a".to_vec(),
+            },
             "geokey" => match self.rng.random_bool(0.95) {
                 true => self.one(&[b"g1", b"g1", b"g2"]),
                 false => b"a".to_vec(),

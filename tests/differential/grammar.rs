@@ -257,6 +257,20 @@ pub const ROWS: &[Row] = &[
     row("geo", 3, "ZREM <geokey> <member>"),
     row("geo", 2, "CONFIG SET zset-max-listpack-entries ( 0 | 4 | 128 )"),
 
+    row("hll", 30, "PFADD <hllkey> <value>*"),
+    row("hll", 12, "PFADD <hllkey> <value> <value> <value> <value> <int> <int> <int> <float> <member> <member>"),
+    row("hll", 12, "PFCOUNT <hllkey>"),
+    row("hll", 8, "PFCOUNT <hllkey>+"),
+    row("hll", 8, "PFMERGE <hllkey> <hllkey>*"),
+    row("hll", 5, "PFDEBUG ( GETREG | DECODE | ENCODING | TODENSE | <junk> ) <hllkey>"),
+    row("hll", 8, "PFDEBUG DECODE <hllkey>"),
+    row("hll", 8, "GET <hllkey>"),
+    row("hll", 3, "SETRANGE <hllkey> <small> <value>"),
+    row("hll", 2, "SETRANGE <hllkey> 17 <value>"),
+    row("hll", 2, "APPEND <hllkey> <value>"),
+    row("hll", 3, "DEL <hllkey>"),
+    row("hll", 3, "CONFIG SET hll-sparse-max-bytes ( 20 | 100 | 3000 )"),
+
     // Keys of other types, so that WRONGTYPE, TYPE, COPY and RENAME meet them.
     extra("types", 3, "LPUSH <key> <value>+"),
     extra("types", 3, "SADD <key> <value>+"),
@@ -279,6 +293,7 @@ pub const SETTINGS: &[(&str, &str, &[&str])] = &[
     ("hash-max-ziplist-entries", "512", &["7", "512", ""]),
     ("zset-max-listpack-entries", "128", &["4", "0", "-1"]),
     ("zset-max-listpack-value", "64", &["3", "64"]),
+    ("hll-sparse-max-bytes", "3000", &["20", "3000"]),
     ("lazyfree-lazy-user-del", "no", &["yes", "no", "maybe", "YES"]),
     ("lazyfree-lazy-user-flush", "no", &["yes", "no"]),
     ("timeout", "0", &["0", "1000", "-1"]),

@@ -5,6 +5,7 @@
 use tessera::base::{glob, long_double::LongDouble, number, text};
 use tessera::resp::parse::{Limits, Parser, Progress, ProtocolError, Request};
 use tessera::resp::read::{ReadLimits, Reader};
+use tessera::types::hyperloglog as hll;
 use tessera::types::listpack::{Element, Listpack, Pack};
 
 /// Requests, in pieces whose size the first byte gives: the same as in one piece.
@@ -132,5 +133,35 @@ pub fn listpack(data: &[u8]) {
         }
         lp.push_front(data);
         assert!(Pack::validate(lp.as_bytes()).is_some());
+    }
+}
+
+/// A HyperLogLog from outside: whatever it holds, it is counted, changed and joined or refused.
+pub fn hyperloglog(data: &[u8]) {
+    let mut framed = b"HYLL\x01\0\0\0\0\0\0\0\0\0\0\x80".to_vec();
+    framed.extend_from_slice(data);
+    let mut dense = framed.clone();
+    dense[4] = 0;
+    dense.resize(16 + 12288, 0x55);
+    for bytes in [data.to_vec(), framed, dense] {
+        if !hll::is_one(&bytes) {
+            continue;
+        }
+        let mut union = hll::Union::default();
+        let joined = union.add(&bytes);
+        assert_eq!(hll::count(&bytes).is_ok(), joined.is_ok());
+        if joined.is_ok() {
+            assert_eq!(hll::count(&bytes), Ok(union.count()));
+        }
+        let mut changed = bytes.clone();
+        for element in data.chunks(5).take(20) {
+            let added = hll::add(&mut changed, element, 300);
+            assert!(added.is_ok() || joined.is_err());
+        }
+        assert!(hll::is_one(&changed));
+        if !hll::is_dense(&bytes) {
+            let _ = hll::opcodes(&bytes);
+            assert_eq!(hll::make_dense(&mut changed).is_ok(), joined.is_ok());
+        }
     }
 }

@@ -81,12 +81,13 @@ type Target = fn(&[u8]);
 
 #[test]
 fn seeded_bytes_break_no_parser() {
-    let targets: [(&str, Target); 5] = [
+    let targets: [(&str, Target); 6] = [
         ("parse_request", entries::parse_request),
         ("read_reply", entries::read_reply),
         ("glob", entries::glob),
         ("split_args", entries::split_args),
         ("listpack", entries::listpack),
+        ("hyperloglog", entries::hyperloglog),
     ];
     let end = Instant::now() + Duration::from_secs(2);
     let mut seed = 0;

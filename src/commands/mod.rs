@@ -11,8 +11,11 @@ mod digest;
 mod docs;
 mod dump;
 mod expire;
+mod geo;
+mod geo_search;
 mod hashes;
 mod help;
+mod hyperloglog;
 pub mod info;
 mod keys;
 mod keyspace;
@@ -54,6 +57,8 @@ pub fn all() -> impl Iterator<Item = &'static Command> {
         dump::ROWS,
         expire::ROWS,
         hashes::ROWS,
+        geo::ROWS,
+        hyperloglog::ROWS,
         info::ROWS,
         keys::ROWS,
         keyspace::ROWS,

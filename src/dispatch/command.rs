@@ -18,6 +18,8 @@ pub struct Command {
     pub acl: Acl,
     /// Where its keys are.
     pub keys: Keys,
+    /// Finds its keys where the specifications cannot.
+    pub find_keys: Option<FindKeys>,
     /// Which shards it holds while it runs.
     pub scope: Scope,
     /// What runs it.
@@ -35,11 +37,15 @@ pub const ROW: Command = Command {
     flags: Flags(0),
     acl: Acl::NONE,
     keys: Keys::NONE,
+    find_keys: None,
     scope: Scope::Keys,
     handler: Handler::Container,
     subcommands: &[],
     tips: &[],
 };
+
+/// Shows the index of each key of a request, and what is done with it.
+pub type FindKeys = fn(Args<'_>, &mut dyn FnMut(usize, KeyFlags));
 
 /// What runs a command.
 #[derive(Clone, Copy)]
@@ -54,12 +60,25 @@ pub enum Handler {
 
 /// Which shards a transaction must hold for a command (a single [`Handler::Data`] command always
 /// holds those of its keys).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub enum Scope {
     /// Those of its keys.
     Keys,
     /// All: it walks or replaces whole databases.
     All,
+    /// All if these arguments lead it to keys that only the values of others name.
+    AllIf(fn(Args<'_>) -> bool),
+}
+
+impl Scope {
+    /// True when a request needs all shards.
+    pub fn is_all(self, args: Args<'_>) -> bool {
+        match self {
+            Self::Keys => false,
+            Self::All => true,
+            Self::AllIf(is_all) => is_all(args),
+        }
+    }
 }
 
 /// A set of command flags.

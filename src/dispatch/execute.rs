@@ -390,6 +390,7 @@ fn lock<'k>(shared: &'k Shared, row: &Command, args: Args<'_>, hints: &[Hint]) -
     match hints {
         [one] if keys::is_single(row) => shared.keyspace.lock_one(one.hash()),
         [_, ..] if keys::is_plain(row) => shared.keyspace.lock_many(hints.iter().map(Hint::hash)),
+        _ if row.scope.is_all(args) => shared.keyspace.lock_all(),
         _ => {
             let found = keys::collect(row, args);
             let hashes = found.iter().map(|(i, _)| shared.keyspace.hash(&args[*i]));

@@ -10,6 +10,9 @@ pub type Found = (usize, KeyFlags);
 /// Calls `found` for each key of the request, in the order of the specifications. Arguments that
 /// do not make sense (a count that is no number, or too great) have no keys.
 pub fn each(command: &Command, args: Args<'_>, mut found: impl FnMut(usize, KeyFlags)) {
+    if let Some(find) = command.find_keys {
+        return find(args, &mut found);
+    }
     for spec in command.keys.0 {
         each_of(spec, args, &mut found);
     }
@@ -72,6 +75,10 @@ pub fn is_plain(command: &Command) -> bool {
 /// All keys of the request, with the flags that its arguments give them.
 pub fn collect(command: &Command, args: Args<'_>) -> Vec<Found> {
     let mut all = Vec::new();
+    if let Some(find) = command.find_keys {
+        find(args, &mut |index, flags| all.push((index, flags)));
+        return all;
+    }
     for spec in command.keys.0 {
         let settled = spec.by_args.map(|by_args| by_args(args));
         each_of(spec, args, &mut |index, flags| {

@@ -7,7 +7,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::args::Args;
-use super::command::{Command, Scope};
+use super::command::Command;
 use super::context::{ServerCtx, Shared};
 use super::error::Error;
 use super::execute;
@@ -148,13 +148,14 @@ fn run_queue<'k>(ctx: &mut ServerCtx<'_, 'k>, multi: &Multi, locks: &mut LockSet
 /// command walks databases.
 fn lock_union<'k>(shared: &'k Shared, session: &Session, multi: &Multi) -> LockSet<'k> {
     let row = |q: &Queued| -> &'static Command { shared.commands.get(q.command).row };
-    if multi.queue.iter().any(|q| row(q).scope == Scope::All) {
-        return shared.keyspace.lock_all();
-    }
     let mut hashes: Vec<u64> = Vec::new();
     for queued in &multi.queue {
         let list: Vec<&[u8]> = queued.args.iter().map(|a| &a[..]).collect();
-        keys::each(row(queued), Args::new(&list, &[]), |index, _| {
+        let args = Args::new(&list, &[]);
+        if row(queued).scope.is_all(args) {
+            return shared.keyspace.lock_all();
+        }
+        keys::each(row(queued), args, |index, _| {
             hashes.push(shared.keyspace.hash(list[index]));
         });
     }

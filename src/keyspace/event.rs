@@ -20,7 +20,7 @@ macro_rules! events {
 
 events! { STRING:
     ON_SET = "set", ON_APPEND = "append", ON_SETRANGE = "setrange", ON_SETBIT = "setbit",
-    ON_INCRBY = "incrby", ON_INCRBYFLOAT = "incrbyfloat",
+    ON_INCRBY = "incrby", ON_INCRBYFLOAT = "incrbyfloat", ON_PFADD = "pfadd",
 }
 events! { LIST:
     ON_LPUSH = "lpush", ON_RPUSH = "rpush", ON_LPOP = "lpop", ON_RPOP = "rpop",
@@ -32,6 +32,7 @@ events! { ZSET:
     ON_ZREMRANGEBYLEX = "zremrangebylex", ON_ZPOPMIN = "zpopmin", ON_ZPOPMAX = "zpopmax",
     ON_ZRANGESTORE = "zrangestore", ON_ZUNIONSTORE = "zunionstore",
     ON_ZINTERSTORE = "zinterstore", ON_ZDIFFSTORE = "zdiffstore",
+    ON_GEORADIUSSTORE = "georadiusstore", ON_GEOSEARCHSTORE = "geosearchstore",
 }
 events! { SET:
     ON_SADD = "sadd", ON_SREM = "srem", ON_SPOP = "spop", ON_SINTERSTORE = "sinterstore",

@@ -4,7 +4,9 @@
 
 pub mod bitmap;
 pub mod btree;
+pub mod geohash;
 pub mod hash;
+pub mod hyperloglog;
 pub mod intset;
 pub mod lcs;
 pub mod list;

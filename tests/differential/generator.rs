@@ -337,6 +337,47 @@ impl<'g> Generator<'g> {
                 true => self.one(&[b"z1", b"z2", b"z3"]),
                 false => self.one(&[b"a", b"b"]),
             },
+            "hllkey" => match self.rng.random_bool(0.95) {
+                true => self.one(&[b"h1", b"h2", b"h3"]),
+                false => b"a".to_vec(),
+            },
+            "geokey" => match self.rng.random_bool(0.95) {
+                true => self.one(&[b"g1", b"g1", b"g2"]),
+                false => b"a".to_vec(),
+            },
+            "longitude" | "latitude" => match self.rng.random_bool(0.85) {
+                true => {
+                    let most = if name == "latitude" { 85.0 } else { 180.0 };
+                    // Near the middle as a rule, so that places are near each other.
+                    let most = if self.rng.random_bool(0.6) {
+                        most / 50.0
+                    } else {
+                        most
+                    };
+                    let decimals = self.rng.random_range(0..8);
+                    format!("{:.*}", decimals, self.rng.random_range(-most..most)).into_bytes()
+                }
+                false => self.one(&[
+                    b"0",
+                    b"180",
+                    b"-180",
+                    b"85.05112878",
+                    b"-85.05112878",
+                    b"85.06",
+                    b"181",
+                    b"x",
+                    b"1e400",
+                    b"-0",
+                ]),
+            },
+            "distance" => match self.rng.random_bool(0.9) {
+                true => {
+                    let size = 10f64.powi(self.rng.random_range(0..7));
+                    format!("{:.2}", self.rng.random_range(0.0..size)).into_bytes()
+                }
+                false => self.one(&[b"0", b"-1", b"x", b"1e9", b"inf", b"", b"20000", b"1e-9"]),
+            },
+            "unit" => self.one(&[b"m", b"km", b"km", b"ft", b"mi", b"KM", b"x"]),
             "lexkey" => match self.rng.random_bool(0.95) {
                 true => b"lex".to_vec(),
                 false => b"a".to_vec(),

@@ -11,6 +11,7 @@ mod digest;
 mod docs;
 mod dump;
 mod expire;
+mod hash_expiry;
 mod hashes;
 mod help;
 pub mod info;

@@ -290,7 +290,22 @@ fn ours(args: &[&str]) -> Value {
 }
 
 /// Commands of later versions, which Redis 7.0 does not know.
-const LATER: &[&str] = &["client|no-touch", "client|setinfo"];
+const LATER: &[&str] = &[
+    "client|no-touch",
+    "client|setinfo",
+    "hexpire",
+    "hpexpire",
+    "hexpireat",
+    "hpexpireat",
+    "httl",
+    "hpttl",
+    "hexpiretime",
+    "hpexpiretime",
+    "hpersist",
+    "hgetdel",
+    "hgetex",
+    "hsetex",
+];
 
 #[test]
 fn command_info_is_that_of_redis() {

@@ -1,4 +1,8 @@
-//! Hash commands.
+//! Hash commands. Those about the expiry of fields are in [`super::hash_expiry`], the rows of both
+//! are here.
+//!
+//! A command that asks for a field whose time is over removes it, as one does that asks for a key
+//! whose time is over; commands that show all fields only leave it out.
 
 use std::collections::HashSet;
 
@@ -9,12 +13,14 @@ use crate::dispatch::command::{Acl, Command, Flags, Handler, KeyFlags, KeySpec, 
 use crate::dispatch::context::DataCtx;
 use crate::dispatch::error::Error;
 use crate::dispatch::layouts;
+use crate::keyspace::db::Db;
 use crate::keyspace::event;
 use crate::resp::write::{Output, Protocol};
-use crate::types::hash::{Hash, Limits, Pair};
+use crate::types::hash::{FieldTtl, Hash, Limits, Pair};
 use crate::types::listpack::Element;
 use crate::types::object::Collection;
 
+use super::hash_expiry as expiry;
 use super::lists::reply;
 use super::scan_options::{self, ScanOptions};
 
@@ -29,6 +35,12 @@ const SET_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::RW.or(KeyFlags::UPDATE))]
 const SETNX_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::RW.or(KeyFlags::INSERT))];
 const DEL_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::RW.or(KeyFlags::DELETE))];
 const INCR_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::READ_UPDATE)];
+const TAKE_KEY: &[KeySpec] = &[KeySpec::at(
+    1,
+    KeyFlags::RW.or(KeyFlags::ACCESS).or(KeyFlags::DELETE),
+)];
+const GETEX_KEY: &[KeySpec] =
+    &[KeySpec::at(1, KeyFlags::READ_UPDATE).note("RW and UPDATE because it changes the TTL")];
 
 /// A row of the family.
 const fn row(
@@ -75,6 +87,24 @@ pub const ROWS: &[Command] = &[
     row("hincrbyfloat", 4, GROW_FAST, INCR_KEY, hincrbyfloat),
     tipped(OUTPUT, row("hrandfield", -2, READ, READ_KEY, hrandfield)),
     tipped(OUTPUT, row("hscan", -3, READ, READ_KEY, hscan)),
+    row("hexpire", -6, GROW_FAST, SET_KEY, expiry::hexpire),
+    row("hpexpire", -6, GROW_FAST, SET_KEY, expiry::hpexpire),
+    row("hexpireat", -6, GROW_FAST, SET_KEY, expiry::hexpireat),
+    row("hpexpireat", -6, GROW_FAST, SET_KEY, expiry::hpexpireat),
+    tipped(OUTPUT, row("httl", -5, READ_FAST, READ_KEY, expiry::httl)),
+    tipped(OUTPUT, row("hpttl", -5, READ_FAST, READ_KEY, expiry::hpttl)),
+    row("hexpiretime", -5, READ_FAST, READ_KEY, expiry::hexpiretime),
+    row(
+        "hpexpiretime",
+        -5,
+        READ_FAST,
+        READ_KEY,
+        expiry::hpexpiretime,
+    ),
+    row("hpersist", -5, WRITE_FAST, SET_KEY, expiry::hpersist),
+    row("hgetdel", -5, WRITE_FAST, TAKE_KEY, expiry::hgetdel),
+    row("hgetex", -5, WRITE_FAST, GETEX_KEY, expiry::hgetex),
+    row("hsetex", -6, GROW_FAST, SET_KEY, expiry::hsetex),
 ];
 
 /// Which representation hashes get.
@@ -118,8 +148,9 @@ fn hmset(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
 fn hsetnx(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     let (args, limits) = (ctx.args, limits(ctx.settings));
     let key = &args[1];
+    ctx.db.expire_fields(key, &args.all()[2..3])?;
     let hash = ctx.db.write_or_create(key, Hash::new)?;
-    let new = !hash.contains(&args[2]);
+    let new = hash.get(&args[2]).is_none();
     if new {
         hash.set(&args[2], &args[3], limits);
         ctx.db.changed(key, event::ON_HSET);
@@ -128,36 +159,82 @@ fn hsetnx(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     Ok(())
 }
 
-fn reply_or_null(out: &mut Output, value: Option<Element<'_>>) {
+/// A value as a bulk string, or nothing.
+pub(super) fn reply_or_null(out: &mut Output, value: Option<Element<'_>>) {
     match value {
         Some(value) => reply(out, value),
         None => out.null(),
     }
 }
 
+/// Looks a hash up to read some fields, and shows it without those of them that were due.
+#[inline]
+fn read_fields(
+    ctx: &mut DataCtx<'_, '_>,
+    fields: &[&[u8]],
+    show: impl Fn(&mut Output, Option<Live<'_>>),
+) -> Result<(), Error> {
+    let (key, now_ms) = (&ctx.args[1], ctx.db.now_ms());
+    let hash = ctx.db.read_as::<Hash>(key)?;
+    if !hash.is_some_and(|hash| hash.is_due(now_ms)) {
+        show(ctx.out, hash.map(|hash| Live { hash, now_ms }));
+        return Ok(());
+    }
+    ctx.db.expire_fields(key, fields)?;
+    let hash = ctx.db.get_as::<Hash>(key)?;
+    show(ctx.out, hash.map(|hash| Live { hash, now_ms }));
+    Ok(())
+}
+
+/// A hash as it is now: where fields that are due stay, they are not seen.
+#[derive(Clone, Copy)]
+struct Live<'a> {
+    hash: &'a Hash,
+    now_ms: i64,
+}
+
+impl<'a> Live<'a> {
+    #[inline]
+    fn get(self, field: &[u8]) -> Option<Element<'a>> {
+        self.hash.get_live(field, self.now_ms)
+    }
+}
+
 /// `HGET key field`
 fn hget(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
-    let hash = ctx.db.read_as::<Hash>(&ctx.args[1])?;
-    reply_or_null(ctx.out, hash.and_then(|hash| hash.get(&ctx.args[2])));
-    Ok(())
+    let fields = &ctx.args.all()[2..];
+    read_fields(ctx, fields, |out, hash| {
+        reply_or_null(out, hash.and_then(|hash| hash.get(fields[0])));
+    })
 }
 
 /// `HMGET key field [field ...]`
 fn hmget(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
-    let hash = ctx.db.read_as::<Hash>(&ctx.args[1])?;
-    let fields = ctx.args.rest(2);
-    ctx.out.array(fields.len());
-    for field in fields {
-        reply_or_null(ctx.out, hash.and_then(|hash| hash.get(field)));
-    }
-    Ok(())
+    let fields = &ctx.args.all()[2..];
+    read_fields(ctx, fields, |out, hash| {
+        out.array(fields.len());
+        for field in fields {
+            reply_or_null(out, hash.and_then(|hash| hash.get(field)));
+        }
+    })
+}
+
+/// The hash at argument 1 with the number of its fields that are not due, and the time.
+fn read_all<'d>(
+    db: &'d mut Db<'_, '_>,
+    key: &[u8],
+) -> Result<(Option<&'d Hash>, usize, i64), Error> {
+    let now_ms = db.now_ms();
+    let hash = db.read_as::<Hash>(key)?;
+    let len = hash.map_or(0, |hash| hash.len() - hash.count_due(now_ms));
+    Ok((hash, len, now_ms))
 }
 
 /// `HGETALL key`
 fn hgetall(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
-    let hash = ctx.db.read_as::<Hash>(&ctx.args[1])?;
-    ctx.out.map(hash.map_or(0, Hash::len));
-    for (field, value) in hash.into_iter().flat_map(Hash::iter) {
+    let (hash, len, now_ms) = read_all(&mut ctx.db, &ctx.args[1])?;
+    ctx.out.map(len);
+    for (field, value) in hash.into_iter().flat_map(|hash| hash.iter_live(now_ms)) {
         reply(ctx.out, field);
         reply(ctx.out, value);
     }
@@ -169,9 +246,9 @@ fn reply_parts(
     ctx: &mut DataCtx<'_, '_>,
     part: impl for<'a> Fn(Pair<'a>) -> Element<'a>,
 ) -> Result<(), Error> {
-    let hash = ctx.db.read_as::<Hash>(&ctx.args[1])?;
-    ctx.out.array(hash.map_or(0, Hash::len));
-    for pair in hash.into_iter().flat_map(Hash::iter) {
+    let (hash, len, now_ms) = read_all(&mut ctx.db, &ctx.args[1])?;
+    ctx.out.array(len);
+    for pair in hash.into_iter().flat_map(|hash| hash.iter_live(now_ms)) {
         reply(ctx.out, part(pair));
     }
     Ok(())
@@ -215,10 +292,11 @@ fn hdel(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
 
 /// `HEXISTS key field`
 fn hexists(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
-    let hash = ctx.db.read_as::<Hash>(&ctx.args[1])?;
-    let found = hash.is_some_and(|hash| hash.contains(&ctx.args[2]));
-    ctx.out.int(found.into());
-    Ok(())
+    let fields = &ctx.args.all()[2..];
+    read_fields(ctx, fields, |out, hash| {
+        let found = hash.is_some_and(|hash| hash.get(fields[0]).is_some());
+        out.int(found.into());
+    })
 }
 
 /// `HLEN key`
@@ -230,10 +308,11 @@ fn hlen(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
 
 /// `HSTRLEN key field`
 fn hstrlen(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
-    let hash = ctx.db.read_as::<Hash>(&ctx.args[1])?;
-    let value = hash.and_then(|hash| hash.get(&ctx.args[2]));
-    ctx.out.int(value.map_or(0, Element::len) as i64);
-    Ok(())
+    let fields = &ctx.args.all()[2..];
+    read_fields(ctx, fields, |out, hash| {
+        let value = hash.and_then(|hash| hash.get(fields[0]));
+        out.int(value.map_or(0, Element::len) as i64);
+    })
 }
 
 /// `HINCRBY key field increment`
@@ -241,6 +320,7 @@ fn hincrby(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     let (args, limits) = (ctx.args, limits(ctx.settings));
     let (key, field) = (&args[1], &args[2]);
     let by = args.int(3)?;
+    ctx.db.expire_fields(key, &args.all()[2..3])?;
     let hash = ctx.db.write_or_create(key, Hash::new)?;
     let old = match hash.get(field).map(Element::integer) {
         None => 0,
@@ -249,7 +329,9 @@ fn hincrby(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     };
     let overflow = Error::line("ERR increment or decrement would overflow");
     let new = old.checked_add(by).ok_or(overflow)?;
-    hash.set(field, itoa::Buffer::new().format(new).as_bytes(), limits);
+    let mut digits = itoa::Buffer::new();
+    let text = digits.format(new).as_bytes();
+    hash.put(field, text, FieldTtl::Keep, limits);
     ctx.db.changed(key, event::ON_HINCRBY);
     ctx.out.int(new);
     Ok(())
@@ -263,6 +345,7 @@ fn hincrbyfloat(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     if by.is_nan() || by.is_infinite() {
         return Err(Error::line("ERR value is NaN or Infinity"));
     }
+    ctx.db.expire_fields(key, &args.all()[2..3])?;
     let hash = ctx.db.write_or_create(key, Hash::new)?;
     let old = match hash.get(field) {
         None => LongDouble::from_i64(0),
@@ -276,9 +359,15 @@ fn hincrbyfloat(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
         return Err(Error::line("ERR increment would produce NaN or Infinity"));
     }
     let text = new.format();
-    hash.set(field, &text, limits);
+    hash.put(field, &text, FieldTtl::Keep, limits);
+    let timed = hash.expiry(field).is_some();
     ctx.db.changed(key, event::ON_HINCRBYFLOAT);
-    ctx.db.effects.rewrite(&[b"HSET", key, field, &text]);
+    // HSET would remove the expiry.
+    let forms: [&[&[u8]]; 2] = [
+        &[b"HSET", key, field, &text],
+        &[b"HSETEX", key, b"KEEPTTL", b"FIELDS", b"1", field, &text],
+    ];
+    ctx.db.effects.rewrite(forms[usize::from(timed)]);
     ctx.out.bulk(&text);
     Ok(())
 }
@@ -287,9 +376,10 @@ fn hincrbyfloat(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
 fn hrandfield(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     let args = ctx.args;
     if args.len() == 2 {
-        let hash = ctx.db.read_as::<Hash>(&args[1])?;
-        let field = hash.and_then(Hash::random).map(|(field, _)| field);
-        reply_or_null(ctx.out, field);
+        let now_ms = read_without_due(ctx)?;
+        let hash = ctx.db.get_as::<Hash>(&args[1])?;
+        let pair = hash.and_then(|hash| random_live(hash, now_ms));
+        reply_or_null(ctx.out, pair.map(|(field, _)| field));
         return Ok(());
     }
     let count = args.int_in(2, -i64::MAX, i64::MAX)?;
@@ -300,8 +390,10 @@ fn hrandfield(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     if values && !(-i64::MAX / 2..=i64::MAX / 2).contains(&count) {
         return Err(Error::OutOfRange);
     }
-    let hash = ctx.db.read_as::<Hash>(&args[1])?;
-    let Some(hash) = hash.filter(|_| count != 0) else {
+    let now_ms = read_without_due(ctx)?;
+    let hash = ctx.db.get_as::<Hash>(&args[1])?;
+    let len = hash.map_or(0, |hash| hash.len() - hash.count_due(now_ms));
+    let Some(hash) = hash.filter(|_| count != 0 && len != 0) else {
         ctx.out.array(0);
         return Ok(());
     };
@@ -309,15 +401,36 @@ fn hrandfield(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     if count < 0 {
         // One after the other, each any of them.
         open_pairs(ctx.out, wanted, values);
-        for pair in (0..wanted).map_while(|_| hash.random()) {
+        for pair in (0..wanted).map_while(|_| random_live(hash, now_ms)) {
             put_pair(ctx.out, pair, values);
         }
         return Ok(());
     }
-    let wanted = wanted.min(hash.len());
+    let wanted = wanted.min(len);
     open_pairs(ctx.out, wanted, values);
-    sample(hash, wanted, |pair| put_pair(ctx.out, pair, values));
+    sample(hash, (wanted, len), now_ms, |pair| {
+        put_pair(ctx.out, pair, values);
+    });
     Ok(())
+}
+
+/// Removes what is due from the hash at argument 1, which counts as read; the time.
+fn read_without_due(ctx: &mut DataCtx<'_, '_>) -> Result<i64, Error> {
+    let (key, now_ms) = (&ctx.args[1], ctx.db.now_ms());
+    let hash = ctx.db.read_as::<Hash>(key)?;
+    if hash.is_some_and(|hash| hash.is_due(now_ms)) {
+        ctx.db.expire_due_fields(key, usize::MAX);
+    }
+    Ok(now_ms)
+}
+
+/// A field with its value that is not due, each with the same probability.
+fn random_live(hash: &Hash, now_ms: i64) -> Option<Pair<'_>> {
+    if !hash.is_due(now_ms) {
+        return hash.random();
+    }
+    let len = hash.len() - hash.count_due(now_ms);
+    hash.iter_live(now_ms).nth(random::below(len))
 }
 
 /// The head of fields, or of fields with values: pairs in RESP3, a flat list in RESP2.
@@ -336,12 +449,18 @@ fn put_pair(out: &mut Output, (field, value): Pair<'_>, values: bool) {
     }
 }
 
-/// Shows `wanted` different fields, each choice of them with the same probability.
-fn sample<'a>(hash: &'a Hash, mut wanted: usize, mut show: impl FnMut(Pair<'a>)) {
-    if wanted * 3 > hash.len() || hash.pack().is_some() {
+/// Shows `wanted` different fields of the `len` that are not due, each choice of them with the same
+/// probability.
+fn sample<'a>(
+    hash: &'a Hash,
+    (mut wanted, len): (usize, usize),
+    now_ms: i64,
+    mut show: impl FnMut(Pair<'a>),
+) {
+    if wanted * 3 > len || hash.table().is_none() || hash.is_due(now_ms) {
         // Each field in turn is chosen with the chance that leaves the others theirs.
-        for (passed, pair) in hash.iter().enumerate() {
-            if random::below(hash.len() - passed) < wanted {
+        for (passed, pair) in hash.iter_live(now_ms).enumerate() {
+            if random::below(len - passed) < wanted {
                 show(pair);
                 wanted -= 1;
             }
@@ -359,14 +478,17 @@ fn sample<'a>(hash: &'a Hash, mut wanted: usize, mut show: impl FnMut(Pair<'a>))
 
 /// `HSCAN key cursor [MATCH pattern] [COUNT count]`
 fn hscan(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
-    let cursor = scan_options::parse_cursor(&ctx.args[2])?;
+    let (cursor, now_ms) = (scan_options::parse_cursor(&ctx.args[2])?, ctx.db.now_ms());
     let hash = ctx.db.read_as::<Hash>(&ctx.args[1])?;
     let mut found = Vec::new();
     let mut next = 0;
     if let Some(hash) = hash {
         let options = ScanOptions::parse(ctx.args, 3, false)?;
+        let due = hash.is_due(now_ms);
         next = hash.scan(cursor, options.count, |pair| {
-            if options.wants(pair.0.text(&mut itoa::Buffer::new())) {
+            let mut digits = itoa::Buffer::new();
+            let field = pair.0.text(&mut digits);
+            if options.wants(field) && !(due && hash.is_field_due(field, now_ms)) {
                 found.push(pair);
             }
         });

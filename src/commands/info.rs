@@ -314,6 +314,7 @@ fn stats(shared: &Shared, text: &mut String) {
         "sync_partial_ok": 0,
         "sync_partial_err": 0,
         "expired_keys": stats.sum(|c| &c.expired) + get(&global.actively_expired),
+        "expired_subkeys": stats.sum(|c| &c.expired_fields) + get(&global.actively_expired_fields),
         "expired_stale_perc": format_args!("{:.2}", shared.expired_stale_percent()),
         "expired_time_cap_reached_count": get(&global.expire_time_caps),
         "expire_cycle_cpu_milliseconds": get(&global.expire_nanos) / 1_000_000,

@@ -13,6 +13,7 @@ mod dump;
 mod expire;
 mod geo;
 mod geo_search;
+mod hash_expiry;
 mod hashes;
 mod help;
 mod hyperloglog;

@@ -432,7 +432,8 @@ impl<'k> Call<'_, 'k> {
         let mut view = Db::new(keyspace, locks, &worker.env, &mut worker.effects, db, hints);
         let result = work(&mut view);
         let effects = &mut worker.effects;
-        if effects.dirty > 0 || effects.forced || !effects.expired.is_empty() {
+        let met_expired = !effects.expired.is_empty() || !effects.expired_fields.is_empty();
+        if effects.dirty > 0 || effects.forced || met_expired {
             bump(&worker.stats.counters.changes, effects.dirty);
             if shared.stream.is_active() {
                 let commands = propagated(worker, db, args);
@@ -446,18 +447,28 @@ impl<'k> Call<'_, 'k> {
         worker.effects.dirty = 0;
         worker.effects.forced = false;
         worker.effects.rewrite = Rewrite::Verbatim;
-        if !worker.effects.expired.is_empty() {
-            bump(
-                &worker.stats.counters.expired,
-                worker.effects.expired.len() as u64,
-            );
-            worker.effects.expired.clear();
+        if met_expired {
+            worker.count_expired();
         }
         result
     }
 }
 
-/// What a command that just ran propagates: removals of keys it found expired, then itself.
+impl Worker {
+    /// Counts what the command found expired, and forgets it.
+    #[cold]
+    fn count_expired(&mut self) {
+        let (counters, effects) = (&self.stats.counters, &mut self.effects);
+        bump(&counters.expired, effects.expired.len() as u64);
+        let fields = effects.expired_fields.len() as u64;
+        bump(&counters.expired_fields, fields);
+        effects.expired.clear();
+        effects.expired_fields.clear();
+    }
+}
+
+/// What a command that just ran propagates: removals of keys and fields that it found expired, then
+/// itself.
 #[cold]
 fn propagated(worker: &mut Worker, db: usize, args: Args<'_>) -> Vec<(usize, Vec<Vec<u8>>)> {
     let effects = &mut worker.effects;
@@ -470,6 +481,11 @@ fn propagated(worker: &mut Worker, db: usize, args: Args<'_>) -> Vec<(usize, Vec
     let mut commands: Vec<_> = expired
         .map(|(db, key)| (*db, vec![removal.to_vec(), key.to_vec()]))
         .collect();
+    let fields = effects.expired_fields.iter();
+    commands.extend(fields.map(|gone| {
+        let command = vec![b"HDEL".to_vec(), gone.key.to_vec(), gone.field.to_vec()];
+        (gone.db, command)
+    }));
     if effects.dirty > 0 || effects.forced {
         match std::mem::take(&mut effects.rewrite) {
             Rewrite::Verbatim => {

@@ -55,6 +55,8 @@ pub struct Effects {
     pub dirty: u64,
     /// Keys removed because they had expired, in order: (database, key).
     pub expired: Vec<(usize, Box<[u8]>)>,
+    /// Fields of hashes removed because they had expired, in order.
+    pub expired_fields: Vec<ExpiredField>,
     /// Values to free when the locks are released.
     pub garbage: Vec<Garbage>,
     /// What is freed in the background.
@@ -75,6 +77,16 @@ pub struct Effects {
     pub ready: Vec<(usize, Box<[u8]>)>,
     /// Nobody reads the stream while the locks are held: forms need not be stated.
     pub unheard: bool,
+}
+
+/// A field of a hash that was removed because it had expired.
+pub struct ExpiredField {
+    /// The database.
+    pub db: usize,
+    /// The hash.
+    pub key: Box<[u8]>,
+    /// The field.
+    pub field: Box<[u8]>,
 }
 
 /// How a command that changed something is propagated.
@@ -105,6 +117,7 @@ impl Effects {
     pub fn clear(&mut self) {
         self.dirty = 0;
         self.expired.clear();
+        self.expired_fields.clear();
         self.garbage.clear();
         self.lazy.clear();
         self.detached.clear();
@@ -693,8 +706,9 @@ impl<'c, 'k> Db<'c, 'k> {
         }
     }
 
+    /// Raises those who watch `key`.
     #[inline]
-    fn touch(&mut self, key: &[u8]) {
+    pub(super) fn touch(&mut self, key: &[u8]) {
         let shard = Keyspace::shard_of(self.hash(key));
         let db = self.index;
         self.locks.shard(shard).touch_watchers(db, key);

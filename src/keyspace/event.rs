@@ -40,6 +40,7 @@ events! { SET:
 }
 events! { HASH:
     ON_HSET = "hset", ON_HDEL = "hdel", ON_HINCRBY = "hincrby", ON_HINCRBYFLOAT = "hincrbyfloat",
+    ON_HEXPIRE = "hexpire", ON_HEXPIRED = "hexpired", ON_HPERSIST = "hpersist",
 }
 events! { STREAM:
     ON_XADD = "xadd", ON_XDEL = "xdel", ON_XTRIM = "xtrim", ON_XSETID = "xsetid",

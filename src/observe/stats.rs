@@ -43,6 +43,8 @@ counters! {
         misses,
         /// Keys that were found expired.
         expired,
+        /// Fields of hashes that were found expired.
+        expired_fields,
         /// Bytes read from clients.
         input_bytes,
         /// Bytes written to clients.
@@ -73,6 +75,8 @@ counters! {
         evicted_clients,
         /// Keys removed by the active expiry.
         actively_expired,
+        /// Fields of hashes removed by the active expiry.
+        actively_expired_fields,
         /// Times the active expiry stopped because its time was over.
         expire_time_caps,
         /// Error replies.

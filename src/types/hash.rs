@@ -2,11 +2,27 @@
 //!
 //! A hash becomes a table when a field or value is longer than [`Limits::pack_value`] or when it has
 //! more than [`Limits::pack_entries`] fields, and stays one.
+//!
+//! Fields can have an expiry. A hash of which no field ever had one pays nothing for that; one of
+//! which some have keeps them in order of expiry, so that the due ones are found without a walk:
+//!
+//! ```text
+//!  Pack     field, value, field, value ...
+//!  PackEx   field, value, expiry, field, value, expiry ...   by expiry; 0 (none) comes last
+//!  Table    field -> value
+//!  Timed    field -> value; field -> expiry; the set of (expiry, field)
+//! ```
+//!
+//! A field whose expiry is below the time at hand is *due*. It stays until somebody removes it:
+//! [`Hash::get`] and [`Hash::iter`] still show it, [`Hash::is_due`] tells.
 
-use super::listpack::{Element, HEADER, Listpack};
+use std::collections::BTreeSet;
+
+use super::listpack::{Element, HEADER, Listpack, Pack};
 use super::object::Collection;
-use super::table::{Pairs, Table};
+use super::table::{Fixed, Pairs, Table};
 use super::{Encoding, Type};
+use crate::base::alloc::size_class;
 use crate::base::random;
 
 /// Which representation a hash gets.
@@ -16,6 +32,15 @@ pub struct Limits {
     pub pack_entries: usize,
     /// Longest field or value in a listpack, in bytes (`hash-max-listpack-value`).
     pub pack_value: usize,
+}
+
+/// What becomes of a field's expiry when its value is set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FieldTtl {
+    /// It is removed.
+    Clear,
+    /// It stays.
+    Keep,
 }
 
 /// See the module. Fields and values are shown as [`Element`]s: integers or bytes.
@@ -30,7 +55,53 @@ pub type Pair<'a> = (Element<'a>, Element<'a>);
 #[derive(Clone, Debug)]
 enum Body {
     Pack(Listpack),
+    PackEx(Listpack),
     Table(Box<Table<Pairs>>),
+    Timed(Box<Timed>),
+}
+
+/// A table of which some fields have an expiry.
+#[derive(Clone, Debug, Default)]
+struct Timed {
+    fields: Table<Pairs>,
+    times: Table<Fixed<8>>,
+    /// The same as `times`, in order. There is one at least.
+    due: BTreeSet<(i64, Box<[u8]>)>,
+}
+
+impl Timed {
+    fn expiry(&self, field: &[u8]) -> Option<i64> {
+        let bytes = self.times.get(field)?;
+        Some(i64::from_le_bytes(bytes.try_into().expect("eight bytes")))
+    }
+
+    fn set_expiry(&mut self, field: &[u8], at: Option<i64>) {
+        if let Some(old) = self.expiry(field) {
+            self.due.remove(&(old, field.into()));
+        }
+        match at {
+            Some(at) => {
+                self.times.insert(field, &at.to_le_bytes());
+                self.due.insert((at, field.into()));
+            }
+            None => {
+                self.times.remove(field);
+            }
+        }
+    }
+}
+
+/// Elements of a listpack for each field beside the field itself.
+fn skip(body: &Body) -> usize {
+    match body {
+        Body::PackEx(_) => 2,
+        _ => 1,
+    }
+}
+
+/// The expiry behind the value that lies at `value`.
+fn expiry_after(pack: Pack<'_>, value: usize) -> Option<i64> {
+    pack.at(pack.skip(value)).integer().filter(|&at| at != 0)
 }
 
 impl Default for Hash {
@@ -42,9 +113,7 @@ impl Default for Hash {
 impl Hash {
     /// An empty hash.
     pub fn new() -> Self {
-        Self {
-            body: Body::Pack(Listpack::new()),
-        }
+        Self::of_pack(Listpack::new())
     }
 
     /// The hash whose fields and values alternate in a listpack.
@@ -54,10 +123,27 @@ impl Hash {
         }
     }
 
-    /// The listpack of fields and values, when that is how they are kept.
+    /// The listpack of fields and values, when that is how they are kept, without expiry.
     pub fn pack(&self) -> Option<&Listpack> {
         match &self.body {
             Body::Pack(pack) => Some(pack),
+            _ => None,
+        }
+    }
+
+    /// The listpack of fields, values and expiry times, when that is how they are kept.
+    pub fn pack_ex(&self) -> Option<&Listpack> {
+        match &self.body {
+            Body::PackEx(pack) => Some(pack),
+            _ => None,
+        }
+    }
+
+    /// The table of fields, when there is one: for statistics.
+    pub fn table(&self) -> Option<&Table<Pairs>> {
+        match &self.body {
+            Body::Table(table) => Some(table),
+            Body::Timed(timed) => Some(&timed.fields),
             _ => None,
         }
     }
@@ -67,81 +153,292 @@ impl Hash {
     pub fn get(&self, field: &[u8]) -> Option<Element<'_>> {
         match &self.body {
             Body::Table(table) => table.get(field).map(Element::Bytes),
-            Body::Pack(pack) => {
+            Body::Timed(timed) => timed.fields.get(field).map(Element::Bytes),
+            Body::Pack(pack) | Body::PackEx(pack) => {
                 let pack = pack.pack();
-                let at = pack.find(HEADER, field.into(), 1)?;
+                let at = pack.find(HEADER, field.into(), skip(&self.body))?;
                 Some(pack.at(pack.skip(at)))
             }
         }
     }
 
-    /// True when there is such a field.
-    pub fn contains(&self, field: &[u8]) -> bool {
-        self.get(field).is_some()
+    /// The value of a field that is not due.
+    #[inline]
+    pub fn get_live(&self, field: &[u8], now_ms: i64) -> Option<Element<'_>> {
+        let value = self.get(field)?;
+        (!self.is_field_due(field, now_ms)).then_some(value)
+    }
+
+    /// Sets the value of a field, which has no expiry then; true when the field is new.
+    #[inline]
+    pub fn set(&mut self, field: &[u8], value: &[u8], limits: Limits) -> bool {
+        self.put(field, value, FieldTtl::Clear, limits)
     }
 
     /// Sets the value of a field; true when the field is new.
     #[inline]
-    pub fn set(&mut self, field: &[u8], value: &[u8], limits: Limits) -> bool {
+    pub fn put(&mut self, field: &[u8], value: &[u8], ttl: FieldTtl, limits: Limits) -> bool {
         match &mut self.body {
             Body::Table(table) => table.insert(field, value),
-            Body::Pack(pack) => {
-                let (bytes, longest) = (field.len() + value.len(), field.len().max(value.len()));
+            Body::Timed(timed) => {
+                if ttl == FieldTtl::Clear {
+                    timed.set_expiry(field, None);
+                }
+                let new = timed.fields.insert(field, value);
+                self.forget_times();
+                new
+            }
+            Body::Pack(pack) | Body::PackEx(pack) => {
+                let bytes = field.len() + value.len();
+                let longest = field.len().max(value.len());
                 if longest > limits.pack_value || !pack.has_room(bytes) {
-                    return self.make_table().insert(field, value);
-                }
-                let found = pack.pack().find(HEADER, field.into(), 1);
-                match found {
-                    Some(at) => pack.replace(pack.pack().skip(at), value),
-                    None => pack.extend([field.into(), value.into()]),
-                }
-                if pack.len() > limits.pack_entries.saturating_mul(2) {
                     self.make_table();
+                    return self.put(field, value, ttl, limits);
                 }
-                found.is_none()
+                self.put_in_pack(field, value, ttl, limits)
             }
         }
     }
 
-    #[cold]
-    fn make_table(&mut self) -> &mut Table<Pairs> {
-        if !matches!(self.body, Body::Table(_)) {
-            let mut table = Box::<Table<Pairs>>::default();
-            for (field, value) in self.iter() {
-                let (mut a, mut b) = (itoa::Buffer::new(), itoa::Buffer::new());
-                table.insert(field.text(&mut a), value.text(&mut b));
+    fn put_in_pack(&mut self, field: &[u8], value: &[u8], ttl: FieldTtl, limits: Limits) -> bool {
+        let skip = skip(&self.body);
+        let (Body::Pack(pack) | Body::PackEx(pack)) = &mut self.body else {
+            unreachable!("the caller looked");
+        };
+        let timed = skip == 2;
+        let found = pack.pack().find(HEADER, field.into(), skip);
+        match found {
+            Some(at) => {
+                let place = pack.pack().skip(at);
+                let clears = timed && ttl == FieldTtl::Clear;
+                if clears && expiry_after(pack.pack(), place).is_some() {
+                    pack.delete(at, 3);
+                    pack.extend([field.into(), value.into(), Element::Int(0)]);
+                } else {
+                    pack.replace(place, value);
+                }
             }
-            self.body = Body::Table(table);
+            None if timed => pack.extend([field.into(), value.into(), Element::Int(0)]),
+            None => pack.extend([field.into(), value.into()]),
         }
-        match &mut self.body {
-            Body::Table(table) => table,
-            _ => unreachable!("it was made one"),
+        if pack.len() / (skip + 1) > limits.pack_entries {
+            self.make_table();
+        }
+        found.is_none()
+    }
+
+    /// Gives up on one listpack.
+    #[cold]
+    fn make_table(&mut self) {
+        let mut timed = Box::<Timed>::default();
+        for (field, value, expiry) in self.iter_timed() {
+            let (mut a, mut b) = (itoa::Buffer::new(), itoa::Buffer::new());
+            let field = field.text(&mut a);
+            timed.fields.insert(field, value.text(&mut b));
+            if expiry.is_some() {
+                timed.set_expiry(field, expiry);
+            }
+        }
+        self.body = Body::Timed(timed);
+        self.forget_times();
+    }
+
+    /// Goes back to a plain table when no field has an expiry.
+    fn forget_times(&mut self) {
+        if let Body::Timed(timed) = &mut self.body
+            && timed.due.is_empty()
+        {
+            let fields = std::mem::take(&mut timed.fields);
+            self.body = Body::Table(Box::new(fields));
         }
     }
 
     /// Removes a field; true when it was there.
     pub fn remove(&mut self, field: &[u8]) -> bool {
+        let skip = skip(&self.body);
         match &mut self.body {
             Body::Table(table) => table.remove(field),
-            Body::Pack(pack) => match pack.pack().find(HEADER, field.into(), 1) {
-                Some(at) => pack.delete(at, 2) == 2,
-                None => false,
-            },
+            Body::Timed(timed) => {
+                timed.set_expiry(field, None);
+                let removed = timed.fields.remove(field);
+                self.forget_times();
+                removed
+            }
+            Body::Pack(pack) | Body::PackEx(pack) => {
+                match pack.pack().find(HEADER, field.into(), skip) {
+                    Some(at) => pack.delete(at, skip + 1) > 0,
+                    None => false,
+                }
+            }
+        }
+    }
+
+    /// When a field expires, in Unix milliseconds; `None` without such a field or an expiry.
+    pub fn expiry(&self, field: &[u8]) -> Option<i64> {
+        match &self.body {
+            Body::Pack(_) | Body::Table(_) => None,
+            Body::Timed(timed) => timed.expiry(field),
+            Body::PackEx(pack) => {
+                let pack = pack.pack();
+                let at = pack.find(HEADER, field.into(), 2)?;
+                expiry_after(pack, pack.skip(at))
+            }
+        }
+    }
+
+    /// Sets (to a time above 0) or removes the expiry of a field; nothing without such a field.
+    pub fn set_expiry(&mut self, field: &[u8], at: Option<i64>) {
+        if at.is_some() {
+            self.make_timed();
+        }
+        match &mut self.body {
+            Body::Pack(_) | Body::Table(_) => {}
+            Body::Timed(timed) => {
+                if timed.fields.contains(field) {
+                    timed.set_expiry(field, at);
+                }
+                self.forget_times();
+            }
+            Body::PackEx(pack) => {
+                let Some(start) = pack.pack().find(HEADER, field.into(), 2) else {
+                    return;
+                };
+                let value = pack.pack().at(pack.pack().skip(start)).to_vec();
+                pack.delete(start, 3);
+                let at = at.unwrap_or(0);
+                let place = place_of(pack.pack(), at);
+                pack.insert_all(place, [field.into(), value[..].into(), Element::Int(at)]);
+            }
+        }
+    }
+
+    /// Makes room for expiry times.
+    fn make_timed(&mut self) {
+        match &mut self.body {
+            Body::PackEx(_) | Body::Timed(_) => {}
+            Body::Table(table) => {
+                let fields = std::mem::take(&mut **table);
+                self.body = Body::Timed(Box::new(Timed {
+                    fields,
+                    ..Timed::default()
+                }));
+            }
+            Body::Pack(_) => {
+                let pairs = self.iter();
+                let triples = pairs.flat_map(|(field, value)| [field, value, Element::Int(0)]);
+                self.body = Body::PackEx(Listpack::of(triples));
+            }
+        }
+    }
+
+    /// The earliest expiry of a field, in Unix milliseconds.
+    #[inline]
+    pub fn next_expiry(&self) -> Option<i64> {
+        match &self.body {
+            Body::Pack(_) | Body::Table(_) => None,
+            Body::Timed(timed) => timed.due.first().map(|(at, _)| *at),
+            Body::PackEx(pack) => {
+                let pack = pack.pack();
+                expiry_after(pack, pack.skip(pack.first()?))
+            }
+        }
+    }
+
+    /// True when some field is due.
+    #[inline]
+    pub fn is_due(&self, now_ms: i64) -> bool {
+        self.next_expiry().is_some_and(|at| at < now_ms)
+    }
+
+    /// True when `field` is due.
+    #[inline]
+    pub fn is_field_due(&self, field: &[u8], now_ms: i64) -> bool {
+        self.is_due(now_ms) && self.expiry(field).is_some_and(|at| at < now_ms)
+    }
+
+    /// Removes up to `limit` fields that are due, the earliest first; shows each.
+    pub fn expire_due(
+        &mut self,
+        now_ms: i64,
+        limit: usize,
+        mut removed: impl FnMut(&[u8]),
+    ) -> usize {
+        let mut count = 0;
+        while count < limit && self.is_due(now_ms) {
+            let field = match &mut self.body {
+                Body::Timed(timed) => timed.due.first().map(|(_, field)| field.to_vec()),
+                Body::PackEx(pack) => pack.get(0).map(Element::to_vec),
+                Body::Pack(_) | Body::Table(_) => None,
+            };
+            let Some(field) = field else { break };
+            self.remove(&field);
+            removed(&field);
+            count += 1;
+        }
+        count
+    }
+
+    /// Number of fields that are due.
+    pub fn count_due(&self, now_ms: i64) -> usize {
+        match &self.body {
+            Body::Pack(_) | Body::Table(_) => 0,
+            Body::Timed(timed) => {
+                let due = timed.due.iter();
+                due.take_while(|(at, _)| *at < now_ms).count()
+            }
+            Body::PackEx(_) => {
+                let times = self.iter_timed().map(|(.., at)| at);
+                times
+                    .take_while(|at| at.is_some_and(|at| at < now_ms))
+                    .count()
+            }
         }
     }
 
     /// The fields with their values, each once.
     pub fn iter(&self) -> Box<dyn Iterator<Item = Pair<'_>> + '_> {
         match &self.body {
+            Body::Table(table) => Box::new(table.iter().map(pair)),
+            Body::Timed(timed) => Box::new(timed.fields.iter().map(pair)),
             Body::Pack(pack) => {
                 let mut elements = pack.iter();
                 Box::new(std::iter::from_fn(move || {
                     Some((elements.next()?, elements.next()?))
                 }))
             }
-            Body::Table(table) => {
-                let pairs = table.iter();
-                Box::new(pairs.map(|(field, value)| (Element::Bytes(field), Element::Bytes(value))))
+            Body::PackEx(_) => Box::new(self.iter_timed().map(|(field, value, _)| (field, value))),
+        }
+    }
+
+    /// The fields with their values that are not due.
+    pub fn iter_live(&self, now_ms: i64) -> Box<dyn Iterator<Item = Pair<'_>> + '_> {
+        if !self.is_due(now_ms) {
+            return self.iter();
+        }
+        let all = self.iter_timed();
+        let live = all.filter(move |(.., at)| at.is_none_or(|at| at >= now_ms));
+        Box::new(live.map(|(field, value, _)| (field, value)))
+    }
+
+    /// The fields with their values and expiry times.
+    pub fn iter_timed(
+        &self,
+    ) -> Box<dyn Iterator<Item = (Element<'_>, Element<'_>, Option<i64>)> + '_> {
+        match &self.body {
+            Body::Pack(_) | Body::Table(_) => {
+                Box::new(self.iter().map(|(field, value)| (field, value, None)))
+            }
+            Body::Timed(timed) => Box::new(timed.fields.iter().map(|(field, value)| {
+                let at = timed.expiry(field);
+                (Element::Bytes(field), Element::Bytes(value), at)
+            })),
+            Body::PackEx(pack) => {
+                let mut elements = pack.iter();
+                Box::new(std::iter::from_fn(move || {
+                    let (field, value) = (elements.next()?, elements.next()?);
+                    let at = elements.next()?.integer().filter(|&at| at != 0);
+                    Some((field, value, at))
+                }))
             }
         }
     }
@@ -149,13 +446,11 @@ impl Hash {
     /// A field with its value, each with the same probability; `None` when the hash is empty.
     pub fn random(&self) -> Option<Pair<'_>> {
         match &self.body {
-            Body::Table(table) => {
-                let (field, value) = table.random()?;
-                Some((Element::Bytes(field), Element::Bytes(value)))
-            }
-            Body::Pack(pack) => {
-                let pack = pack.pack();
-                let at = pack.seek(2 * random::below(pack.len() / 2) as i64)?;
+            Body::Table(table) => table.random().map(pair),
+            Body::Timed(timed) => timed.fields.random().map(pair),
+            Body::Pack(pack) | Body::PackEx(pack) => {
+                let (pack, step) = (pack.pack(), skip(&self.body) + 1);
+                let at = pack.seek((step * random::below(pack.len() / step)) as i64)?;
                 Some((pack.at(at), pack.at(pack.skip(at))))
             }
         }
@@ -164,16 +459,35 @@ impl Hash {
     /// Shows fields with their values from a cursor on; the next cursor, 0 at the end. See
     /// [`Table::scan`]; a hash that is no table is shown as a whole.
     pub fn scan<'a>(&'a self, cursor: u64, count: usize, mut visit: impl FnMut(Pair<'a>)) -> u64 {
-        match &self.body {
-            Body::Table(table) => table.scan(cursor, count, |field, value| {
-                visit((Element::Bytes(field), Element::Bytes(value)));
-            }),
-            _ => {
+        match self.table() {
+            Some(table) => table.scan(cursor, count, |field, value| visit(pair((field, value)))),
+            None => {
                 self.iter().for_each(visit);
                 0
             }
         }
     }
+}
+
+fn pair<'a>((field, value): (&'a [u8], &'a [u8])) -> Pair<'a> {
+    (Element::Bytes(field), Element::Bytes(value))
+}
+
+/// Where a field that expires at `at` (0: never) belongs in a listpack that is in order of expiry.
+fn place_of(pack: Pack<'_>, at: i64) -> usize {
+    let mut place = HEADER;
+    while at != 0 && place < pack.end() {
+        let expiry = pack.skip(pack.skip(place));
+        if pack
+            .at(expiry)
+            .integer()
+            .is_none_or(|there| there == 0 || there > at)
+        {
+            return place;
+        }
+        place = pack.skip(expiry);
+    }
+    pack.end()
 }
 
 impl Collection for Hash {
@@ -182,21 +496,34 @@ impl Collection for Hash {
     fn encoding(&self) -> Encoding {
         match self.body {
             Body::Pack(_) => Encoding::Listpack,
-            Body::Table(_) => Encoding::Hashtable,
+            Body::PackEx(_) => Encoding::ListpackEx,
+            Body::Table(_) | Body::Timed(_) => Encoding::Hashtable,
         }
     }
 
     fn memory(&self) -> usize {
         match &self.body {
-            Body::Pack(pack) => pack.memory(),
+            Body::Pack(pack) | Body::PackEx(pack) => pack.memory(),
             Body::Table(table) => size_of::<Table<Pairs>>() + table.memory(),
+            Body::Timed(timed) => {
+                let sampled = timed.due.iter().take(16);
+                let bytes: usize = sampled.map(|(_, field)| size_class(field.len())).sum();
+                let seen = timed.due.len().clamp(1, 16);
+                // A B-tree's nodes are some two thirds full.
+                let order =
+                    timed.due.len() * (size_of::<(i64, Box<[u8]>)>() * 3 / 2 + bytes / seen);
+                size_of::<Timed>() + timed.fields.memory() + timed.times.memory() + order
+            }
         }
     }
 
     fn effort(&self) -> usize {
         match &self.body {
-            Body::Pack(_) => 1,
+            Body::Pack(_) | Body::PackEx(_) => 1,
             Body::Table(table) => table.effort(),
+            Body::Timed(timed) => {
+                timed.fields.effort() + timed.times.effort() + timed.due.len() * 5 / 4
+            }
         }
     }
 
@@ -204,7 +531,9 @@ impl Collection for Hash {
     fn len(&self) -> usize {
         match &self.body {
             Body::Pack(pack) => pack.len() / 2,
+            Body::PackEx(pack) => pack.len() / 3,
             Body::Table(table) => table.len(),
+            Body::Timed(timed) => timed.fields.len(),
         }
     }
 }
@@ -270,6 +599,96 @@ mod tests {
             }
             prop_assert_eq!(&seen, &model);
         }
+    }
+
+    type Times = BTreeMap<Vec<u8>, (Vec<u8>, Option<i64>)>;
+
+    fn timed(hash: &Hash) -> Times {
+        let all = hash.iter_timed();
+        all.map(|(field, value, at)| (field.to_vec(), (value.to_vec(), at)))
+            .collect()
+    }
+
+    proptest! {
+        #[test]
+        fn fields_expire_in_order(
+            steps in prop::collection::vec((0..6u8, texts(), texts(), 1..60i64), 0..120),
+            now in 0..70i64,
+        ) {
+            let (mut hash, mut model) = (Hash::new(), Times::new());
+            for (step, field, value, at) in steps {
+                match step {
+                    0 => {
+                        prop_assert_eq!(hash.remove(&field), model.remove(&field).is_some());
+                    }
+                    1 | 2 => {
+                        let at = (step == 1).then_some(at);
+                        hash.set_expiry(&field, at);
+                        if let Some((_, old)) = model.get_mut(&field) {
+                            *old = at;
+                        }
+                    }
+                    3 => {
+                        hash.put(&field, &value, FieldTtl::Keep, LIMITS);
+                        model.entry(field.clone()).or_default().0 = value;
+                    }
+                    _ => {
+                        hash.set(&field, &value, LIMITS);
+                        model.insert(field.clone(), (value, None));
+                    }
+                }
+                let known = model.get(&field);
+                prop_assert_eq!(hash.expiry(&field), known.and_then(|(_, at)| *at));
+                prop_assert_eq!(hash.get(&field).map(Element::to_vec), known.map(|(v, _)| v.clone()));
+                prop_assert_eq!(Collection::len(&hash), model.len());
+                let next = model.values().filter_map(|(_, at)| *at).min();
+                prop_assert_eq!(hash.next_expiry(), next);
+            }
+            prop_assert_eq!(&timed(&hash), &model);
+            let due = |at: &Option<i64>| at.is_some_and(|at| at < now);
+            let count = model.values().filter(|(_, at)| due(at)).count();
+            prop_assert_eq!(hash.count_due(now), count);
+            prop_assert_eq!(hash.iter_live(now).count(), model.len() - count);
+            for (field, (value, at)) in &model {
+                let live = (!due(at)).then(|| value.clone());
+                prop_assert_eq!(hash.get_live(field, now).map(Element::to_vec), live);
+            }
+            let mut last = 0;
+            let first = hash.expire_due(now, 3, |field| {
+                let (_, at) = model.remove(field).expect("as in the hash");
+                let at = at.expect("only those with an expiry go");
+                assert!(at < now && at >= last);
+                last = at;
+            });
+            prop_assert_eq!(first, count.min(3));
+            hash.expire_due(now, usize::MAX, |field| drop(model.remove(field)));
+            prop_assert!(!hash.is_due(now));
+            prop_assert_eq!(&timed(&hash), &model);
+        }
+    }
+
+    #[test]
+    fn encodings_with_expiry_are_those_of_redis() {
+        let mut hash = Hash::new();
+        hash.set(b"a", b"1", LIMITS);
+        hash.set_expiry(b"a", Some(5));
+        assert_eq!(hash.encoding(), Encoding::ListpackEx);
+        hash.set_expiry(b"a", None);
+        assert_eq!(
+            (hash.encoding(), hash.next_expiry()),
+            (Encoding::ListpackEx, None)
+        );
+        hash.set_expiry(b"a", Some(7));
+        for n in 0..9 {
+            hash.set(&[b'f', n], b"x", LIMITS);
+        }
+        assert_eq!(
+            (hash.encoding(), hash.next_expiry()),
+            (Encoding::Hashtable, Some(7))
+        );
+        assert!(matches!(hash.body, Body::Timed(_)));
+        hash.set(b"a", b"2", LIMITS);
+        assert!(matches!(hash.body, Body::Table(_)));
     }
 
     #[test]

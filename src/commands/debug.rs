@@ -238,14 +238,16 @@ fn populate(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
 fn dataset_digest(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     let databases = ctx.shared.keyspace.databases();
     let mut digest = digest::Digest::default();
-    for shard in 0..SHARDS {
-        for index in 0..databases {
-            if ctx.shared.keyspace.shard_len(index, shard).0 > 0 {
-                ctx.with_shard(shard, |db| {
-                    db.other(index)
-                        .each_in_shard(shard, |entry| digest.add_key(index, entry));
-                });
-            }
+    for index in 0..databases {
+        if ctx.shared.keyspace.len(index) == 0 {
+            continue;
+        }
+        digest.add_database(index);
+        for shard in 0..SHARDS {
+            ctx.with_shard(shard, |db| {
+                db.other(index)
+                    .each_in_shard(shard, |entry| digest.add_key(entry));
+            });
         }
     }
     ctx.out.simple(&digest.hex());

@@ -308,9 +308,9 @@ pub fn opcodes(bytes: &[u8]) -> String {
     let text = runs(bytes).map(|run| match run {
         Run {
             value: 0,
-            size,
+            size: 1,
             len,
-        } if size == 1 => format!("z:{len}"),
+        } => format!("z:{len}"),
         Run { value: 0, len, .. } => format!("Z:{len}"),
         Run { value, len, .. } => format!("v:{value},{len}"),
     });

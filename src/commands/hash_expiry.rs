@@ -182,6 +182,7 @@ fn expire(ctx: &mut DataCtx<'_, '_>, unit: Unit, command: &'static str) -> Resul
     propagate_deleted(ctx, key, &deleted);
     if !set.is_empty() {
         let condition = condition.map(|_| &args[3]);
+        ctx.db.note_fields(key);
         propagate_expiry(ctx, key, at, condition, &set);
     }
     remove_if(ctx, key, emptied);
@@ -398,7 +399,10 @@ pub(super) fn hgetex(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
             form.extend(set);
             ctx.db.effects.rewrite(&form);
         }
-        Some(at) if !set.is_empty() => propagate_expiry(ctx, key, at, None, &set),
+        Some(at) if !set.is_empty() => {
+            ctx.db.note_fields(key);
+            propagate_expiry(ctx, key, at, None, &set);
+        }
         Some(_) => {}
     }
     remove_if(ctx, key, emptied);
@@ -509,6 +513,7 @@ pub(super) fn hsetex(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
         ctx.db.also(key, event);
         propagate_deleted(ctx, key, &deleted);
         if deleted.is_empty() {
+            ctx.db.note_fields(key);
             propagate_set(ctx, at, &options);
         }
     }

@@ -15,7 +15,7 @@ use super::transaction;
 use crate::base::ticks::Ticks;
 use crate::client::registry::Handle;
 use crate::client::session::{Replies, Session};
-use crate::keyspace::db::{Db, Hint, Rewrite};
+use crate::keyspace::db::{Db, Effects, Hint, Rewrite};
 use crate::keyspace::outbox::{Notice, Outgoing};
 use crate::keyspace::shards::{Keyspace, LockSet};
 use crate::observe::stats::bump;
@@ -481,11 +481,7 @@ fn propagated(worker: &mut Worker, db: usize, args: Args<'_>) -> Vec<(usize, Vec
     let mut commands: Vec<_> = expired
         .map(|(db, key)| (*db, vec![removal.to_vec(), key.to_vec()]))
         .collect();
-    let fields = effects.expired_fields.iter();
-    commands.extend(fields.map(|gone| {
-        let command = vec![b"HDEL".to_vec(), gone.key.to_vec(), gone.field.to_vec()];
-        (gone.db, command)
-    }));
+    commands.extend(removals_of_fields(effects));
     if effects.dirty > 0 || effects.forced {
         match std::mem::take(&mut effects.rewrite) {
             Rewrite::Verbatim => {
@@ -495,6 +491,16 @@ fn propagated(worker: &mut Worker, db: usize, args: Args<'_>) -> Vec<(usize, Vec
         }
     }
     commands
+}
+
+/// How removals of expired fields of hashes are propagated.
+pub(super) fn removals_of_fields(effects: &Effects) -> Vec<(usize, Vec<Vec<u8>>)> {
+    let fields = effects.expired_fields.iter();
+    let removals = fields.map(|gone| {
+        let command = vec![b"HDEL".to_vec(), gone.key.to_vec(), gone.field.to_vec()];
+        (gone.db, command)
+    });
+    removals.collect()
 }
 
 /// Appends commands to the stream as one block, a transaction if there are several.

@@ -6,15 +6,20 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::context::{Shared, env_of};
-use super::execute::{append, deliver};
+use super::execute::{append, deliver, removals_of_fields};
 use crate::base::clock::{self, Now};
 use crate::config::Settings;
+use crate::keyspace::db::{Effects, Env};
 use crate::keyspace::eviction::{Outcome, memory_state};
 use crate::keyspace::expiry::{ActiveExpiry, Kind, Scene};
+use crate::keyspace::field_expiry;
+use crate::keyspace::shards::{LockSet, SHARDS};
 use crate::keyspace::tidy::Tidy;
 
 /// Longest run of tidying in microseconds.
 const TIDY_US: u64 = 1000;
+/// Longest run of the expiry of fields in microseconds.
+const FIELDS_US: u64 = 5000;
 
 /// The state between calls, owned by the thread that makes them.
 #[derive(Default)]
@@ -59,11 +64,41 @@ impl Upkeep {
         };
         let mut removed = |db: usize, key: &[u8]| propagate(shared, db, key, env.lazy_expire);
         let noticed = self.expiry.cycle(&scene, kind, &mut removed);
-        if noticed {
+        let noticed_fields = kind == Kind::Slow && expire_fields(shared, env);
+        if noticed || noticed_fields {
             deliver(shared);
         }
         record(shared, settings, "expire-cycle", now);
     }
+}
+
+/// Removes fields of hashes whose time is over. True when events were recorded.
+fn expire_fields(shared: &Shared, env: Env) -> bool {
+    let keyspace = &shared.keyspace;
+    if !env.expires_keys || !keyspace.has_timed_hashes() {
+        return false;
+    }
+    let deadline_us = clock::mono_us() + FIELDS_US;
+    let mut effects = Effects::default();
+    for shard in 0..SHARDS {
+        let mut more = true;
+        while more && clock::mono_us() < deadline_us {
+            let mut locks = LockSet::One(keyspace.lock(shard));
+            more = field_expiry::slice(keyspace, shard, &mut locks, &env, &mut effects);
+            let gone = effects.expired_fields.len() as u64;
+            if gone > 0 {
+                if shared.stream.is_active() {
+                    append(shared, &removals_of_fields(&effects));
+                }
+                effects.expired_fields.clear();
+                let count = &shared.stats.global.actively_expired_fields;
+                count.fetch_add(gone, Relaxed);
+            }
+            drop(locks);
+            keyspace.lazyfree.free(&mut effects.garbage);
+        }
+    }
+    effects.noticed
 }
 
 /// Frees memory until it is below `maxmemory`; false when commands that need memory must be

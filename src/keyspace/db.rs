@@ -26,6 +26,8 @@ use super::shards::{Keyspace, LockSet, SHARDS};
 use super::table::{
     Ahead, Locked, Position, Slot, Table, TableEntry, position_of_shard, shard_of_position,
 };
+use crate::types::Type;
+use crate::types::hash::Hash;
 use crate::types::object::Collection;
 
 /// What commands see of the world beside the keys: read once a batch, frozen within a
@@ -412,9 +414,22 @@ impl<'c, 'k> Db<'c, 'k> {
         }
     }
 
-    fn expire_slot(&mut self, hash: u64, slot: Slot) {
+    /// Takes the entry of a slot out of its table.
+    #[inline]
+    fn take_slot(&mut self, hash: u64, slot: Slot) -> Entry {
         self.preserve(hash, slot);
         let entry = self.table(hash).remove(slot);
+        if entry.kind() == Type::Hash {
+            let db = self.index;
+            self.locks
+                .shard(Keyspace::shard_of(hash))
+                .note_timed(db, entry.key(), None);
+        }
+        entry
+    }
+
+    fn expire_slot(&mut self, hash: u64, slot: Slot) {
+        let entry = self.take_slot(hash, slot);
         let key: Box<[u8]> = entry.key().into();
         self.free(entry, self.env.lazy_expire);
         self.signal(hash, &key);
@@ -535,7 +550,9 @@ impl<'c, 'k> Db<'c, 'k> {
         let hash = self.hash(key);
         if let Some(slot) = self.find_hashed(hash, key) {
             let mut entry = self.claim(hash, slot);
+            let was_hash = entry.kind() == Type::Hash;
             let garbage = entry.set_value(value);
+            let is_hash = entry.kind() == Type::Hash;
             match ttl {
                 Ttl::Keep => {}
                 Ttl::Clear => entry.set_expiry(None),
@@ -544,6 +561,9 @@ impl<'c, 'k> Db<'c, 'k> {
             drop(entry);
             if let Some(garbage) = garbage {
                 self.discard(garbage, self.env.lazy_overwrite);
+            }
+            if was_hash || is_hash {
+                self.note_fields(key);
             }
             self.signal(hash, key);
             return false;
@@ -557,6 +577,12 @@ impl<'c, 'k> Db<'c, 'k> {
         true
     }
 
+    /// Notes when the first field of the hash at `key` expires.
+    pub(super) fn note_timed(&mut self, key: &[u8], next: Option<i64>) {
+        let (shard, db) = (Keyspace::shard_of(self.hash(key)), self.index);
+        self.locks.shard(shard).note_timed(db, key, next);
+    }
+
     /// Adds an entry under a key that does not exist, and announces it as new.
     pub fn insert(&mut self, key: &[u8], entry: Entry) {
         let hash = self.hash(key);
@@ -568,7 +594,12 @@ impl<'c, 'k> Db<'c, 'k> {
         debug_assert_eq!(entry.key(), key);
         let keyspace = self.keyspace;
         let volatile = entry.expiry().is_some();
-        entry.set_epoch(self.locks.shard(Keyspace::shard_of(hash)).epoch());
+        let db = self.index;
+        let shard = self.locks.shard(Keyspace::shard_of(hash));
+        entry.set_epoch(shard.epoch());
+        if let Some(next) = entry.get_as::<Hash>().and_then(Hash::next_expiry) {
+            shard.note_timed(db, key, Some(next));
+        }
         self.table(hash)
             .insert(hash, entry, volatile, &|key| keyspace.hash(key));
         self.signal(hash, key);
@@ -580,8 +611,7 @@ impl<'c, 'k> Db<'c, 'k> {
     /// Takes a key out of the database. Says nothing to anybody.
     pub fn take(&mut self, key: &[u8]) -> Option<Entry> {
         let (hash, slot) = self.find(key)?;
-        self.preserve(hash, slot);
-        let entry = self.table(hash).remove(slot);
+        let entry = self.take_slot(hash, slot);
         self.signal(hash, key);
         Some(entry)
     }
@@ -607,8 +637,7 @@ impl<'c, 'k> Db<'c, 'k> {
         let Some(slot) = self.table(hash).find(hash, key) else {
             return false;
         };
-        self.preserve(hash, slot);
-        let entry = self.table(hash).remove(slot);
+        let entry = self.take_slot(hash, slot);
         self.free(entry, false);
         self.signal(hash, key);
         true
@@ -817,8 +846,7 @@ impl Db<'_, '_> {
         if !wanted(&*unsafe { borrow(slot.pointer()) }) {
             return false;
         }
-        self.preserve(hash, slot);
-        let entry = self.table(hash).remove(slot);
+        let entry = self.take_slot(hash, slot);
         self.free(entry, lazy);
         self.touch(key);
         self.announce(key, event::ON_EVICTED);

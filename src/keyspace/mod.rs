@@ -15,7 +15,7 @@ pub mod entry;
 pub mod event;
 pub mod eviction;
 pub mod expiry;
-mod field_expiry;
+pub mod field_expiry;
 pub mod lazyfree;
 pub mod outbox;
 pub mod scan;

@@ -12,7 +12,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
@@ -20,6 +20,7 @@ use smallvec::SmallVec;
 use super::cut::Cut;
 use super::entry::Entry;
 use super::expiry::Figures;
+use super::field_expiry::TimedHashes;
 use super::lazyfree::{Detached, Lazyfree};
 use super::outbox::Outbox;
 use super::table::{Ahead, Locked, Position, SKIP, Table, position_of_hash, prefetch};
@@ -49,6 +50,8 @@ pub struct ShardState {
     cut: Option<Arc<Cut>>,
     /// Who waits for which key of which database: tickets, the oldest first.
     waiting: HashMap<(usize, Box<[u8]>), VecDeque<u64>>,
+    /// Which hashes have fields that will expire.
+    pub(super) timed: TimedHashes,
 }
 
 #[repr(align(128))]
@@ -70,6 +73,8 @@ pub struct Keyspace {
     pub lazyfree: Lazyfree,
     /// What the active expiry found.
     pub expiry: Figures,
+    /// Number of hashes that shards hold as having fields with an expiry.
+    pub(super) timed_hashes: AtomicUsize,
 }
 
 /// A locked shard.
@@ -105,6 +110,7 @@ impl Keyspace {
             outbox: Outbox::default(),
             lazyfree: Lazyfree::default(),
             expiry: Figures::new(databases),
+            timed_hashes: AtomicUsize::new(0),
         }
     }
 
@@ -312,6 +318,7 @@ impl<'k> ShardGuard<'k> {
     /// Exchanges the shard's parts of two different databases.
     pub fn swap(&mut self, a: usize, b: usize) {
         assert_ne!(a, b);
+        self.state.timed.swap(a, b);
         let (a, b) = (
             self.keyspace.tables_or_new(a),
             self.keyspace.tables_or_new(b),
@@ -394,8 +401,33 @@ impl<'k> ShardGuard<'k> {
 
     /// Takes everything out of the shard's part of a database.
     pub fn detach(&mut self, db: usize, into: &mut Detached) {
+        let timed = self.state.timed.len();
+        self.state.timed.forget_database(db);
+        self.count_timed(timed);
         if self.keyspace.shard_len(db, self.index).0 > 0 {
             into.push(self.table(db).take());
+        }
+    }
+
+    /// Notes when the first field of a hash expires; `None` when no field does, or the hash is gone.
+    pub fn note_timed(&mut self, db: usize, key: &[u8], next: Option<i64>) {
+        if next.is_some() || !self.state.timed.is_empty() {
+            let before = self.state.timed.len();
+            self.state.timed.note(db, key, next);
+            self.count_timed(before);
+        }
+    }
+
+    /// A hash (database, key) of which a field is due, as far as is noted.
+    pub fn due_hash(&self, now_ms: i64) -> Option<(usize, Box<[u8]>)> {
+        self.state.timed.due(now_ms)
+    }
+
+    fn count_timed(&self, before: usize) {
+        let count = &self.keyspace.timed_hashes;
+        let now = self.state.timed.len();
+        if now != before {
+            count.fetch_add(now.wrapping_sub(before), Ordering::Relaxed);
         }
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::config::write_file;
 use super::{digest, help};
 use crate::base::{alloc, number, strtod};
+use crate::config::Settings;
 use crate::dispatch::command::{Command, Flags, Handler, ROW, Scope};
 use crate::dispatch::context::ServerCtx;
 use crate::dispatch::durability;
@@ -12,8 +13,10 @@ use crate::dispatch::error::Error;
 use crate::keyspace::db::Ttl;
 use crate::keyspace::entry::NewValue;
 use crate::keyspace::shards::SHARDS;
-use crate::persistence::rdb::payload;
+use crate::persistence::rdb::{encode, payload};
 use crate::resp::write::Protocol;
+use crate::types::Type;
+use crate::types::list::List;
 use crate::types::quicklist;
 use crate::types::string::StringRef;
 use std::sync::atomic::Ordering::Relaxed;
@@ -168,28 +171,47 @@ fn leak(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
 }
 
 fn object(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
-    let key = ctx.args.all()[2];
+    let (key, settings) = (ctx.args.all()[2], ctx.settings());
     let line = ctx.with_keys(&[key], |db| {
         let access = db.env().access;
         let entry = db.peek(key)?;
+        let mut saved = Vec::new();
+        encode::coded_value(&entry, &mut saved, settings.rdbcompression);
+        let nodes = entry.get_as::<List>().map(|list| nodes(list, &settings));
         Some(format!(
-            "Value at:{:p} refcount:1 encoding:{} serializedlength:{} lru:{} lru_seconds_idle:{}",
+            "Value at:{:p} refcount:1 encoding:{} serializedlength:{} lru:{} lru_seconds_idle:{}{}",
             std::ptr::from_ref(entry.key().first().unwrap_or(&0)),
             entry.encoding().name(),
-            entry.string().len() + 1,
+            // The type code is not part of it.
+            saved.len() - 1,
             entry.clock(),
-            access.idle_ms(entry.clock()) / 1000
+            access.idle_ms(entry.clock()) / 1000,
+            nodes.unwrap_or_default()
         ))
     });
     ctx.out.simple(&line.ok_or(Error::NoSuchKey)?);
     Ok(())
 }
 
+/// What DEBUG OBJECT adds for a list.
+fn nodes(list: &List, settings: &Settings) -> String {
+    let shape = list.shape();
+    format!(
+        " ql_nodes:{} ql_avg_node:{:.2} ql_listpack_max:{} ql_compressed:{} \
+         ql_uncompressed_size:{}",
+        shape.nodes,
+        shape.len as f64 / shape.nodes as f64,
+        super::lists::limits(settings).fill,
+        i32::from(settings.list_compress_depth != 0),
+        shape.bytes
+    )
+}
+
 fn sdslen(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     let key = ctx.args.all()[2];
     let line = ctx.with_keys(&[key], |db| {
         let entry = db.peek(key).ok_or(Error::NoSuchKey)?;
-        if let StringRef::Int(_) = entry.string() {
+        if entry.kind() != Type::String || matches!(entry.string(), StringRef::Int(_)) {
             return Err(Error::line("ERR Not an sds encoded string."));
         }
         let (key_len, len) = (entry.key().len(), entry.string().len());
@@ -524,6 +546,9 @@ fn help(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
             "    Reply with a test value of the specified type. <type> can be: string,",
             "    integer, double, bignum, null, array, set, map, attrib, push, verbatim,",
             "    true, false.",
+            "QUICKLIST-PACKED-THRESHOLD <size>",
+            "    Sets the threshold for elements to be inserted as plain vs packed nodes",
+            "    Default value is 1GB, allows values up to 4GB. Setting to 0 restores to default.",
             "REPLYBUFFER PEAK-RESET-TIME <NEVER||RESET|time>",
             "    Sets the time (in milliseconds) to wait between client reply buffer peak resets.",
             "    In case NEVER is provided the last observed peak will never be reset",

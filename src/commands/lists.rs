@@ -407,8 +407,8 @@ fn lrem(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
 fn ltrim(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     let (args, limits) = (ctx.args, limits(ctx.settings));
     let (start, end) = (args.int(2)?, args.int(3)?);
-    ctx.out.ok();
     let Some(list) = ctx.db.write_as::<List>(&args[1])? else {
+        ctx.out.ok();
         return Ok(());
     };
     let len = list.len();
@@ -429,6 +429,7 @@ fn ltrim(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     if kept.is_none() {
         drop_empty(ctx, &args[1]);
     }
+    ctx.out.ok();
     Ok(())
 }
 

@@ -1,5 +1,7 @@
 //! What is told of streams, groups and consumers: XINFO and XPENDING.
 
+use std::ops::ControlFlow;
+
 use crate::dispatch::args::Args;
 use crate::dispatch::context::{DataCtx, ServerCtx};
 use crate::dispatch::error::Error;
@@ -280,21 +282,36 @@ fn reply_part(out: &mut Output, group: &Group, part: &Part<'_>, now_ms: i64) {
         None => None,
     };
     let (deferred, mut found) = (out.deferred(), 0);
-    let in_range = group
-        .pending_from(part.start)
-        .take_while(|(id, _)| *id <= part.end);
-    let wanted = in_range.filter(|(_, pending)| {
+    let mut show = |(id, pending): (StreamId, Pending)| {
         let idle = now_ms.wrapping_sub(pending.delivered_ms);
-        consumer.is_none_or(|consumer| consumer == pending.consumer)
-            && (part.min_idle_ms == 0 || idle >= part.min_idle_ms)
-    });
-    for (id, pending) in wanted.take(part.count) {
-        out.array(4);
-        reply_id(out, id);
-        out.bulk(&group.of(pending.consumer).name);
-        out.int(now_ms.saturating_sub(pending.delivered_ms).max(0));
-        out.int(pending.count as i64);
-        found += 1;
-    }
+        if part.min_idle_ms == 0 || idle >= part.min_idle_ms {
+            out.array(4);
+            reply_id(out, id);
+            out.bulk(&group.of(pending.consumer).name);
+            out.int(idle.max(0));
+            out.int(pending.count as i64);
+            found += 1;
+        }
+        match found == part.count {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
+    };
+    let range = part.start..;
+    let shown = match consumer {
+        _ if part.count == 0 => ControlFlow::Continue(()),
+        Some(consumer) => {
+            let ids = group.of(consumer).pending().range(range);
+            let ids = ids.take_while(|id| **id <= part.end);
+            ids.map(|id| (*id, group.pending()[id]))
+                .try_for_each(&mut show)
+        }
+        None => {
+            let pending = group.pending_from(part.start);
+            let mut pending = pending.take_while(|(id, _)| *id <= part.end);
+            pending.try_for_each(&mut show)
+        }
+    };
+    let _ = shown;
     out.end_array(deferred, found);
 }

@@ -25,6 +25,7 @@ use smallvec::SmallVec;
 use super::args::Args;
 use super::command::Handler;
 use super::context::{DataCtx, Shared, Worker};
+use super::error::Error;
 use super::execute::{self, Call};
 use super::table::Known;
 use crate::base::ticks::Ticks;
@@ -341,7 +342,7 @@ fn forget(shared: &Shared, parked: &Parked) {
 
 /// The time is over: the client gets a null. Called without locks.
 pub fn time_out(shared: &Shared, worker: &mut Worker, parked: &Parked) {
-    conclude(shared, worker, parked, |out| out.null_array());
+    conclude(shared, worker, parked, Ok(()));
 }
 
 /// Ends a client's wait with a null, or with an error; false when it does not wait. Called
@@ -354,19 +355,18 @@ pub fn unblock(shared: &Shared, worker: &mut Worker, client: u64, with_error: bo
         .find(|p| of_client(p))
         .map(|p| Arc::clone(&p));
     found.is_some_and(|parked| {
-        conclude(shared, worker, &parked, |out| match with_error {
-            true => out.error("UNBLOCKED client unblocked via CLIENT UNBLOCK"),
-            false => out.null_array(),
-        })
+        let unblocked = Error::line("UNBLOCKED client unblocked via CLIENT UNBLOCK");
+        let result = if with_error { Err(unblocked) } else { Ok(()) };
+        conclude(shared, worker, &parked, result)
     })
 }
 
-/// Ends a wait with a reply; false when it had ended already.
+/// Ends a wait with a null, or with an error; false when it had ended already.
 fn conclude(
     shared: &Shared,
     worker: &mut Worker,
     parked: &Parked,
-    write: impl FnOnce(&mut Output),
+    result: Result<(), Error>,
 ) -> bool {
     if !parked.end() {
         return false;
@@ -377,7 +377,10 @@ fn conclude(
     execute::account(shared, worker, &parked.handle, known, args, parked.nanos);
     let mut out = Output::new();
     out.set_protocol(parked.protocol);
-    write(&mut out);
+    match result {
+        Ok(()) => out.null_array(),
+        Err(error) => execute::failed(shared, worker, known, &mut out, &error),
+    }
     parked.reply(out.to_vec());
     true
 }

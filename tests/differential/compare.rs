@@ -38,6 +38,8 @@ const RULES: &[Rule] = &[
            commands: &["TTL", "EXPIRETIME"], how: Leniency::Within(2) },
     Rule { name: "near-millis", reason: "the two servers run a moment apart",
            commands: &["PTTL", "PEXPIRETIME"], how: Leniency::Within(2000) },
+    Rule { name: "stream-times", reason: "idle times and times of delivery go on between the two servers",
+           commands: &["XPENDING", "XINFO STREAM", "XINFO CONSUMERS"], how: Leniency::Rewrite(without_times) },
     Rule { name: "unordered", reason: "the order is that of a hash table with a random seed",
            commands: &["KEYS", "PUBSUB CHANNELS", "PUBSUB SHARDCHANNELS", "COMMAND LIST", "COMMAND INFO", "ZSCAN"],
            how: Leniency::Rewrite(sorted) },
@@ -292,6 +294,42 @@ fn any_array(reply: Reply) -> Reply {
 fn any_int(reply: Reply) -> Reply {
     match reply {
         Reply::Int(_) => Reply::Int(0),
+        other => other,
+    }
+}
+
+/// Without Unix times in milliseconds, and without what follows `idle` or a consumer's name in a
+/// list of what is pending.
+fn without_times(reply: Reply) -> Reply {
+    let blank = |reply: Reply| match reply {
+        Reply::Int(1_000_000_000_000..) => Reply::Int(0),
+        other => without_times(other),
+    };
+    match reply {
+        Reply::Array(mut items) => {
+            if let [
+                Reply::Bulk(_),
+                Reply::Bulk(_),
+                idle @ Reply::Int(_),
+                Reply::Int(_),
+            ] = &mut items[..]
+            {
+                *idle = Reply::Int(0);
+            }
+            for at in 1..items.len() {
+                if items[at - 1] == Reply::Bulk(b"idle".to_vec()) {
+                    items[at] = Reply::Int(0);
+                }
+            }
+            Reply::Array(items.into_iter().map(blank).collect())
+        }
+        Reply::Map(pairs) => {
+            let pairs = pairs.into_iter().map(|(name, value)| match name {
+                Reply::Bulk(ref text) if text == b"idle" => (name, Reply::Int(0)),
+                name => (name, blank(value)),
+            });
+            Reply::Map(pairs.collect())
+        }
         other => other,
     }
 }

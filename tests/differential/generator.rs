@@ -337,6 +337,32 @@ impl<'g> Generator<'g> {
                 true => self.one(&[b"z1", b"z2", b"z3"]),
                 false => self.one(&[b"a", b"b"]),
             },
+            "listkey" => match self.rng.random_bool(0.92) {
+                true => self.one(&[b"l1", b"l2", b"l3"]),
+                false => self.one(&[b"a", b"b"]),
+            },
+            "streamkey" => match self.rng.random_bool(0.95) {
+                true => self.one(&[b"x1", b"x1", b"x2"]),
+                false => self.one(&[b"a", b"b"]),
+            },
+            "group" => match self.rng.random_bool(0.95) {
+                true => self.one(&[b"g1", b"g2"]),
+                false => self.one(&[b"g3", b""]),
+            },
+            "consumer" => self.one(&[b"alice", b"bob", b"carol"]),
+            // IDs are given, so that both servers have the same.
+            "streamid" => match self.rng.random_bool(0.9) {
+                true => {
+                    let (ms, seq) = (self.rng.random_range(0..14), self.rng.random_range(0..4));
+                    format!("{ms}-{seq}").into_bytes()
+                }
+                false => self.one(pools::STREAM_IDS),
+            },
+            "edgeid" => match self.rng.random_range(0..10) {
+                0..4 => self.one(&[b"-", b"+", b"0", b"$"]),
+                4..6 => [&b"("[..], &self.atom("streamid")].concat(),
+                _ => self.atom("streamid"),
+            },
             "hllkey" => match self.rng.random_bool(0.95) {
                 true => self.one(&[b"h1", b"h2", b"h3"]),
                 false => b"a".to_vec(),
@@ -573,6 +599,7 @@ mod pools {
         b"0", b"7", b"8", b"1023", b"65535", b"4294967296", b"536870912", b"-1", b"9223372036854775807", b"-9223372036854775808",
         b"x", b"", b"1.5", b"#", b"#-1", b"#x", b"01",
     ];
+    pub const STREAM_IDS: &[&[u8]] = &[b"5", b"7-*", b"9-*", b"12-*", b"007-1", b" 3-1", b"3-", b"x", b"-", b"1-x", b"1--1", b"", b"18446744073709551615-18446744073709551615", b"18446744073709551616-0", b"30-18446744073709551615"];
     pub const BIT_TYPES: &[&[u8]] = &[b"u63", b"u64", b"i64", b"i65", b"u0", b"i0", b"x8", b"u", b"i-1", b"", b"U8", b"u08"];
     pub const TIMES: &[&[u8]] = &[
         b"0", b"-1", b"-100", b"9223372036854775807", b"-9223372036854775808", b"9223372036854775", b"9223372036854776",

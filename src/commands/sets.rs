@@ -248,7 +248,9 @@ fn spop(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
 
 /// `SPOP key count`
 fn spop_count(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
-    let count = ctx.args.int_in(2, 0, i64::MAX)? as usize;
+    const POSITIVE: &str = "ERR value is out of range, must be positive";
+    let count = ctx.args.int_or(2, POSITIVE)?;
+    let count = usize::try_from(count).map_err(|_| Error::line(POSITIVE))?;
     let key = &ctx.args[1];
     let set = ctx.db.write_as::<Set>(key)?;
     let Some(set) = set.filter(|_| count > 0) else {

@@ -31,6 +31,7 @@ mod server;
 mod set_algebra;
 mod sets;
 mod slowlog;
+mod sort;
 mod stream_groups;
 mod stream_info;
 mod stream_reads;
@@ -71,6 +72,7 @@ pub fn all() -> impl Iterator<Item = &'static Command> {
         server::ROWS,
         sets::ROWS,
         slowlog::ROWS,
+        sort::ROWS,
         streams::ROWS,
         strings::ROWS,
         transactions::ROWS,

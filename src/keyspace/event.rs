@@ -24,7 +24,7 @@ events! { STRING:
 }
 events! { LIST:
     ON_LPUSH = "lpush", ON_RPUSH = "rpush", ON_LPOP = "lpop", ON_RPOP = "rpop",
-    ON_LSET = "lset", ON_LINSERT = "linsert", ON_LREM = "lrem", ON_LTRIM = "ltrim",
+    ON_LSET = "lset", ON_LINSERT = "linsert", ON_LREM = "lrem", ON_LTRIM = "ltrim", ON_SORTSTORE = "sortstore",
 }
 events! { ZSET:
     ON_ZADD = "zadd", ON_ZINCR = "zincr", ON_ZREM = "zrem",

@@ -241,6 +241,11 @@ impl ZSet {
         new
     }
 
+    /// Has the set be a tree from now on, however small it is.
+    pub fn make_tree(&mut self) {
+        self.tree();
+    }
+
     /// The set as a tree, which it becomes if it is none.
     fn tree(&mut self) -> &mut BTree {
         if let Self::Pack(pack) = self {

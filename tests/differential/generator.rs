@@ -227,8 +227,12 @@ impl<'g> Generator<'g> {
         ) {
             return;
         }
-        // Ranges of texts mean something only where all scores are the same.
-        if args.iter().any(|arg| arg == b"lex") {
+        // Ranges of texts mean something only where all scores are the same, and what SORT reads
+        // must be no number out of range.
+        let delicate: &[&[u8]] = &[
+            b"lex", b"sl1", b"sl2", b"ss1", b"sz1", b"w1", b"w2", b"w3", b"w10", b"w1.5", b"w-2",
+        ];
+        if args.iter().any(|arg| delicate.contains(&arg.as_slice())) {
             return;
         }
         match self.rng.random_range(0..4) {
@@ -367,6 +371,25 @@ impl<'g> Generator<'g> {
                 true => self.one(&[b"h1", b"h2", b"h3"]),
                 false => b"a".to_vec(),
             },
+            "decimal" => format!("{:.2}", self.rng.random_range(-50.0..50.0)).into_bytes(),
+            "sortlist" => self.one(&[b"sl1", b"sl1", b"sl2"]),
+            "sortset" => self.one(&[b"ss1", b"ss1", b"a"]),
+            "sortzset" => self.one(&[b"sz1"]),
+            "weight" => self.one(&[b"w1", b"w2", b"w3", b"w10", b"w1.5", b"w-2"]),
+            "weighthash" => self.one(&[b"o1", b"o2", b"o3", b"o10", b"o1.5", b"o-2"]),
+            "sortpattern" => self.one(&[
+                b"w*",
+                b"w*",
+                b"o*->name",
+                b"o*->w",
+                b"o*->",
+                b"w*->w",
+                b"nothing*",
+                b"constant",
+                b"*",
+                b"#",
+                b"o*->nosuch",
+            ]),
             "geokey" => match self.rng.random_bool(0.95) {
                 true => self.one(&[b"g1", b"g1", b"g2"]),
                 false => b"a".to_vec(),

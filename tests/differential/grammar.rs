@@ -265,8 +265,8 @@ pub const ROWS: &[Row] = &[
     row("hll", 5, "PFDEBUG ( GETREG | DECODE | ENCODING | TODENSE | <junk> ) <hllkey>"),
     row("hll", 8, "PFDEBUG DECODE <hllkey>"),
     row("hll", 8, "GET <hllkey>"),
-    row("hll", 3, "SETRANGE <hllkey> <small> <value>"),
-    row("hll", 2, "SETRANGE <hllkey> 17 <value>"),
+    // Not an opcode cut off at the end: there Redis reads and writes behind the string.
+    row("hll", 3, "SETRANGE <hllkey> ( 0 | 3 | 4 | 8 | 15 ) ( 0 | 1 | x )"),
     row("hll", 2, "APPEND <hllkey> <value>"),
     row("hll", 3, "DEL <hllkey>"),
     row("hll", 3, "CONFIG SET hll-sparse-max-bytes ( 20 | 100 | 3000 )"),
@@ -328,6 +328,26 @@ pub const ROWS: &[Row] = &[
     row("stream", 2, "CONFIG SET stream-node-max-bytes ( 0 | 60 | 4096 )"),
     row("stream", 2, "COPY <streamkey> <streamkey> REPLACE"),
     row("stream", 2, "DEL <streamkey>"),
+    // No number out of range: SORT in Redis minds one that an earlier command met. No set in the
+    // order of its table.
+    row("sort", 14, "RPUSH <sortlist> <int>+"),
+    row("sort", 8, "RPUSH <sortlist> ( 1 | 2 | 3 | 10 | 1.5 | -2 )+"),
+    row("sort", 3, "RPUSH <sortlist> ( <decimal> | word )"),
+    row("sort", 8, "SADD <sortset> ( 1 | 2 | 3 | 10 | 1.5 | -2 )+"),
+    row("sort", 8, "ZADD <sortzset> ( <small> ( 1 | 2 | 3 | 10 | 1.5 | -2 ) )+"),
+    row("sort", 8, "SET <weight> ( <small> | <decimal> | <decimal> | <int> | word )"),
+    row("sort", 8, "HSET <weighthash> ( name <value> | w <int> )"),
+    row("sort", 6, "LTRIM <sortlist> 0 <small>"),
+    row("sort", 8, "SORT ( <sortlist> | <sortset> | <sortzset> ) { ASC | DESC | ALPHA | LIMIT <index> <index> | GET # | <junk> }"),
+    row("sort", 12, "SORT ( <sortlist> | <sortset> | <sortzset> ) [ ALPHA ] { DESC | LIMIT <index> <index> | GET # | GET <sortpattern> | GET <sortpattern> }"),
+    row("sort", 12, "SORT ( <sortlist> | <sortzset> ) BY <sortpattern> { DESC | LIMIT 0 100 | GET # | GET <sortpattern> | STORE dest }"),
+    row("sort", 8, "SORT ( <sortlist> | <sortzset> ) BY nosort { ASC | DESC | LIMIT <index> <index> | GET <sortpattern> }"),
+    row("sort", 8, "SORT ( <sortlist> | <sortset> | <sortzset> ) ALPHA STORE dest { DESC | LIMIT <index> <index> | GET <sortpattern> | BY nosort }"),
+    row("sort", 6, "SORT_RO ( <sortlist> | <sortzset> ) [ BY <sortpattern> ] [ GET <sortpattern> ]"),
+    row("sort", 3, "SORT_RO <sortlist> ( STORE dest | <junk> )"),
+    row("sort", 5, "LRANGE dest 0 -1"),
+    row("sort", 3, "OBJECT ENCODING <sortzset>"),
+    row("sort", 2, "COMMAND GETKEYS SORT <sortlist> { STORE dest | BY <sortpattern> | LIMIT 1 2 | STORE other }"),
 
     // Keys of other types, so that WRONGTYPE, TYPE, COPY and RENAME meet them.
     extra("types", 3, "LPUSH <key> <value>+"),

@@ -6,6 +6,7 @@ use tessera::base::{glob, long_double::LongDouble, number, text};
 use tessera::resp::parse::{Limits, Parser, Progress, ProtocolError, Request};
 use tessera::resp::read::{ReadLimits, Reader};
 use tessera::types::hyperloglog as hll;
+use tessera::types::intset::IntSet;
 use tessera::types::listpack::{Element, Listpack, Pack};
 
 /// Requests, in pieces whose size the first byte gives: the same as in one piece.
@@ -163,5 +164,22 @@ pub fn hyperloglog(data: &[u8]) {
             let _ = hll::opcodes(&bytes);
             assert_eq!(hll::make_dense(&mut changed).is_ok(), joined.is_ok());
         }
+    }
+}
+
+/// Intsets: bytes from outside are one or nothing; one holds what it shows, and takes more.
+pub fn intset(data: &[u8]) {
+    let Some(mut set) = IntSet::from_bytes(data) else {
+        return;
+    };
+    assert_eq!(set.as_bytes(), data);
+    let all: Vec<i64> = set.iter().collect();
+    assert!(all.is_sorted_by(|a, b| a < b) && all.len() == set.len());
+    assert!(all.iter().all(|&n| set.contains(n)));
+    for n in [0, -1, 300, 1 << 20, i64::MIN] {
+        let there = all.contains(&n);
+        assert_eq!(set.contains(n), there);
+        assert_eq!(set.insert(n), !there);
+        assert!(set.remove(n) && !set.contains(n));
     }
 }

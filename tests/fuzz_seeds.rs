@@ -22,6 +22,8 @@ const SEEDS: &[&[u8]] = &[
     b"x\0-0x1.fffffffffffff8p-1022",
     b"\x00\x001234567890.12345678901234567890e-4950",
     b"-9223372036854775808",
+    b"\x02\0\0\0\x03\0\0\0\xff\xff\x05\0\x2c\x01",
+    b"\x08\0\0\0\x01\0\0\0\0\0\0\0\0\0\0\x80",
     b"\x1c\0\0\0\x05\0\x05\x01\xc1\x00\x02\xf1\x00\x10\x03\x83abc\x04\xe0\x05hello\x07\xff",
 ];
 
@@ -81,13 +83,14 @@ type Target = fn(&[u8]);
 
 #[test]
 fn seeded_bytes_break_no_parser() {
-    let targets: [(&str, Target); 6] = [
+    let targets: [(&str, Target); 7] = [
         ("parse_request", entries::parse_request),
         ("read_reply", entries::read_reply),
         ("glob", entries::glob),
         ("split_args", entries::split_args),
         ("listpack", entries::listpack),
         ("hyperloglog", entries::hyperloglog),
+        ("intset", entries::intset),
     ];
     let end = Instant::now() + Duration::from_secs(2);
     let mut seed = 0;

@@ -41,10 +41,11 @@ const RULES: &[Rule] = &[
     Rule { name: "stream-times", reason: "idle times and times of delivery go on between the two servers",
            commands: &["XPENDING", "XINFO STREAM", "XINFO CONSUMERS"], how: Leniency::Rewrite(without_times) },
     Rule { name: "unordered", reason: "the order is that of a hash table with a random seed",
-           commands: &["KEYS", "PUBSUB CHANNELS", "PUBSUB SHARDCHANNELS", "COMMAND LIST", "COMMAND INFO", "ZSCAN"],
+           commands: &["KEYS", "PUBSUB CHANNELS", "PUBSUB SHARDCHANNELS", "COMMAND LIST", "COMMAND INFO", "ZSCAN", "SMEMBERS", "SINTER", "SUNION",
+                       "SDIFF", "SPOP", "SRANDMEMBER", "SSCAN", "HKEYS", "HVALS", "HSCAN", "HRANDFIELD"],
            how: Leniency::Rewrite(sorted) },
     Rule { name: "unordered-pairs", reason: "the order is that of a hash table with a random seed",
-           commands: &["CONFIG GET"], how: Leniency::Rewrite(sorted_pairs) },
+           commands: &["CONFIG GET", "HGETALL"], how: Leniency::Rewrite(sorted_pairs) },
     Rule { name: "unordered-farewell", reason: "without arguments the channels are left in table order, and each \
            count belongs to its place in that order",
            commands: &["UNSUBSCRIBE", "PUNSUBSCRIBE", "SUNSUBSCRIBE"], how: Leniency::Rewrite(without_count) },

@@ -224,6 +224,11 @@ impl<'g> Generator<'g> {
                 | b"BZMPOP"
                 | b"ZRANDMEMBER"
                 | b"ZSCAN"
+                | b"SPOP"
+                | b"SRANDMEMBER"
+                | b"SSCAN"
+                | b"HRANDFIELD"
+                | b"HSCAN"
         ) {
             return;
         }
@@ -366,6 +371,14 @@ impl<'g> Generator<'g> {
                 0..4 => self.one(&[b"-", b"+", b"0", b"$"]),
                 4..6 => [&b"("[..], &self.atom("streamid")].concat(),
                 _ => self.atom("streamid"),
+            },
+            "skey" => match self.rng.random_bool(0.9) {
+                true => self.one(&[b"s1", b"s2", b"s3"]),
+                false => self.one(&[b"a", b"b"]),
+            },
+            "hkey" => match self.rng.random_bool(0.9) {
+                true => self.one(&[b"t1", b"t2"]),
+                false => self.one(&[b"a", b"b"]),
             },
             "hllkey" => match self.rng.random_bool(0.95) {
                 true => self.one(&[b"h1", b"h2", b"h3"]),

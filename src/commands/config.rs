@@ -4,6 +4,7 @@ use super::help;
 use crate::base::alloc;
 use crate::config::rewrite::Rewrite;
 use crate::config::{Caller, Effect, Param, SetError, Settings, strerror};
+use crate::dispatch::append_only;
 use crate::dispatch::command::{Command, Flags, Handler, ROW};
 use crate::dispatch::context::{ServerCtx, Shared};
 use crate::dispatch::error::Error;
@@ -130,7 +131,16 @@ fn apply(shared: &Shared, param: &'static Param, settings: &Settings) -> Result<
         }
         Effect::OomScoreAdj => crate::observe::process::write_oom_score(settings),
         Effect::Appendonly if settings.appendonly => {
-            Err("the append only file is not supported yet".to_owned())
+            append_only::turn_on(shared, settings);
+            Ok(())
+        }
+        Effect::Appendonly => {
+            append_only::turn_off(shared, settings);
+            Ok(())
+        }
+        Effect::AppendFsync => {
+            shared.append_only.follow(settings);
+            Ok(())
         }
         Effect::TlsPort | Effect::Tls if settings.tls_port != 0 => {
             Err("TLS is not supported yet".to_owned())

@@ -8,8 +8,8 @@ use crate::base::{alloc, number, strtod};
 use crate::config::Settings;
 use crate::dispatch::command::{Command, Flags, Handler, ROW, Scope};
 use crate::dispatch::context::ServerCtx;
-use crate::dispatch::durability;
 use crate::dispatch::error::Error;
+use crate::dispatch::{append_only, durability};
 use crate::keyspace::db::Ttl;
 use crate::keyspace::entry::NewValue;
 use crate::keyspace::shards::SHARDS;
@@ -49,6 +49,7 @@ const SUBS: &[(&str, usize, usize, Sub)] = &[
     ("leak", 3, 3, leak),
     ("object", 3, 3, object),
     ("reload", 2, usize::MAX, reload),
+    ("loadaof", 2, 2, load_aof),
     ("set-skip-checksum-validation", 3, 3, skip_checksums),
     ("quicklist-packed-threshold", 3, 3, packed_threshold),
     ("sdslen", 3, 3, sdslen),
@@ -107,6 +108,21 @@ fn reload(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
         return Err(Error::line("ERR Error trying to load the RDB dump"));
     }
     tracing::warn!("DB reloaded by DEBUG RELOAD");
+    ctx.out.ok();
+    Ok(())
+}
+
+/// `DEBUG LOADAOF`
+fn load_aof(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
+    if ctx.held.is_some() {
+        return Err(Error::line(
+            "ERR DEBUG LOADAOF is not possible within a transaction",
+        ));
+    }
+    if !append_only::reload(ctx.shared) {
+        std::process::exit(1);
+    }
+    tracing::warn!("Append Only File loaded by DEBUG LOADAOF");
     ctx.out.ok();
     Ok(())
 }

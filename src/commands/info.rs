@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use crate::base::clock;
 use crate::client::registry::flag;
 use crate::config::MaxmemoryPolicy;
+use crate::dispatch::append_only::Mode;
 use crate::dispatch::command::{Acl, Command, Flags, Handler, ROW};
 use crate::dispatch::context::{ServerCtx, Shared};
 use crate::dispatch::error::Error;
@@ -248,6 +249,7 @@ fn memory(shared: &Shared, text: &mut String) {
 }
 
 fn persistence(shared: &Shared, text: &mut String) {
+    let aof = &shared.append_only;
     let (saves, loading) = (&shared.durability.saves, &shared.durability.loading);
     let since = |started: i64| match started {
         0.. => (clock::unix_ms() / 1000 - started).max(0),
@@ -276,19 +278,54 @@ fn persistence(shared: &Shared, text: &mut String) {
         "rdb_last_cow_size": 0,
         "rdb_last_load_keys_expired": loading.keys_expired.load(Relaxed),
         "rdb_last_load_keys_loaded": loading.keys_loaded.load(Relaxed),
-        "aof_enabled": 0,
-        "aof_rewrite_in_progress": 0,
-        "aof_rewrite_scheduled": 0,
-        "aof_last_rewrite_time_sec": -1,
-        "aof_current_rewrite_time_sec": -1,
-        "aof_last_bgrewrite_status": "ok",
-        "aof_rewrites": 0,
-        "aof_rewrites_consecutive_failures": 0,
-        "aof_last_write_status": "ok",
+        "aof_enabled": u8::from(aof.mode() != Mode::Off),
+        "aof_rewrite_in_progress": u8::from(aof.rewriting.load(Relaxed)),
+        "aof_rewrite_scheduled": u8::from(aof.scheduled.load(Relaxed)),
+        "aof_last_rewrite_time_sec": aof.last_rewrite_seconds(),
+        "aof_current_rewrite_time_sec": aof.rewriting_seconds(),
+        "aof_last_bgrewrite_status": ok(!aof.last_failed.load(Relaxed)),
+        "aof_rewrites": aof.rewrites.load(Relaxed),
+        "aof_rewrites_consecutive_failures": aof.failures.load(Relaxed),
+        "aof_last_write_status": ok(!aof.progress.failing.load(Relaxed)),
         "aof_last_cow_size": 0,
         "module_fork_in_progress": 0,
         "module_fork_last_cow_size": 0,
     );
+    if aof.mode() != Mode::Off {
+        let behind = shared
+            .stream
+            .offset()
+            .saturating_sub(aof.progress.written());
+        fields!(text;
+            "aof_current_size": aof.size(),
+            "aof_base_size": aof.base_size.load(Relaxed),
+            "aof_pending_rewrite": u8::from(aof.scheduled.load(Relaxed)),
+            "aof_buffer_length": behind,
+            "aof_pending_bio_fsync": 0,
+            "aof_delayed_fsync": 0,
+        );
+    }
+    if loading.active.load(Relaxed) {
+        let (total, loaded) = (
+            loading.total_bytes.load(Relaxed),
+            loading.loaded_bytes.load(Relaxed),
+        );
+        let elapsed = since(loading.started.load(Relaxed)).max(0);
+        let share = loaded as f64 / total.max(1) as f64;
+        let left = if loaded == 0 {
+            1
+        } else {
+            (elapsed as f64 / share) as i64 - elapsed
+        };
+        fields!(text;
+            "loading_start_time": loading.started.load(Relaxed),
+            "loading_total_bytes": total,
+            "loading_rdb_used_mem": loading.memory.load(Relaxed),
+            "loading_loaded_bytes": loaded,
+            "loading_loaded_perc": format_args!("{:.2}", share * 100.0),
+            "loading_eta_seconds": left,
+        );
+    }
 }
 
 fn stats(shared: &Shared, text: &mut String) {

@@ -4,8 +4,8 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use crate::dispatch::command::{Acl, Command, Flags, Handler, ROW};
 use crate::dispatch::context::ServerCtx;
-use crate::dispatch::durability;
 use crate::dispatch::error::Error;
+use crate::dispatch::{append_only, durability};
 
 const FOR_ADMINS: Flags = Flags::NO_ASYNC_LOADING.or(Flags::ADMIN).or(Flags::NOSCRIPT);
 
@@ -23,6 +23,13 @@ pub const ROWS: &[Command] = &[
         arity: -1,
         flags: FOR_ADMINS,
         handler: Handler::Server(bgsave),
+        ..ROW
+    },
+    Command {
+        name: "bgrewriteaof",
+        arity: 1,
+        flags: FOR_ADMINS,
+        handler: Handler::Server(bgrewriteaof),
         ..ROW
     },
     Command {
@@ -74,6 +81,28 @@ fn bgsave(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
         ctx.out.simple("Background saving started");
     } else {
         return Err(IN_PROGRESS);
+    }
+    Ok(())
+}
+
+/// `BGREWRITEAOF`
+fn bgrewriteaof(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
+    let aof = &ctx.shared.append_only;
+    if aof.rewriting.load(Relaxed) {
+        return Err(Error::line(
+            "ERR Background append only file rewriting already in progress",
+        ));
+    }
+    // Within a transaction it waits for its end, as everything that looks at all keys.
+    if ctx.held.is_none() && append_only::begin_rewrite(ctx.shared) {
+        ctx.out
+            .simple("Background append only file rewriting started");
+    } else {
+        aof.scheduled.store(true, Relaxed);
+        // Who asks does not wait for the end of a pause.
+        aof.failures.store(0, Relaxed);
+        ctx.out
+            .simple("Background append only file rewriting scheduled");
     }
     Ok(())
 }

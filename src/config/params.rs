@@ -273,7 +273,7 @@ params! {
     /// Directory of its files, in `dir`.
     appenddirname: Text = Text::from("appendonlydir"), "appenddirname", TEXT, flags IMMUTABLE, check check_appenddirname;
     /// When it is flushed to disk.
-    appendfsync: AppendFsync = AppendFsync::Everysec, "appendfsync", ENUM;
+    appendfsync: AppendFsync = AppendFsync::Everysec, "appendfsync", ENUM, effect AppendFsync;
     /// Do not flush it while it is rewritten or a snapshot is taken.
     no_appendfsync_on_rewrite: bool = false, "no-appendfsync-on-rewrite", BOOL;
     /// Rewrite it when it grew by this many percent; 0 is never.

@@ -187,6 +187,8 @@ pub enum Effect {
     WatchdogPeriod,
     /// Start or stop the append only file.
     Appendonly,
+    /// When appended commands are synced.
+    AppendFsync,
     /// Delete history files of the append only file.
     AofAutoGc,
     /// Install or remove the crash handlers.

@@ -103,7 +103,9 @@ pub fn admit<'t>(
     if worker.settings.maxmemory > 0 {
         memory(shared, worker, session, known)?;
     }
-    if !shared.durability.saves.last_ok.load(Relaxed) {
+    if !shared.durability.saves.last_ok.load(Relaxed)
+        || shared.append_only.progress.failing.load(Relaxed)
+    {
         saved(shared, worker, session, known)?;
     }
     if worker.settings.min_replicas_to_write > 0 {
@@ -194,6 +196,17 @@ fn saved(shared: &Shared, worker: &Worker, session: &Session, known: &Known) -> 
              instance is configured to report errors during writes if RDB snapshotting fails \
              (stop-writes-on-bgsave-error option). Please check the Redis logs for details about \
              the RDB error.",
+        ));
+    }
+    let appended = &shared.append_only.progress;
+    if (writes || known.row.name == "ping") && appended.failing.load(Relaxed) {
+        let error = std::io::Error::from_raw_os_error(appended.error.load(Relaxed));
+        return Err(Error::Line(
+            format!(
+                "MISCONF Errors writing to the AOF file: {}",
+                crate::config::strerror(&error)
+            )
+            .into(),
         ));
     }
     Ok(())

@@ -21,6 +21,7 @@ use crate::propagation::Stream;
 use crate::pubsub::Hub;
 use crate::resp::write::Output;
 
+use super::append_only::AppendOnly;
 use super::args::Args;
 use super::blocking::{Aftermath, Block, Blocked, Parked};
 use super::command::Command;
@@ -59,6 +60,8 @@ pub struct Shared {
     pub pause: Pause,
     /// Saving and loading.
     pub durability: Durability,
+    /// The append-only file.
+    pub append_only: AppendOnly,
     /// Clients that wait for keys.
     pub blocked: Blocked,
     /// Keeps memory below `maxmemory`.
@@ -172,6 +175,8 @@ pub struct Worker {
     pub running: Option<Running>,
     /// The wait that the command that just ran began, to be taken by its connection.
     pub parked: Option<Arc<Parked>>,
+    /// What commands do is in the log already, from which they are played back.
+    pub is_playback: bool,
     /// What serving waiting clients left to be done without locks.
     pub aftermath: Aftermath,
     /// What a transaction propagates, collected until its end: (database, arguments).
@@ -179,8 +184,23 @@ pub struct Worker {
 }
 
 impl Worker {
+    /// The context of a thread that plays a log of commands back: nothing expires, nobody is told,
+    /// nothing is counted.
+    pub fn for_playback(shared: &Shared) -> Self {
+        let stats = Stats::detached(shared.commands.len());
+        let mut worker = Self::with(shared, 0, stats);
+        worker.is_playback = true;
+        worker.env.notify = 0;
+        worker.env.expired_before_ms = i64::MIN;
+        worker
+    }
+
     /// The context of worker `index`.
     pub fn new(shared: &Shared, index: usize) -> Self {
+        Self::with(shared, index, shared.stats.worker(index))
+    }
+
+    fn with(shared: &Shared, index: usize, stats: Arc<WorkerStats>) -> Self {
         let settings = shared.config.load();
         let now = Now::read();
         Self {
@@ -190,11 +210,12 @@ impl Worker {
             settings,
             now,
             effects: Effects::default(),
-            stats: shared.stats.worker(index),
+            stats,
             ticks: Ticks::now(),
             job: None,
             running: None,
             parked: None,
+            is_playback: false,
             aftermath: Aftermath::default(),
             pending: Vec::new(),
         }
@@ -237,6 +258,7 @@ impl Worker {
 pub fn env_of(settings: &Settings, now: Now) -> Env {
     Env {
         now_ms: now.ms,
+        expired_before_ms: now.ms,
         access: access_of(settings, now.ms),
         notify: settings.notify_keyspace_events.0,
         expires_keys: true,

@@ -62,6 +62,7 @@ pub fn snapshot_options(settings: &Settings) -> snapshot::Options {
         compress: settings.rdbcompression,
         checksum: settings.rdbchecksum,
         access,
+        as_commands: false,
         key_delay_us: settings.rdb_key_save_delay.into(),
     }
 }
@@ -282,7 +283,7 @@ pub fn reload(shared: &Shared, flush: bool, merge: bool) -> bool {
 }
 
 /// Removes all keys, telling nobody but those who wait and watch.
-fn empty(shared: &Shared) {
+pub fn empty(shared: &Shared) {
     let settings = shared.config.load();
     let mut env = env_of(&settings, clock::Now::read());
     env.notify = 0;

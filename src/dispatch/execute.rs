@@ -427,7 +427,8 @@ impl<'k> Call<'_, 'k> {
             no_touch,
         } = self;
         worker.env.touches = !no_touch;
-        worker.effects.unheard = !shared.stream.is_active();
+        let heard = shared.stream.is_active() && !worker.is_playback;
+        worker.effects.unheard = !heard;
         let keyspace: &'k Keyspace = &shared.keyspace;
         let mut view = Db::new(keyspace, locks, &worker.env, &mut worker.effects, db, hints);
         let result = work(&mut view);
@@ -435,7 +436,7 @@ impl<'k> Call<'_, 'k> {
         let met_expired = !effects.expired.is_empty() || !effects.expired_fields.is_empty();
         if effects.dirty > 0 || effects.forced || met_expired {
             bump(&worker.stats.counters.changes, effects.dirty);
-            if shared.stream.is_active() {
+            if heard {
                 let commands = propagated(worker, db, args);
                 if within {
                     worker.pending.extend(commands);

@@ -5,6 +5,7 @@
 //! [`transaction`] does so for MULTI, and [`context`] is what handlers see.
 
 pub mod admit;
+pub mod append_only;
 pub mod args;
 pub mod blocking;
 pub mod command;
@@ -18,6 +19,7 @@ pub mod keys;
 pub mod layouts;
 pub mod monitor;
 pub mod pause;
+pub mod playback;
 pub mod subscriptions;
 pub mod table;
 #[doc(hidden)]

@@ -70,6 +70,7 @@ impl Harness {
     pub fn advance_ms(&mut self, ms: i64) {
         self.worker.now = Now::from_ms(self.worker.now.ms + ms);
         self.worker.env.now_ms = self.worker.now.ms;
+        self.worker.env.expired_before_ms = self.worker.now.ms;
         self.worker.env.access = access_of(&self.worker.settings, self.worker.now.ms);
     }
 

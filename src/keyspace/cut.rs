@@ -178,6 +178,7 @@ mod tests {
 
     const ENV: Env = Env {
         now_ms: 1000,
+        expired_before_ms: 1000,
         access: Access::Lru { now: 1 },
         notify: 0,
         expires_keys: true,

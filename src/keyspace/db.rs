@@ -36,6 +36,9 @@ use crate::types::object::Collection;
 pub struct Env {
     /// Unix time in milliseconds.
     pub now_ms: i64,
+    /// Keys whose time was before this have expired: [`Env::now_ms`], but nothing expires while a
+    /// log of commands is played back, which tells itself what went.
+    pub expired_before_ms: i64,
     /// How accesses are recorded for eviction.
     pub access: Access,
     /// Enabled notification classes ([`super::event`]); 0 when off.
@@ -394,7 +397,10 @@ impl<'c, 'k> Db<'c, 'k> {
     fn find_volatile(&mut self, hash: u64, slot: Slot) -> Option<Slot> {
         // SAFETY: the slot was just found under the lock that `self` holds.
         let entry = unsafe { borrow(slot.pointer()) };
-        if entry.expiry().is_none_or(|at| at >= self.env.now_ms) {
+        if entry
+            .expiry()
+            .is_none_or(|at| at >= self.env.expired_before_ms)
+        {
             return Some(slot);
         }
         if self.env.expires_keys {
@@ -497,7 +503,10 @@ impl<'c, 'k> Db<'c, 'k> {
         let slot = table.find(hash, key)?;
         // SAFETY: found under the lock that `self` holds; no `&mut` borrow can exist meanwhile.
         let entry = unsafe { borrow(slot.pointer()) };
-        (entry.expiry().is_none_or(|at| at >= self.env.now_ms)).then_some(entry)
+        (entry
+            .expiry()
+            .is_none_or(|at| at >= self.env.expired_before_ms))
+        .then_some(entry)
     }
 
     /// Looks a key up to change it. Says nothing to anybody: call [`Db::changed`] afterwards.

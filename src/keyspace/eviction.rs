@@ -593,6 +593,7 @@ mod tests {
         };
         Env {
             now_ms,
+            expired_before_ms: now_ms,
             access,
             notify: 0,
             expires_keys: true,

@@ -307,6 +307,7 @@ mod tests {
     fn env(now_ms: i64) -> Env {
         Env {
             now_ms,
+            expired_before_ms: now_ms,
             access: Access::lru(now_ms),
             notify: 0,
             expires_keys: true,

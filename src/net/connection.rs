@@ -66,6 +66,8 @@ pub struct Connection {
     pub broken: Option<ProtocolError>,
     /// A big argument came since the input buffer was last emptied.
     pub bulky: bool,
+    /// Replies wait until the stream is on the disk up to here.
+    pub held_until: Option<u64>,
     /// Requests served since the last [`Connection::publish`].
     pub served: u64,
     /// The peer sends no more.
@@ -111,6 +113,7 @@ impl Connection {
             bulky: false,
             job: None,
             blocked: None,
+            held_until: None,
             backlog: VecDeque::new(),
             broken: None,
             served: 0,
@@ -235,7 +238,10 @@ impl Connection {
 
     /// True while requests have to wait for one that is parked, waits or goes on in slices.
     pub fn is_occupied(&self) -> bool {
-        self.parked.is_some() || self.job.is_some() || self.blocked.is_some()
+        self.parked.is_some()
+            || self.job.is_some()
+            || self.blocked.is_some()
+            || self.held_until.is_some()
     }
 
     /// Gives the input buffer back when everything in it was served, or empties it and `keep`s it

@@ -134,6 +134,8 @@ pub struct EventLoop {
     deadlines: BTreeMap<(i64, u64), usize>,
     /// Connections that wait for keys and were rung for.
     woken: Vec<usize>,
+    /// Connections whose replies wait for the disk.
+    held: Vec<usize>,
     /// Emptied input buffers.
     buffers: Vec<Vec<u8>>,
     /// Emptied requests.
@@ -170,6 +172,7 @@ impl EventLoop {
             jobs: Vec::new(),
             deadlines: BTreeMap::new(),
             woken: Vec::new(),
+            held: Vec::new(),
             buffers: Vec::new(),
             requests: Vec::new(),
             wave: Wave::default(),
@@ -235,6 +238,7 @@ impl EventLoop {
         self.retry_parked();
         self.step_jobs(&shared);
         self.end_waits(&shared);
+        self.release_held(&shared);
         self.serve(&shared);
         self.finish();
         if let Some((count, to)) = self.giving.take() {
@@ -404,6 +408,7 @@ impl EventLoop {
         self.driver.remove(connection.fd());
         self.places.remove(&connection.session.handle.id);
         self.parked.retain(|&p| p != place);
+        self.held.retain(|&p| p != place);
         self.jobs.retain(|&p| p != place);
         self.free.push(place);
         self.link.connections.fetch_sub(1, Relaxed);
@@ -735,8 +740,71 @@ impl EventLoop {
     fn finish(&mut self) {
         // Messages that commands of this turn pushed to connections of this worker ring the
         // bell, and so are written in the next turn.
+        let held_until = self.held_until();
         for place in std::mem::take(&mut self.active) {
+            match (held_until, &mut self.connections[place]) {
+                (Some(offset), Some(connection)) if !connection.out.is_empty() => {
+                    connection.listed = false;
+                    connection.held_until = Some(offset);
+                    self.held.push(place);
+                }
+                _ => self.settle(place),
+            }
+        }
+    }
+
+    /// Under `appendfsync always` nothing is answered that the disk does not know: where the stream
+    /// ends, if the disk is behind.
+    fn held_until(&self) -> Option<u64> {
+        let append_only = &self.shared.append_only;
+        if !append_only.holds() {
+            return None;
+        }
+        let end = self.shared.stream.offset();
+        if append_only.progress.durable() >= end {
+            return None;
+        }
+        append_only.progress.hold(&self.link.bell);
+        // The writer may have passed in between, and rung for nobody.
+        (append_only.progress.durable() < end).then_some(end)
+    }
+
+    /// Has the replies sent that the disk has caught up with, and their connections served again.
+    fn release_held(&mut self, shared: &Shared) {
+        if self.held.is_empty() {
+            return;
+        }
+        let durable = shared.append_only.progress.durable();
+        let holds = shared.append_only.holds();
+        for place in std::mem::take(&mut self.held) {
+            let Some(connection) = &mut self.connections[place] else {
+                continue;
+            };
+            match connection.held_until {
+                Some(offset) if offset > durable && holds => {
+                    self.held.push(place);
+                    continue;
+                }
+                None => continue,
+                Some(_) => connection.held_until = None,
+            }
             self.settle(place);
+            let Some(connection) = &mut self.connections[place] else {
+                continue;
+            };
+            if connection.parked.is_none()
+                && connection.job.is_none()
+                && connection.blocked.is_none()
+            {
+                connection.parked = connection.backlog.pop_front();
+                if !self.retry(shared, place) {
+                    self.parked.push(place);
+                }
+            }
+            self.list(place);
+        }
+        if !self.held.is_empty() {
+            shared.append_only.progress.hold(&self.link.bell);
         }
     }
 

@@ -152,16 +152,20 @@ pub struct Stats {
 impl Stats {
     /// Statistics for `workers` writers and `commands` commands.
     pub fn new(workers: usize, commands: usize) -> Self {
-        let one = || WorkerStats {
-            counters: Counters::default(),
-            commands: (0..commands).map(|_| CommandStats::default()).collect(),
-            running: AtomicU64::new(0),
-        };
         Self {
-            workers: (0..workers).map(|_| Arc::new(one())).collect(),
+            workers: (0..workers).map(|_| Self::detached(commands)).collect(),
             global: Global::default(),
             errors: Mutex::default(),
         }
+    }
+
+    /// Statistics that count for nobody: of commands played back from a log.
+    pub fn detached(commands: usize) -> Arc<WorkerStats> {
+        Arc::new(WorkerStats {
+            counters: Counters::default(),
+            commands: (0..commands).map(|_| CommandStats::default()).collect(),
+            running: AtomicU64::new(0),
+        })
     }
 
     /// The statistics that worker `index` writes.

@@ -183,10 +183,15 @@ impl Saves {
         *self.cut.lock() = Some(Arc::clone(cut));
     }
 
-    /// The running save is over.
-    pub fn ended(&self) {
+    /// The running snapshot is over.
+    pub fn ended_cut(&self) {
         *self.cut.lock() = None;
         self.cancelled.store(false, Relaxed);
+    }
+
+    /// The running save is over.
+    pub fn ended(&self) {
+        self.ended_cut();
         self.started.store(-1, Relaxed);
         self.running.store(false, Relaxed);
     }
@@ -199,8 +204,13 @@ impl Saves {
     /// Cancels the running save, if there is one. It ends soon after.
     pub fn cancel(&self) {
         if self.running.load(Relaxed) {
-            self.cancelled.store(true, Relaxed);
+            self.cancel_cut();
         }
+    }
+
+    /// Cancels the snapshot that is under way or about to begin, of whatever kind.
+    pub fn cancel_cut(&self) {
+        self.cancelled.store(true, Relaxed);
         if let Some(cut) = &*self.cut.lock() {
             cut.cancel();
         }

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::aof::rewrite;
 use super::rdb::{encode, file, opcode, write::Writer};
 use crate::base::crc::crc64;
 use crate::keyspace::access::Access;
@@ -31,6 +32,8 @@ pub struct Options {
     pub checksum: bool,
     /// How accesses are recorded, and whether eviction uses them: then they are saved.
     pub access: Option<Access>,
+    /// As commands instead of a dump (`aof-use-rdb-preamble no`).
+    pub as_commands: bool,
     /// `rdb-key-save-delay`: microseconds to wait for each key; negative -n waits one microsecond
     /// for n keys.
     pub key_delay_us: i64,
@@ -63,11 +66,19 @@ impl Visitor for Collector {
     fn visit(&self, db: usize, entry: &Entry) {
         let mut gathered = self.gathered.lock();
         let Gathered { bytes, db: last } = &mut *gathered;
-        if *last != Some(db) {
-            *last = Some(db);
-            file::select(bytes, db);
+        let selects = *last != Some(db);
+        *last = Some(db);
+        if self.options.as_commands {
+            if selects {
+                rewrite::command(bytes, &[b"SELECT", db.to_string().as_bytes()]);
+            }
+            rewrite::entry(bytes, entry);
+        } else {
+            if selects {
+                file::select(bytes, db);
+            }
+            record(entry, bytes, &self.options);
         }
-        record(entry, bytes, &self.options);
         self.progress.keys.fetch_add(1, Relaxed);
     }
 }
@@ -162,8 +173,10 @@ pub fn write(
         sum: options.checksum.then_some(0),
         failed: None,
     };
-    sink.write(&file::magic());
-    sink.write(&head);
+    if !options.as_commands {
+        sink.write(&file::magic());
+        sink.write(&head);
+    }
     let mut delayed = 0;
     cut.walk(keyspace, || {
         drain(&collector, &mut sink, CHUNK);
@@ -175,9 +188,11 @@ pub fn write(
         }
     });
     drain(&collector, &mut sink, 1);
-    sink.write(&[opcode::EOF]);
-    let sum = sink.sum.take().unwrap_or(0);
-    sink.write(&sum.to_le_bytes());
+    if !options.as_commands {
+        sink.write(&[opcode::EOF]);
+        let sum = sink.sum.take().unwrap_or(0);
+        sink.write(&sum.to_le_bytes());
+    }
     match sink.failed {
         Some(error) => Err(error),
         None if cut.is_cancelled() => Err(io::ErrorKind::Interrupted.into()),

@@ -93,6 +93,14 @@ impl Stream {
         self.active.store(active, Ordering::Relaxed);
     }
 
+    /// Has the next command begin with SELECT: for a file that begins at a cut, while all shards
+    /// are locked. Returns where that is.
+    pub fn divide(&self) -> u64 {
+        let mut log = self.log.lock();
+        log.selected = None;
+        log.tail_start + log.tail.len() as u64
+    }
+
     /// A reader from the present end. To start at a cut, open it while all shards are locked.
     pub fn reader(self: &Arc<Self>) -> Reader {
         let mut log = self.log.lock();

@@ -14,10 +14,10 @@ use crate::config::REDIS_VERSION;
 use crate::config::command_line::{CommandLine, Special, absolute_path, options_to_text};
 use crate::config::file::{self, Checks, LoadError};
 use crate::config::{Config, Effect, Settings};
+use crate::dispatch::append_only;
 use crate::dispatch::blocking::Blocked;
 use crate::dispatch::context::{REPLY_PEAK_RESET_MS, Shared, Stall, Status};
 use crate::dispatch::control::{Control, Request};
-use crate::dispatch::durability;
 use crate::dispatch::table::Table;
 use crate::keyspace::shards::Keyspace;
 use crate::net::worker::{EventLoop, Link};
@@ -196,8 +196,6 @@ fn greet(args: &[OsString], line: &CommandLine) {
 fn refuse_unsupported(settings: &Settings) -> Result<(), ()> {
     let refusal = if let Some(lines) = settings.directives.refusal() {
         lines
-    } else if settings.appendonly {
-        vec!["appendonly yes: the append only file is not supported yet".to_owned()]
     } else if settings.replicaof.is_some() {
         vec!["replicaof: replication is not supported yet".to_owned()]
     } else if settings.cluster_enabled {
@@ -223,6 +221,7 @@ pub fn build(
     let workers = settings.io_threads.max(1) as usize;
     let keyspace = Keyspace::new(settings.databases as usize, settings.cluster_enabled);
     let shared = Shared {
+        append_only: Default::default(),
         blocked: Blocked::default(),
         durability: Default::default(),
         stats: Stats::new(workers, commands.len()),
@@ -292,6 +291,7 @@ fn start(
     let stop = Arc::new(AtomicBool::new(false));
     let threads = spawn_threads(&shared, &links, &stop).map_err(failed)?;
     shared.status.startup_memory.store(alloc::used(), Relaxed);
+    append_only::read_manifest(&shared)?;
     begin_loading(&shared).map_err(failed)?;
     // Comforts: when one of them is not to be had, the server serves all the same.
     let _ = tikv_jemalloc_ctl::background_thread::write(settings.jemalloc_bg_thread);
@@ -314,7 +314,7 @@ fn begin_loading(shared: &Arc<Shared>) -> std::io::Result<()> {
     let shared = Arc::clone(shared);
     let thread = std::thread::Builder::new().name("load".to_owned());
     thread.spawn(move || {
-        durability::load_at_start(&shared);
+        append_only::load_or_exit(&shared);
         shared.durability.loading.end();
         ready(&shared.config.load());
     })?;

@@ -8,8 +8,8 @@ use super::balance::Balancer;
 use crate::base::alloc;
 use crate::base::clock::unix_ms;
 use crate::dispatch::context::Shared;
-use crate::dispatch::durability;
 use crate::dispatch::upkeep::Upkeep;
+use crate::dispatch::{append_only, durability};
 use crate::net::worker::Link;
 use crate::observe::rates::Rate;
 
@@ -30,6 +30,7 @@ pub fn run(shared: &Arc<Shared>, links: &[Arc<Link>], stop: &AtomicBool) {
         shared.status.peak_memory.fetch_max(alloc::used(), Relaxed);
         balancer.look(links);
         durability::save_if_due(shared);
+        append_only::rewrite_if_due(shared);
         behind = upkeep.slow(shared);
         sample_rates(shared);
     }

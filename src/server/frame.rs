@@ -16,7 +16,7 @@ use super::{crash, process};
 use crate::config::{Effect, Settings, ShutdownFlags, strerror};
 use crate::dispatch::context::Shared;
 use crate::dispatch::control::Request;
-use crate::dispatch::durability;
+use crate::dispatch::{append_only, durability};
 use crate::net::listener::{self, Peer};
 use crate::net::worker::Link;
 
@@ -172,6 +172,16 @@ impl Frame {
                     self.shared.durability.saves.ended();
                 }
             }
+            Request::Rewrite => {
+                let shared = Arc::clone(&self.shared);
+                let rewrite = move || append_only::run_rewrite(&shared);
+                let thread = std::thread::Builder::new().name("aof-rewrite".to_owned());
+                if let Err(error) = thread.spawn(rewrite) {
+                    let error = strerror(&error);
+                    tracing::warn!("Can't rewrite append only file in background: {error}");
+                    self.shared.append_only.rewriting.store(false, Relaxed);
+                }
+            }
             Request::Follow(effect, answer) => {
                 self.follow(effect);
                 let _ = answer.send(());
@@ -185,6 +195,9 @@ impl Frame {
         tracing::warn!("User requested shutdown...");
         let settings = self.shared.config.load();
         process::notify("STOPPING=1\n");
+        if !append_only::close(&self.shared, force) {
+            return None;
+        }
         let points = !settings.save.is_empty();
         self.shared.durability.saves.cancel();
         if save.unwrap_or(points) {

@@ -1,0 +1,106 @@
+//! Playing a log of commands back: what was appended is run again, as by one client that gets no
+//! replies.
+
+use std::io::{self, BufRead};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::args::Args;
+use super::command::Flags;
+use super::context::{Shared, Worker};
+use super::{admit, execute, transaction};
+use crate::base::clock::unix_ms;
+use crate::client::mailbox::Bell;
+use crate::client::registry::Arrival;
+use crate::client::session::Session;
+use crate::persistence::aof::reader::{Failure, Item, Reader};
+use crate::resp::write::Output;
+
+/// How far a log was played.
+#[derive(Debug)]
+pub enum Played {
+    /// To its end.
+    All,
+    /// It ends within a command or transaction, which begins here.
+    Truncated(u64),
+    /// It holds something that is no command.
+    Bad,
+    /// It names a command that there is not.
+    Unknown(String),
+    /// It cannot be read.
+    Unreadable(io::Error),
+}
+
+/// Runs the commands of `input`, which begins at `offset` of its file.
+pub fn play(shared: &Shared, input: impl BufRead, offset: u64) -> Played {
+    let bell = match Bell::new() {
+        Ok(bell) => Arc::new(bell),
+        Err(error) => return Played::Unreadable(error),
+    };
+    let handle = shared.clients.add(Arrival {
+        address: String::new(),
+        local_address: String::new(),
+        fd: -1,
+        now_ms: unix_ms(),
+        bell,
+    });
+    let mut session = Session::new(handle, true);
+    let played = play_as(shared, &mut session, input, offset);
+    transaction::discard(shared, &mut session);
+    shared.clients.remove(session.handle.id);
+    played
+}
+
+fn play_as(shared: &Shared, session: &mut Session, input: impl BufRead, offset: u64) -> Played {
+    let mut worker = Worker::for_playback(shared);
+    let mut reader = Reader::new(input, offset);
+    let mut out = Output::new();
+    let mut sound = offset;
+    loop {
+        let args = match reader.next_item() {
+            Ok(Some(Item::Command(args))) => args,
+            Ok(Some(Item::Annotation(_))) => continue,
+            Ok(None) if session.multi.is_none() => return Played::All,
+            Ok(None) => {
+                tracing::warn!("Revert incomplete MULTI/EXEC transaction from AOF file");
+                return Played::Truncated(sound);
+            }
+            Err(Failure::Truncated) => return Played::Truncated(sound),
+            Err(Failure::Io(error)) => return Played::Unreadable(error),
+            Err(Failure::Format(_)) => return Played::Bad,
+        };
+        if let Err(name) = run(shared, &mut worker, session, &mut out, &args) {
+            return Played::Unknown(name);
+        }
+        out.clear();
+        if session.multi.is_none() {
+            sound = reader.offset();
+        }
+        shared
+            .durability
+            .loading
+            .loaded_bytes
+            .store(reader.offset(), Relaxed);
+    }
+}
+
+/// Runs a command, or keeps it for EXEC; the name of one that there is not.
+fn run(
+    shared: &Shared,
+    worker: &mut Worker,
+    session: &mut Session,
+    out: &mut Output,
+    args: &[Vec<u8>],
+) -> Result<(), String> {
+    let list: Vec<&[u8]> = args.iter().map(|a| &a[..]).collect();
+    let args = Args::new(&list, &[]);
+    let known = admit::resolve(shared, shared.commands.find(list[0]), args)
+        .map_err(|_| String::from_utf8_lossy(list[0]).into_owned())?;
+    if session.multi.is_some() && !known.flags.has(Flags::UNQUEUED) {
+        transaction::queue(session, known, args);
+        return Ok(());
+    }
+    execute::call(shared, worker, session, out, known, args, &[], None);
+    execute::to_end(shared, worker, session, out);
+    Ok(())
+}

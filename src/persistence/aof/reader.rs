@@ -1,0 +1,189 @@
+//! Finding the commands of a file, and where each ends.
+//!
+//! A file holds requests as clients send them, `*3\r\n$3\r\nSET\r\n...`, and lines that begin with
+//! `#` and tell of times. How far it is sound is always known, so that a torn end can be cut.
+
+use std::io::{self, BufRead, Read};
+
+/// Longest line, in bytes.
+const MAX_LINE: usize = 1024;
+/// Most bytes for which room is made before they have come.
+const AHEAD: usize = 1 << 20;
+
+/// A part of a file.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Item {
+    /// The arguments of a command.
+    Command(Vec<Vec<u8>>),
+    /// A line that begins with `#`, without its end.
+    Annotation(Vec<u8>),
+}
+
+/// Why a file cannot be read on.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The system's error.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// The file ends within a command.
+    #[error("Unexpected end of file")]
+    Truncated,
+    /// This is no command. The text says what was expected.
+    #[error("{0}")]
+    Format(String),
+}
+
+/// Reads a file command by command.
+pub struct Reader<R> {
+    input: R,
+    offset: u64,
+}
+
+impl<R: BufRead> Reader<R> {
+    /// Reads `input`, which begins at `offset` of its file.
+    pub fn new(input: R, offset: u64) -> Self {
+        Self { input, offset }
+    }
+
+    /// Where in the file the next part begins.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// The next part; `None` at the end of a sound file.
+    pub fn next_item(&mut self) -> Result<Option<Item>, Failure> {
+        let mut passed = 0;
+        let mut line = Vec::new();
+        if !self.line(&mut line, &mut passed)? {
+            return Ok(None);
+        }
+        let item = match line.first() {
+            Some(b'#') => Item::Annotation(line),
+            _ => Item::Command(self.command(&line, &mut passed)?),
+        };
+        self.offset += passed;
+        Ok(Some(item))
+    }
+
+    fn command(&mut self, line: &[u8], passed: &mut u64) -> Result<Vec<Vec<u8>>, Failure> {
+        let count = number(line, b'*')?;
+        if count < 1 {
+            return Err(Failure::Format(format!(
+                "Expected at least one argument, got {count}"
+            )));
+        }
+        let mut args = Vec::new();
+        let mut line = Vec::new();
+        for _ in 0..count {
+            if !self.line(&mut line, passed)? {
+                return Err(Failure::Truncated);
+            }
+            let len = number(&line, b'$')?;
+            let len = u64::try_from(len)
+                .map_err(|_| Failure::Format(format!("Expected a length, got {len}")))?;
+            args.push(self.argument(len)?);
+            *passed += len + 2;
+        }
+        Ok(args)
+    }
+
+    /// Reads a line without its end; false at the end of the file.
+    fn line(&mut self, line: &mut Vec<u8>, passed: &mut u64) -> Result<bool, Failure> {
+        line.clear();
+        let limit = MAX_LINE as u64;
+        let read = (&mut self.input).take(limit).read_until(b'\n', line)?;
+        *passed += read as u64;
+        if read == 0 {
+            return Ok(false);
+        }
+        if line.pop_if(|last| *last == b'\n').is_none() {
+            return Err(match read < MAX_LINE {
+                true => Failure::Truncated,
+                false => Failure::Format("Expected a shorter line".into()),
+            });
+        }
+        line.pop_if(|last| *last == b'\r');
+        Ok(true)
+    }
+
+    fn argument(&mut self, len: u64) -> Result<Vec<u8>, Failure> {
+        let mut bytes = Vec::with_capacity((len as usize).min(AHEAD));
+        let read = (&mut self.input).take(len).read_to_end(&mut bytes)?;
+        let mut end = [0; 2];
+        if (read as u64) < len {
+            return Err(Failure::Truncated);
+        }
+        match self.input.read_exact(&mut end) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(Failure::Truncated),
+            Err(error) => Err(error.into()),
+            Ok(()) if end != *b"\r\n" => Err(Failure::Format(format!(
+                "Expected \\r\\n, got: {:02x}{:02x}",
+                end[0], end[1]
+            ))),
+            Ok(()) => Ok(bytes),
+        }
+    }
+}
+
+/// The number of a line that begins with `prefix`.
+fn number(line: &[u8], prefix: u8) -> Result<i64, Failure> {
+    let first = line.first().copied().unwrap_or(b'\n');
+    if first != prefix {
+        let (prefix, first) = (char::from(prefix), char::from(first));
+        return Err(Failure::Format(format!(
+            "Expected prefix '{prefix}', got: '{}'",
+            first.escape_default()
+        )));
+    }
+    crate::base::number::parse_i64(&line[1..]).ok_or_else(|| {
+        Failure::Format(format!(
+            "Expected a number, got {}",
+            String::from_utf8_lossy(&line[1..])
+        ))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_cut_is_noticed_and_the_sound_part_known() {
+        let whole = b"*1\r\n$4\r\nPING\r\n#TS:1700000000\r\n*2\r\n$3\r\nDEL\r\n$0\r\n\r\n";
+        let ends = [0, 14, 30, whole.len() as u64];
+        for cut in 0..=whole.len() {
+            let mut reader = Reader::new(&whole[..cut], 0);
+            let result = loop {
+                match reader.next_item() {
+                    Ok(Some(_)) => {}
+                    other => break other,
+                }
+            };
+            let sound = ends.iter().rev().find(|end| **end <= cut as u64);
+            assert_eq!(reader.offset(), *sound.expect("0 is one"));
+            let clean = ends.contains(&(cut as u64));
+            assert_eq!(clean, matches!(result, Ok(None)), "{cut}");
+            assert!(clean || matches!(result, Err(Failure::Truncated)), "{cut}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_command_is_refused_without_room_for_it() {
+        for bad in [
+            "PING\r\n",
+            "*0\r\n",
+            "*x\r\n",
+            "*1\r\n*1\r\n",
+            "*1\r\n$-1\r\n",
+            "*1\r\n$1\r\nabc\r\n",
+        ] {
+            let result = Reader::new(bad.as_bytes(), 0).next_item();
+            assert!(matches!(result, Err(Failure::Format(_))), "{bad:?}");
+        }
+        let huge = b"*1\r\n$999999999999\r\nabc";
+        assert!(matches!(
+            Reader::new(&huge[..], 0).next_item(),
+            Err(Failure::Truncated)
+        ));
+    }
+}

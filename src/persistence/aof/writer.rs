@@ -1,0 +1,288 @@
+//! Appending the stream to the file, on a thread of its own.
+//!
+//! The writer follows the stream at its own pace: what it has not taken yet waits in the stream's
+//! chunks. It writes whatever there is, then syncs by the policy. Under `always` one sync serves
+//! everything that was appended before it began, and only then [`Progress::durable`] tells that
+//! replies may go out. A write that fails is taken back and tried again; nothing is skipped.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use crate::base::clock::unix_ms;
+use crate::client::mailbox::Bell;
+use crate::propagation::Reader;
+
+/// Longest wait for something to write.
+const TICK: Duration = Duration::from_millis(100);
+/// Time between two syncs under `everysec`, and between two tries after a failure.
+const SECOND: Duration = Duration::from_secs(1);
+
+/// When to sync.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sync {
+    /// After each write, before anybody is told.
+    Always,
+    /// Every second.
+    EverySecond,
+    /// Never: the system does it some time.
+    Never,
+}
+
+/// How to write, by the parameters.
+#[derive(Clone, Copy, Debug)]
+pub struct Policy {
+    /// `appendfsync`, less what `no-appendfsync-on-rewrite` suspends.
+    pub sync: Sync,
+    /// `aof-timestamp-enabled`.
+    pub timestamps: bool,
+}
+
+/// What others see of the writer.
+#[derive(Default)]
+pub struct Progress {
+    written: AtomicU64,
+    durable: AtomicU64,
+    /// Bytes of the file being written.
+    pub size: AtomicU64,
+    /// The last write failed; writes are refused until one succeeds.
+    pub failing: AtomicBool,
+    /// The system's number of the last failure.
+    pub error: AtomicI32,
+    /// Workers that hold replies back.
+    holders: Mutex<Vec<Arc<Bell>>>,
+}
+
+impl Progress {
+    /// Up to where in the stream everything was handed to the system.
+    pub fn written(&self) -> u64 {
+        self.written.load(Ordering::Acquire)
+    }
+
+    /// Up to where in the stream everything is on the disk.
+    pub fn durable(&self) -> u64 {
+        self.durable.load(Ordering::Acquire)
+    }
+
+    /// Has a bell rung when [`Progress::durable`] has moved. Look at that again afterwards: it may
+    /// have moved before.
+    pub fn hold(&self, bell: &Arc<Bell>) {
+        let mut holders = self.holders.lock();
+        if !holders.iter().any(|b| Arc::ptr_eq(b, bell)) {
+            holders.push(Arc::clone(bell));
+        }
+    }
+
+    fn release(&self, offset: u64) {
+        self.durable.store(offset, Ordering::Release);
+        for bell in std::mem::take(&mut *self.holders.lock()) {
+            bell.ring();
+        }
+    }
+}
+
+/// The file, and where in the stream it is.
+pub struct Writer {
+    reader: Reader,
+    file: File,
+    progress: Arc<Progress>,
+    /// Taken from the stream and not written yet.
+    pending: VecDeque<Bytes>,
+    /// Where in the stream `pending` begins.
+    at: u64,
+    /// Files to go on with, from an offset of the stream on.
+    next: Arc<Mutex<VecDeque<(u64, File)>>>,
+    size: u64,
+    unsynced: bool,
+    last_sync: Instant,
+    last_try: Option<Instant>,
+    last_stamp: i64,
+}
+
+/// Hands new files to a writer.
+#[derive(Clone)]
+pub struct Rotation(Arc<Mutex<VecDeque<(u64, File)>>>);
+
+impl Rotation {
+    /// The stream goes to `file` from `offset` on. Called at a cut, when `offset` is the end.
+    pub fn switch(&self, offset: u64, file: File) {
+        self.0.lock().push_back((offset, file));
+    }
+}
+
+impl Writer {
+    /// Appends to `file`, which has `size` bytes, what `reader` gives.
+    pub fn new(reader: Reader, file: File, size: u64, progress: Arc<Progress>) -> Self {
+        let at = reader.offset();
+        progress.written.store(at, Ordering::Release);
+        progress.release(at);
+        progress.size.store(size, Ordering::Relaxed);
+        Self {
+            reader,
+            file,
+            progress,
+            pending: VecDeque::new(),
+            at,
+            next: Arc::default(),
+            size,
+            unsynced: false,
+            last_sync: Instant::now(),
+            last_try: None,
+            last_stamp: 0,
+        }
+    }
+
+    /// The way to switch files.
+    pub fn rotation(&self) -> Rotation {
+        Rotation(Arc::clone(&self.next))
+    }
+
+    /// Waits for something to do and does it.
+    ///
+    /// # Errors
+    /// Of writing or syncing. What was not written stays and is tried again by a later step.
+    pub fn step(&mut self, policy: Policy) -> io::Result<()> {
+        if self.pending.is_empty() {
+            let wait = match (self.unsynced, policy.sync) {
+                (true, Sync::EverySecond) => SECOND.saturating_sub(self.last_sync.elapsed()),
+                _ => TICK,
+            };
+            self.reader.wait(wait.min(TICK));
+        } else if let Some(last) = self.last_try
+            && last.elapsed() < SECOND
+        {
+            std::thread::sleep(TICK);
+            return Ok(());
+        }
+        self.flush(policy)
+    }
+
+    /// Writes what there is, and syncs by the policy.
+    ///
+    /// # Errors
+    /// As [`Writer::step`].
+    pub fn flush(&mut self, policy: Policy) -> io::Result<()> {
+        self.pending.extend(self.reader.read());
+        let result = self.write_pending(policy).and_then(|()| self.sync(policy));
+        match &result {
+            Ok(()) => self.last_try = None,
+            Err(error) => {
+                self.last_try = Some(Instant::now());
+                let number = error.raw_os_error().unwrap_or(0);
+                self.progress.error.store(number, Ordering::Relaxed);
+                self.progress.failing.store(true, Ordering::Relaxed);
+            }
+        }
+        result
+    }
+
+    fn write_pending(&mut self, policy: Policy) -> io::Result<()> {
+        while !self.pending.is_empty() {
+            self.rotate()?;
+            // Up to the next file, if there is one.
+            let limit = self
+                .next
+                .lock()
+                .front()
+                .map_or(u64::MAX, |(at, _)| at - self.at);
+            let chunk = &self.pending[0];
+            let part = chunk.slice(
+                ..chunk
+                    .len()
+                    .min(usize::try_from(limit).unwrap_or(usize::MAX)),
+            );
+            self.stamp(policy)?;
+            self.write(&part)?;
+            self.at += part.len() as u64;
+            let rest = self.pending[0].slice(part.len()..);
+            if rest.is_empty() {
+                self.pending.pop_front();
+            } else {
+                self.pending[0] = rest;
+            }
+            self.progress.written.store(self.at, Ordering::Release);
+            self.progress.failing.store(false, Ordering::Relaxed);
+        }
+        self.rotate()
+    }
+
+    /// Goes on to the next file, if it begins here.
+    fn rotate(&mut self) -> io::Result<()> {
+        loop {
+            let mut next = self.next.lock();
+            if next.front().is_none_or(|(at, _)| *at > self.at) {
+                return Ok(());
+            }
+            let Some((_, file)) = next.pop_front() else {
+                return Ok(());
+            };
+            drop(next);
+            if self.unsynced {
+                self.file.sync_data()?;
+                self.unsynced = false;
+            }
+            self.file = file;
+            self.size = 0;
+            self.last_stamp = 0;
+            self.progress.size.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Tells the time, once a second. The stream is read at ends of commands only, so this does
+    /// not come between the parts of one.
+    fn stamp(&mut self, policy: Policy) -> io::Result<()> {
+        let now = unix_ms() / 1000;
+        if !policy.timestamps || now == self.last_stamp {
+            return Ok(());
+        }
+        self.write(format!("#TS:{now}\r\n").as_bytes())?;
+        self.last_stamp = now;
+        Ok(())
+    }
+
+    /// Writes all of it, or nothing.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.unsynced = true;
+        if let Err(error) = self.file.write_all(bytes) {
+            if let Err(other) = self.file.set_len(self.size) {
+                tracing::warn!(
+                    "Could not remove short write from the append-only file. Redis may refuse to \
+                     load the AOF the next time it starts. ftruncate: {other}"
+                );
+            }
+            return Err(error);
+        }
+        self.size += bytes.len() as u64;
+        self.progress.size.store(self.size, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn sync(&mut self, policy: Policy) -> io::Result<()> {
+        let due = match policy.sync {
+            Sync::Always => true,
+            Sync::EverySecond => self.last_sync.elapsed() >= SECOND,
+            Sync::Never => false,
+        };
+        if due && self.unsynced {
+            self.sync_now()?;
+        }
+        if due || policy.sync != Sync::Always {
+            self.progress.release(self.at);
+        }
+        Ok(())
+    }
+
+    /// Has everything written to the disk.
+    pub fn sync_now(&mut self) -> io::Result<()> {
+        self.file.sync_data()?;
+        self.unsynced = false;
+        self.last_sync = Instant::now();
+        Ok(())
+    }
+}

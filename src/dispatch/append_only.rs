@@ -33,6 +33,17 @@ const FAILURES: u64 = 3;
 /// Longest pause between two tries, in minutes.
 const LONGEST_PAUSE: u64 = 60;
 
+/// The server must not go on: why is in the log.
+#[derive(Debug)]
+pub struct Fatal;
+
+/// What logged it says no more.
+impl From<()> for Fatal {
+    fn from((): ()) -> Self {
+        Self
+    }
+}
+
 /// Whether commands are appended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
@@ -247,7 +258,7 @@ fn stop_writer(shared: &Shared) {
 
 /// Opens the file when the server starts, once the data set is loaded. An error is a reason not to
 /// start, already logged.
-pub fn open(shared: &Arc<Shared>) -> Result<(), ()> {
+pub fn open(shared: &Arc<Shared>) -> Result<(), Fatal> {
     let settings = shared.config.load();
     let place = place(&settings);
     let this = &shared.append_only;
@@ -278,7 +289,10 @@ pub fn open(shared: &Arc<Shared>) -> Result<(), ()> {
     if this.base_size.load(Relaxed) == 0 {
         this.base_size.store(this.size(), Relaxed);
     }
-    result.map_err(|error| tracing::warn!("Cannot open the append-only file: {}", strerror(&error)))
+    result.map_err(|error| {
+        tracing::warn!("Cannot open the append-only file: {}", strerror(&error));
+        Fatal
+    })
 }
 
 /// Writes a base from a cut; `at_cut` runs under all locks.
@@ -550,7 +564,7 @@ fn is_limited(shared: &Shared) -> bool {
 
 /// Reads the manifest when the server starts, and takes over the single file of an old server. An
 /// error is a reason not to start, already logged.
-pub fn read_manifest(shared: &Shared) -> Result<(), ()> {
+pub fn read_manifest(shared: &Shared) -> Result<(), Fatal> {
     let settings = shared.config.load();
     let place = place(&settings);
     let mut manifest = place.load().map_err(|error| explain(&error))?;
@@ -646,7 +660,7 @@ pub fn reload(shared: &Shared) -> bool {
 
 /// Loads the data set from the files of the manifest. False when there are none; an error is a
 /// reason not to start, already logged.
-pub fn load(shared: &Shared) -> Result<bool, ()> {
+pub fn load(shared: &Shared) -> Result<bool, Fatal> {
     let settings = shared.config.load();
     let place = place(&settings);
     let manifest = shared.append_only.manifest.lock().clone();
@@ -664,7 +678,7 @@ pub fn load(shared: &Shared) -> Result<bool, ()> {
                 "The append log file {} ({which}) doesn't exist: No such file or directory",
                 part.name
             );
-            return Err(());
+            return Err(Fatal);
         }
     }
     let loading = &shared.durability.loading;
@@ -702,7 +716,7 @@ fn load_part(
     place: &Place,
     name: &str,
     is_last: bool,
-) -> Result<(), ()> {
+) -> Result<(), Fatal> {
     let failed = |error: io::Error| {
         let error = strerror(&error);
         tracing::warn!("Fatal error: can't open the append log file {name} for reading: {error}");
@@ -769,7 +783,7 @@ fn finish(
     path: &std::path::Path,
     played: Played,
     is_last: bool,
-) -> Result<(), ()> {
+) -> Result<(), Fatal> {
     let _ = shared;
     match played {
         Played::All => Ok(()),
@@ -780,6 +794,7 @@ fn finish(
             let cut = OpenOptions::new().write(true).open(path);
             cut.and_then(|file| file.set_len(offset)).map_err(|error| {
                 tracing::warn!("Error truncating the AOF file {name}: {}", strerror(&error));
+                Fatal
             })
         }
         Played::Truncated(_) => {
@@ -792,25 +807,25 @@ fn finish(
             if !is_last {
                 tracing::warn!("Fatal error: the truncated file is not the last file");
             }
-            Err(())
+            Err(Fatal)
         }
         Played::Unknown(command) => {
             tracing::warn!("Unknown command '{command}' reading the append only file {name}");
-            Err(())
+            Err(Fatal)
         }
         Played::Bad => {
             tracing::warn!(
                 "Bad file format reading the append only file {name}: make a backup of your AOF \
                  file, then use ./redis-check-aof --fix <filename.manifest>"
             );
-            Err(())
+            Err(Fatal)
         }
         Played::Unreadable(error) => {
             tracing::warn!(
                 "Unrecoverable error reading the append only file {name}: {}",
                 strerror(&error)
             );
-            Err(())
+            Err(Fatal)
         }
     }
 }

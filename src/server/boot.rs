@@ -291,7 +291,7 @@ fn start(
     let stop = Arc::new(AtomicBool::new(false));
     let threads = spawn_threads(&shared, &links, &stop).map_err(failed)?;
     shared.status.startup_memory.store(alloc::used(), Relaxed);
-    append_only::read_manifest(&shared)?;
+    append_only::read_manifest(&shared).map_err(|_| ())?;
     begin_loading(&shared).map_err(failed)?;
     // Comforts: when one of them is not to be had, the server serves all the same.
     let _ = tikv_jemalloc_ctl::background_thread::write(settings.jemalloc_bg_thread);

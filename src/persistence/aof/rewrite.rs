@@ -130,7 +130,7 @@ fn hash_expiry(out: &mut Vec<u8>, key: &[u8], hash: &Hash) {
 fn stream(out: &mut Vec<u8>, key: &[u8], stream: &Stream) {
     let log = &stream.log;
     let text = |id: StreamId| id.text().to_vec();
-    if log.len() == 0 {
+    if log.is_empty() {
         // Made with an entry that is trimmed at once.
         command(out, &[b"XADD", key, b"MAXLEN", b"0", b"0-1", b"x", b"y"]);
     }

@@ -321,7 +321,6 @@ fn claimed<'a>(
     db: &'a mut Db<'_, '_>,
     place: Place<'_>,
 ) -> Result<(&'a Log, &'a mut Group), Error> {
-    db.read_as::<Value>(place.key)?;
     let stream = db.write_as::<Value>(place.key)?;
     let Stream { log, groups } = &mut **stream.ok_or_else(|| place.missing())?;
     let group = groups.get_mut(place.group);
@@ -424,6 +423,7 @@ pub(super) fn xclaim(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
         key: args.all()[1],
         group: args.all()[2],
     };
+    ctx.db.read(place.key);
     let (log, group) = claimed(&mut ctx.db, place)?;
     let claim = Claim::parse(args, now_ms)?;
     let mut position_told = true;
@@ -564,6 +564,8 @@ pub(super) fn xautoclaim(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
         key: args.all()[1],
         group: args.all()[2],
     };
+    // Before anything can be wrong with the arguments: the key may be found expired.
+    ctx.db.read(place.key);
     let request = AutoClaim::parse(args)?;
     let (log, group) = claimed(&mut ctx.db, place)?;
     if request.count >= TOO_MANY {

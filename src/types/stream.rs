@@ -178,7 +178,11 @@ impl Log {
         };
         match self.blocks.back_mut().filter(room) {
             Some(block) => block.append(id, pairs),
-            None => self.blocks.push_back(Block::new(id, pairs)),
+            None => {
+                // Behind all others, unless XSETID went back below a block of deleted entries.
+                let at = self.blocks.partition_point(|block| block.master <= id);
+                self.blocks.insert(at, Block::new(id, pairs));
+            }
         }
         self.length += 1;
         self.entries_added = self.entries_added.wrapping_add(1);
@@ -189,10 +193,11 @@ impl Log {
         Ok(())
     }
 
-    /// The block that would hold `id`: the last one that does not begin after it.
+    /// The block that would hold `id`: the last one that does not begin after it. (The first one
+    /// may hold lower IDs than its own, where XSETID went back.)
     fn block_of(&self, id: StreamId) -> Option<usize> {
         let after = self.blocks.partition_point(|block| block.master <= id);
-        after.checked_sub(1)
+        (!self.blocks.is_empty()).then(|| after.saturating_sub(1))
     }
 
     /// Shows the entries from `start` to `end`, both included, until `visit` breaks. Backwards it

@@ -66,25 +66,30 @@ const fn tipped(tips: &'static [&'static str], row: Command) -> Command {
     Command { tips, ..row }
 }
 
+/// A row whose argument 2 is a field.
+const fn of_field(row: Command) -> Command {
+    Command { element: 2, ..row }
+}
+
 const ORDER: &[&str] = &["nondeterministic_output_order"];
 const OUTPUT: &[&str] = &["nondeterministic_output"];
 
 /// The rows.
 pub const ROWS: &[Command] = &[
-    row("hset", -4, GROW_FAST, SET_KEY, hset),
-    row("hmset", -4, GROW_FAST, SET_KEY, hmset),
-    row("hsetnx", 4, GROW_FAST, SETNX_KEY, hsetnx),
-    row("hget", 3, READ_FAST, READ_KEY, hget),
-    row("hmget", -3, READ_FAST, READ_KEY, hmget),
+    of_field(row("hset", -4, GROW_FAST, SET_KEY, hset)),
+    of_field(row("hmset", -4, GROW_FAST, SET_KEY, hmset)),
+    of_field(row("hsetnx", 4, GROW_FAST, SETNX_KEY, hsetnx)),
+    of_field(row("hget", 3, READ_FAST, READ_KEY, hget)),
+    of_field(row("hmget", -3, READ_FAST, READ_KEY, hmget)),
     tipped(ORDER, row("hgetall", 2, READ, READ_KEY, hgetall)),
     tipped(ORDER, row("hkeys", 2, READ, READ_KEY, hkeys)),
     tipped(ORDER, row("hvals", 2, READ, READ_KEY, hvals)),
-    row("hdel", -3, WRITE_FAST, DEL_KEY, hdel),
-    row("hexists", 3, READ_FAST, ASK_KEY, hexists),
+    of_field(row("hdel", -3, WRITE_FAST, DEL_KEY, hdel)),
+    of_field(row("hexists", 3, READ_FAST, ASK_KEY, hexists)),
     row("hlen", 2, READ_FAST, ASK_KEY, hlen),
-    row("hstrlen", 3, READ_FAST, ASK_KEY, hstrlen),
-    row("hincrby", 4, GROW_FAST, INCR_KEY, hincrby),
-    row("hincrbyfloat", 4, GROW_FAST, INCR_KEY, hincrbyfloat),
+    of_field(row("hstrlen", 3, READ_FAST, ASK_KEY, hstrlen)),
+    of_field(row("hincrby", 4, GROW_FAST, INCR_KEY, hincrby)),
+    of_field(row("hincrbyfloat", 4, GROW_FAST, INCR_KEY, hincrbyfloat)),
     tipped(OUTPUT, row("hrandfield", -2, READ, READ_KEY, hrandfield)),
     tipped(OUTPUT, row("hscan", -3, READ, READ_KEY, hscan)),
     row("hexpire", -6, GROW_FAST, SET_KEY, expiry::hexpire),

@@ -78,15 +78,23 @@ const fn tipped(tips: &'static [&'static str], row: Command) -> Command {
     Command { tips, ..row }
 }
 
+/// A row whose argument 2 is a member.
+const fn of_member(row: Command) -> Command {
+    Command { element: 2, ..row }
+}
+
 const ORDER: &[&str] = &["nondeterministic_output_order"];
 const OUTPUT: &[&str] = &["nondeterministic_output"];
 
+/// Members of one request from which it pays to read ahead.
+const WARM: usize = 4;
+
 /// The rows.
 pub const ROWS: &[Command] = &[
-    row("sadd", -3, GROW.or(Flags::FAST), SADD_KEY, sadd),
-    row("srem", -3, WRITE_FAST, SREM_KEY, srem),
-    row("sismember", 3, READ_FAST, ASK_KEY, sismember),
-    row("smismember", -3, READ_FAST, READ_KEY, smismember),
+    of_member(row("sadd", -3, GROW.or(Flags::FAST), SADD_KEY, sadd)),
+    of_member(row("srem", -3, WRITE_FAST, SREM_KEY, srem)),
+    of_member(row("sismember", 3, READ_FAST, ASK_KEY, sismember)),
+    of_member(row("smismember", -3, READ_FAST, READ_KEY, smismember)),
     row("scard", 2, READ_FAST, ASK_KEY, scard),
     tipped(ORDER, row("smembers", 2, READ, READ_KEY, smembers)),
     row("smove", 4, WRITE_FAST, SMOVE_KEYS, smove),
@@ -119,6 +127,9 @@ fn sadd(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     let (args, limits) = (ctx.args, limits(ctx.settings));
     let key = &args[1];
     let set = ctx.db.write_or_create(key, || Set::for_member(&args[2]))?;
+    if args.len() > WARM {
+        set.warm(args.rest(2));
+    }
     let members = args.rest(2).iter();
     let added = members.filter(|member| set.add(member, limits)).count();
     if added > 0 {
@@ -171,6 +182,9 @@ fn sismember(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
 fn smismember(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     let set = ctx.db.read_as::<Set>(&ctx.args[1])?;
     let members = ctx.args.rest(2);
+    if let Some(set) = set.filter(|_| members.len() > WARM) {
+        set.warm(members);
+    }
     ctx.out.array(members.len());
     for member in members {
         let found = set.is_some_and(|set| set.contains(member));

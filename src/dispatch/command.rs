@@ -26,6 +26,9 @@ pub struct Command {
     pub handler: Handler,
     /// Its subcommands; a command with any is a container, which needs one.
     pub subcommands: &'static [Command],
+    /// The argument that names an element of the collection at the first key; 0 when none does. Those
+    /// of several requests for one key are read ahead.
+    pub element: usize,
     /// Command tips (`request_policy:...`, `nondeterministic_output`, ...).
     pub tips: &'static [&'static str],
 }
@@ -41,6 +44,7 @@ pub const ROW: Command = Command {
     scope: Scope::Keys,
     handler: Handler::Container,
     subcommands: &[],
+    element: 0,
     tips: &[],
 };
 

@@ -61,6 +61,25 @@ pub fn prepare<'t, 'a>(
     Some(known)
 }
 
+/// Reads ahead what requests for some elements of the collection at `key` are going to read.
+pub fn warm(
+    shared: &Shared,
+    worker: &mut Worker,
+    db: usize,
+    (key, hint): (&[u8], &Hint),
+    elements: &[&[u8]],
+) {
+    let keyspace = &shared.keyspace;
+    let (mut locks, hints) = (keyspace.lock_one(hint.hash()), std::slice::from_ref(hint));
+    let effects = &mut worker.effects;
+    let view = Db::new(keyspace, &mut locks, &worker.env, effects, db, hints);
+    if let Some(entry) = view.get(key)
+        && let Some(object) = entry.object()
+    {
+        object.warm(elements);
+    }
+}
+
 /// Serves one request.
 pub fn request(
     shared: &Shared,

@@ -38,6 +38,8 @@ use crate::types::string::SharedBytes;
 const SHARE: usize = 64;
 /// Requests in one wave.
 const WAVE: usize = 64;
+/// Requests for elements of one key in a row for which it pays to read ahead.
+const RUN: usize = 4;
 /// Token of the bell.
 const BELL: u64 = u64::MAX;
 /// With at most so many connections each keeps its input buffer between requests.
@@ -112,6 +114,33 @@ struct Planned {
 struct Wave {
     planned: Vec<Planned>,
     hints: Vec<Hint>,
+}
+
+/// The database and the hash of the key of a request that names an element.
+#[inline]
+fn subject(
+    connections: &[Option<Box<Connection>>],
+    shared: &Shared,
+    wave: &Wave,
+    planned: &Planned,
+) -> Option<(usize, u64)> {
+    let row = shared.commands.get(planned.known?).row;
+    if row.element == 0 {
+        return None;
+    }
+    let connection = connections[planned.connection].as_ref()?;
+    let hint = wave.hints[planned.hints.clone()].first()?;
+    Some((connection.session.db, hint.hash()))
+}
+
+fn argument<'a>(
+    connections: &'a [Option<Box<Connection>>],
+    planned: &'a Planned,
+    index: usize,
+) -> Option<&'a [u8]> {
+    let connection = connections[planned.connection].as_ref()?;
+    let request = &planned.request;
+    (index < request.len()).then(|| request.arg(&connection.input, index))
 }
 
 /// The worker's thread state.
@@ -434,6 +463,9 @@ impl EventLoop {
             if wave.hints.len() > 1 {
                 wave.hints.iter().for_each(Hint::prefetch_entry);
             }
+            if wave.planned.len() >= RUN {
+                self.warm(shared, &wave);
+            }
             // The time that parsing and waiting took is nobody's command's.
             self.worker.ticks = Ticks::now();
             let Wave { planned, hints } = &mut wave;
@@ -443,6 +475,38 @@ impl EventLoop {
             hints.clear();
         }
         self.wave = wave;
+    }
+
+    /// Reads ahead for runs of requests that each name an element of the same key's collection.
+    fn warm(&mut self, shared: &Shared, wave: &Wave) {
+        let connections = &self.connections[..];
+        let mut rest = &wave.planned[..];
+        while let Some(first) = rest.first() {
+            let subject = subject(connections, shared, wave, first);
+            let run = match subject {
+                None => 1,
+                Some(_) => {
+                    let same = |planned: &&Planned| {
+                        self::subject(connections, shared, wave, planned) == subject
+                    };
+                    rest.iter().take_while(same).count()
+                }
+            };
+            if let Some((db, _)) = subject
+                && run >= RUN
+                // The key of the commands that name elements is their first argument.
+                && let Some(key) = argument(connections, first, 1)
+            {
+                let elements = rest[..run].iter().filter_map(|planned| {
+                    let row = shared.commands.get(planned.known?).row;
+                    argument(connections, planned, row.element)
+                });
+                let elements: SmallVec<[&[u8]; WAVE]> = elements.collect();
+                let hint = &wave.hints[first.hints.start];
+                execute::warm(shared, &mut self.worker, db, (key, hint), &elements);
+            }
+            rest = &rest[run..];
+        }
     }
 
     /// Parses a connection's share of the wave; true when it may have more.

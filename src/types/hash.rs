@@ -536,6 +536,12 @@ impl Collection for Hash {
             Body::Timed(timed) => timed.fields.len(),
         }
     }
+
+    fn warm(&self, elements: &[&[u8]]) {
+        if let Some(table) = self.table() {
+            table.warm(elements.iter().copied());
+        }
+    }
 }
 
 #[cfg(test)]

@@ -30,6 +30,9 @@ pub trait Collection: Sized + Clone + Into<Object> {
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
+
+    /// Reads ahead what lookups of these elements are going to read, where that pays.
+    fn warm(&self, _elements: &[&[u8]]) {}
 }
 
 /// Makes the sum types of the collections from one list of them.
@@ -78,6 +81,11 @@ macro_rules! objects {
             /// Number of elements.
             pub fn elements(self) -> usize {
                 match self { $(Self::$name(c) => Collection::len(c),)* }
+            }
+
+            /// See [`Collection::warm`].
+            pub fn warm(self, elements: &[&[u8]]) {
+                match self { $(Self::$name(c) => Collection::warm(c, elements),)* }
             }
 
             /// A deep copy.

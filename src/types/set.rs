@@ -263,6 +263,12 @@ impl Collection for Set {
             Body::Table(table) => table.len(),
         }
     }
+
+    fn warm(&self, elements: &[&[u8]]) {
+        if let Body::Table(table) = &self.body {
+            table.warm(elements.iter().copied());
+        }
+    }
 }
 
 #[cfg(test)]

@@ -24,6 +24,8 @@ use std::hash::{BuildHasher, Hasher};
 use std::marker::PhantomData;
 use std::sync::LazyLock;
 
+use smallvec::SmallVec;
+
 use crate::base::random;
 
 mod bigs;
@@ -64,6 +66,8 @@ const CURSOR_BITS: u32 = 53;
 const MAX_DEPTH: u8 = (CURSOR_BITS - HOME_BITS) as u8;
 /// Segments of a chunk.
 const CHUNK: usize = 64;
+/// Elements from which a table is taken not to fit the caches.
+const WARM_MIN: usize = 4096;
 /// Darts thrown at the slots before the elements are counted through.
 const DARTS: usize = 48;
 
@@ -213,6 +217,28 @@ impl<L: Layout> Table<L> {
                 return;
             }
         }
+    }
+
+    /// Reads what lookups of these keys are going to read, one step of all of them after the other,
+    /// so that the processor waits for memory once for many and not for each. Worth its time only
+    /// for a table that does not fit the caches.
+    pub fn warm<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) {
+        const BATCH: usize = 64;
+        if self.len < WARM_MIN {
+            return;
+        }
+        let mut touched = 0;
+        let mut places: SmallVec<[(u64, u32); BATCH]> = SmallVec::new();
+        for key in keys.take(BATCH) {
+            let hash = hash(key);
+            let at = self.directory[self.slot_of(hash)];
+            touched += self.segment(at as usize).touch_bucket(hash);
+            places.push((hash, at));
+        }
+        for (hash, at) in places {
+            touched += self.segment(at as usize).touch_record(hash);
+        }
+        std::hint::black_box(touched);
     }
 
     /// Removes `key`; true when it was there.

@@ -233,6 +233,23 @@ impl Segment {
         None
     }
 
+    /// Reads the line where the search for a hash begins. What comes of it says nothing.
+    #[inline]
+    pub fn touch_bucket(&self, hash: u64) -> usize {
+        usize::from(self.buckets[self.home(hash)].displaced)
+    }
+
+    /// Reads the beginning of the record that the search for a hash will most likely compare.
+    #[inline]
+    pub fn touch_record(&self, hash: u64) -> usize {
+        let bucket = &self.buckets[self.home(hash)];
+        let found = bucket.matching(tag_of(hash));
+        if found == 0 {
+            return 0;
+        }
+        usize::from(self.blob[usize::from(bucket.at[found.trailing_zeros() as usize])])
+    }
+
     #[inline]
     fn key_is(&self, at: usize, key: &[u8], bigs: &Bigs) -> bool {
         let record = &self.blob[at..];

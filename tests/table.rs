@@ -85,8 +85,9 @@ fn flags_agree_with_keys_and_handlers() {
             let kinds = kinds.iter().filter(|kind| spec.flags.has(**kind)).count();
             findings.check(kinds == 1, name, "a key is one of RO, RW, OW, RM");
             let changes = !spec.flags.has(KeyFlags::RO);
+            let may_write = write || row.flags.has(Flags::MAY_REPLICATE);
             findings.check(
-                !changes || write,
+                !changes || may_write,
                 name,
                 "its keys change, it does not write",
             );
@@ -113,6 +114,8 @@ fn the_fewest_arguments_hold_the_fixed_keys() {
                 continue;
             };
             let last = match spec.find {
+                // Keys behind the first, as many as there are.
+                Find::Range { last: ..0, .. } if begin > 1 => continue,
                 Find::Range { last, .. } => begin + last.max(0) as usize,
                 Find::Count { at, first, .. } => begin + at.max(first),
                 Find::Unknown => begin,
@@ -144,7 +147,15 @@ fn documented() -> BTreeMap<String, String> {
 }
 
 /// Groups of commands that are complete: whatever is documented in them exists.
-const COMPLETE: &[&str] = &["string", "bitmap", "transactions", "pubsub"];
+const COMPLETE: &[&str] = &[
+    "string",
+    "bitmap",
+    "transactions",
+    "pubsub",
+    "sorted_set",
+    "geo",
+    "hyperloglog",
+];
 
 #[test]
 fn every_command_has_its_text_and_every_text_its_command() {
@@ -307,6 +318,9 @@ const LATER: &[&str] = &[
     "hsetex",
 ];
 
+/// Commands with options of later versions, which take more arguments than Redis 7.0 allows.
+const LATER_OPTIONS: &[&str] = &["zrank", "zrevrank"];
+
 #[test]
 fn command_info_is_that_of_redis() {
     let Some(redis) = Redis::start() else {
@@ -330,6 +344,9 @@ fn command_info_is_that_of_redis() {
         }
         let (ours, theirs) = (fields(ours), fields(theirs));
         for (ours, theirs) in ours.iter().zip(&theirs).filter(|(a, b)| a != b) {
+            if ours.0 == "arity" && LATER_OPTIONS.contains(name) {
+                continue;
+            }
             findings.check(false, name, &format!("ours {ours:?}, Redis {theirs:?}"));
         }
     }

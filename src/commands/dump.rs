@@ -117,13 +117,15 @@ fn restore(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
             "ERR DUMP payload version or checksum are wrong",
         ));
     }
-    let value = payload::value(&ctx.args[3], &layouts::all(ctx.settings))
-        .map_err(|_| Error::line("ERR Bad data format"))?;
+    let value = payload::value(&ctx.args[3], &layouts::all(ctx.settings)).map_err(|corrupt| {
+        tracing::debug!("Internal error in RDB reading offset 0, function at rdb -> {corrupt}");
+        Error::line("ERR Bad data format")
+    })?;
     let replaced = options.replace && ctx.db.remove(key);
     let base = if options.absolute { 0 } else { ctx.db.now_ms() };
     let expiry = (ttl > 0).then(|| base.saturating_add(ttl));
     ctx.out.ok();
-    if expiry.is_some_and(|at| at <= ctx.db.now_ms()) {
+    if expiry.is_some_and(|at| ctx.db.env().is_past(at)) {
         if replaced {
             ctx.db.changed(key, event::ON_DEL);
             ctx.db.effects.rewrite(&[b"DEL", key]);

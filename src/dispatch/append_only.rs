@@ -201,8 +201,7 @@ fn policy(shared: &Shared) -> Policy {
 fn run_writer(shared: &Shared, mut writer: Writer, stop: &AtomicBool) {
     let mut failing = false;
     while !stop.load(Relaxed) {
-        let policy = policy(shared);
-        match writer.step(policy) {
+        match writer.step(|| policy(shared)) {
             Ok(()) if failing => {
                 failing = false;
                 tracing::warn!("AOF write error looks solved. The server can write again.");
@@ -213,7 +212,7 @@ fn run_writer(shared: &Shared, mut writer: Writer, stop: &AtomicBool) {
                     tracing::warn!("Error writing to the AOF file: {}", strerror(&error));
                 }
                 failing = true;
-                if policy.sync == Sync::Always {
+                if policy(shared).sync == Sync::Always {
                     tracing::warn!(
                         "Can't recover from AOF write error when the AOF fsync policy is 'always'. \
                          Exiting..."
@@ -478,6 +477,7 @@ pub fn turn_off(shared: &Shared, settings: &Settings) {
     }
     this.scheduled.store(false, Relaxed);
     if this.rewriting.load(Relaxed) {
+        tracing::info!("Killing running AOF rewrite child: {}", std::process::id());
         shared.durability.saves.cancel_cut();
     }
     this.set_mode(Mode::Off, settings);

@@ -245,7 +245,9 @@ pub fn load_at_start(shared: &Shared) {
         Ok(None) => {}
         Err(failure) => {
             explain(shared, &failure);
-            tracing::warn!("Fatal error loading the DB, check server logs. Exiting.");
+            if !matches!(failure, Failure::Corrupt(_) | Failure::Checksum(..)) {
+                tracing::warn!("Fatal error loading the DB, check server logs. Exiting.");
+            }
             std::process::exit(1);
         }
     }
@@ -253,15 +255,23 @@ pub fn load_at_start(shared: &Shared) {
 
 /// Logs why a file could not be loaded.
 pub fn explain(shared: &Shared, failure: &Failure) {
-    let Failure::Corrupt(corrupt) = failure else {
-        return tracing::warn!("{failure}");
+    let offset = shared.durability.loading.loaded_bytes.load(Relaxed);
+    let corrupt = match failure {
+        Failure::Corrupt(corrupt) => corrupt,
+        Failure::Checksum(..) => {
+            tracing::warn!("{failure}");
+            tracing::warn!(
+                "Internal error in RDB reading offset {offset}, function at rdb -> RDB CRC error"
+            );
+            return tracing::warn!("Terminating server after rdb file reading failure.");
+        }
+        other => return tracing::warn!("{other}"),
     };
     if let Corrupt::Unsupported(text) = corrupt
         && text.starts_with("FATAL")
     {
         return tracing::warn!("{text}");
     }
-    let offset = shared.durability.loading.loaded_bytes.load(Relaxed);
     tracing::warn!("Internal error in RDB reading offset {offset}, function at rdb -> {corrupt}");
     tracing::warn!("Terminating server after rdb file reading failure.");
 }

@@ -530,6 +530,8 @@ pub fn append(shared: &Shared, commands: &[(usize, Vec<Vec<u8>>)]) {
     }
     shared.stream.append(|block| {
         if commands.len() > 1 {
+            // The database is chosen before, not within.
+            block.select(commands[0].0);
             block.bare(&["MULTI"]);
         }
         for (db, args) in commands {

@@ -53,6 +53,13 @@ pub struct Env {
     pub lazy_overwrite: bool,
 }
 
+impl Env {
+    /// True when a key that is to expire at a time (Unix milliseconds) would not live at all.
+    pub fn is_past(&self, at: i64) -> bool {
+        at <= self.now_ms.min(self.expired_before_ms)
+    }
+}
+
 /// What a command did, recorded as it did it.
 #[derive(Default)]
 pub struct Effects {

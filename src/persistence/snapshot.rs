@@ -8,7 +8,7 @@
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -22,6 +22,9 @@ use crate::keyspace::shards::{Keyspace, LockSet};
 
 /// Bytes gathered before they are written.
 const CHUNK: usize = 256 * 1024;
+
+/// Longest wait for keys without a look at whether the snapshot is still wanted.
+const NAP: Duration = Duration::from_millis(10);
 
 /// How a snapshot is written.
 #[derive(Clone, Copy, Debug)]
@@ -184,7 +187,7 @@ pub fn write(
             cut.cancel();
         }
         if options.key_delay_us != 0 && !cut.is_cancelled() {
-            delayed = delay(options.key_delay_us, delayed, progress);
+            delayed = delay(options.key_delay_us, delayed, progress, &cut);
         }
     });
     drain(&collector, &mut sink, 1);
@@ -213,7 +216,7 @@ fn drain(collector: &Collector, sink: &mut Sink<'_>, at_least: usize) {
 }
 
 /// Waits for the keys that came since `before`; the number of keys now.
-fn delay(each_us: i64, before: u64, progress: &Progress) -> u64 {
+fn delay(each_us: i64, before: u64, progress: &Progress, cut: &Cut) -> u64 {
     let keys = progress.keys.load(Relaxed);
     let new = keys - before;
     let micros = if each_us > 0 {
@@ -224,6 +227,12 @@ fn delay(each_us: i64, before: u64, progress: &Progress) -> u64 {
     if micros == 0 && each_us < 0 {
         return before;
     }
-    std::thread::sleep(Duration::from_micros(micros));
+    let end = Instant::now() + Duration::from_micros(micros);
+    // A long wait ends with the snapshot.
+    while let Some(left) = end.checked_duration_since(Instant::now())
+        && !cut.is_cancelled()
+    {
+        std::thread::sleep(left.min(NAP));
+    }
     keys
 }

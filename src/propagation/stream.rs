@@ -143,12 +143,17 @@ impl Log {
 impl Block<'_> {
     /// Adds a command that runs on database `db`.
     pub fn command<A: AsRef<[u8]>>(&mut self, db: usize, args: &[A]) {
+        self.select(db);
+        self.encode(args);
+    }
+
+    /// Chooses the database of what follows.
+    pub fn select(&mut self, db: usize) {
         if self.log.selected != Some(db) {
             self.log.selected = Some(db);
             let mut digits = itoa::Buffer::new();
             self.encode(&[&b"SELECT"[..], digits.format(db).as_bytes()]);
         }
-        self.encode(args);
     }
 
     /// Adds a command that runs on no database (MULTI, EXEC).

@@ -147,20 +147,16 @@ impl Writer {
     ///
     /// # Errors
     /// Of writing or syncing. What was not written stays and is tried again by a later step.
-    pub fn step(&mut self, policy: Policy) -> io::Result<()> {
+    pub fn step(&mut self, policy: impl FnOnce() -> Policy) -> io::Result<()> {
         if self.pending.is_empty() {
-            let wait = match (self.unsynced, policy.sync) {
-                (true, Sync::EverySecond) => SECOND.saturating_sub(self.last_sync.elapsed()),
-                _ => TICK,
-            };
-            self.reader.wait(wait.min(TICK));
+            self.reader.wait(TICK);
         } else if let Some(last) = self.last_try
             && last.elapsed() < SECOND
         {
             std::thread::sleep(TICK);
             return Ok(());
         }
-        self.flush(policy)
+        self.flush(policy())
     }
 
     /// Writes what there is, and syncs by the policy.

@@ -2,12 +2,14 @@
 //! drives them with seeded bytes on stable Rust. Each must neither panic nor take long, and checks
 //! what can be checked without knowing the input.
 
-use tessera::base::{glob, long_double::LongDouble, number, text};
+use tessera::base::{glob, long_double::LongDouble, lzf, number, text};
 use tessera::resp::parse::{Limits, Parser, Progress, ProtocolError, Request};
 use tessera::resp::read::{ReadLimits, Reader};
 use tessera::types::hyperloglog as hll;
 use tessera::types::intset::IntSet;
 use tessera::types::listpack::{Element, Listpack, Pack};
+use tessera::types::stream_block::Block;
+use tessera::types::stream_id::StreamId;
 
 /// Requests, in pieces whose size the first byte gives: the same as in one piece.
 pub fn parse_request(data: &[u8]) {
@@ -181,5 +183,40 @@ pub fn intset(data: &[u8]) {
         assert_eq!(set.contains(n), there);
         assert_eq!(set.insert(n), !there);
         assert!(set.remove(n) && !set.contains(n));
+    }
+}
+
+/// Compressed bytes from outside, the first of which says how long they claim to be; and any bytes
+/// through both directions.
+pub fn lzf(data: &[u8]) {
+    if let Some((&len, packed)) = data.split_first() {
+        let len = usize::from(len);
+        let out = lzf::decompress(packed, len);
+        assert!(out.is_none_or(|out| out.len() == len));
+    }
+    if let Some(packed) = lzf::compress(data, 2 * data.len()) {
+        assert_eq!(lzf::decompress(&packed, data.len()).as_deref(), Some(data));
+    }
+}
+
+/// Words, divided by blanks, as the elements of a stream's block: what passes can be read from
+/// both ends, and stays a block when an entry is deleted.
+pub fn stream_block(data: &[u8]) {
+    let words = data.split(|b| *b == b' ').map(Element::from);
+    let pack = Listpack::of(words);
+    if !Block::validate(pack.pack()) {
+        return;
+    }
+    let mut block = Block::of(StreamId::new(5, 5), pack);
+    let ids: Vec<_> = block.iter(false).map(|entry| entry.id).collect();
+    let backwards: Vec<_> = block.iter(true).map(|entry| entry.id).collect();
+    assert!(ids.iter().eq(backwards.iter().rev()));
+    for entry in block.iter(false) {
+        assert_eq!(entry.iter().count(), entry.fields);
+    }
+    if let Some(id) = ids.first() {
+        block.delete(*id);
+        let pack = Pack::validate(block.as_bytes());
+        assert!(pack.is_some_and(Block::validate));
     }
 }

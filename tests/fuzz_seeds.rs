@@ -25,6 +25,8 @@ const SEEDS: &[&[u8]] = &[
     b"\x02\0\0\0\x03\0\0\0\xff\xff\x05\0\x2c\x01",
     b"\x08\0\0\0\x01\0\0\0\0\0\0\0\0\0\0\x80",
     b"\x1c\0\0\0\x05\0\x05\x01\xc1\x00\x02\xf1\x00\x10\x03\x83abc\x04\xe0\x05hello\x07\xff",
+    b"2 1 1 f 0 2 0 0 v 4 0 1 0 1 g w 6 3 1 1 x 4",
+    b"\x0c\x02abc\xe0\x00\x02",
 ];
 
 const PIECES: &[&[u8]] = &[
@@ -48,6 +50,9 @@ const PIECES: &[&[u8]] = &[
     b"9999999999",
     b"*2147483648\r\n",
     b"$32768\r\n",
+    b" 2 0 7 v 4",
+    b" 0 1 0 1 f v 6",
+    b"\x02abc\xe0\x02\x00",
     b"\x81a\x02",
     b"\xf4\x80\x80\x80\x80\x80\x80\x80\x80\x09",
     b"\xf0\x02\x00\x00\x00ab\x07",
@@ -83,12 +88,14 @@ type Target = fn(&[u8]);
 
 #[test]
 fn seeded_bytes_break_no_parser() {
-    let targets: [(&str, Target); 7] = [
+    let targets: [(&str, Target); 9] = [
         ("parse_request", entries::parse_request),
         ("read_reply", entries::read_reply),
         ("glob", entries::glob),
         ("split_args", entries::split_args),
         ("listpack", entries::listpack),
+        ("lzf", entries::lzf),
+        ("stream_block", entries::stream_block),
         ("hyperloglog", entries::hyperloglog),
         ("intset", entries::intset),
     ];

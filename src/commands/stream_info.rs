@@ -298,7 +298,8 @@ fn reply_part(out: &mut Output, group: &Group, part: &Part<'_>, now_ms: i64) {
         }
     };
     let range = part.start..;
-    let shown = match consumer {
+    // Whether all were shown or the count ended it is the same.
+    let _ = match consumer {
         _ if part.count == 0 => ControlFlow::Continue(()),
         Some(consumer) => {
             let ids = group.of(consumer).pending().range(range);
@@ -312,6 +313,5 @@ fn reply_part(out: &mut Output, group: &Group, part: &Part<'_>, now_ms: i64) {
             pending.try_for_each(&mut show)
         }
     };
-    let _ = shown;
     out.end_array(deferred, found);
 }

@@ -4,6 +4,7 @@
 
 pub mod bitmap;
 pub mod btree;
+pub mod element;
 pub mod geohash;
 pub mod hash;
 pub mod hyperloglog;

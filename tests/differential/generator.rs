@@ -408,7 +408,7 @@ impl<'g> Generator<'g> {
             ]),
             "geokey" => match self.rng.random_bool(0.95) {
                 true => self.one(&[b"g1", b"g1", b"g2"]),
-                false => b"a".to_vec(),
+                false => b"nogeo".to_vec(),
             },
             "longitude" | "latitude" => match self.rng.random_bool(0.85) {
                 true => {

@@ -34,11 +34,12 @@ fn intersect<'a>(sets: &[Option<&'a Set>], mut show: impl FnMut(Element<'a>) -> 
     };
     let is_same = |other: &&&Set| !std::ptr::eq(**other, *smallest);
     let others: Vec<&Set> = others.iter().filter(is_same).copied().collect();
-    for member in smallest.iter() {
-        if others.iter().all(|set| set.contains_element(member)) && show(member).is_break() {
-            return;
+    let _ = smallest.try_for_each(|member| {
+        match others.iter().all(|set| set.contains_element(member)) {
+            true => show(member),
+            false => ControlFlow::Continue(()),
         }
-    }
+    });
 }
 
 fn union(sets: &[Option<&Set>], limits: Limits) -> Set {

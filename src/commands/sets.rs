@@ -2,6 +2,7 @@
 //! here.
 
 use std::collections::HashSet;
+use std::ops::ControlFlow;
 
 use crate::base::random;
 use crate::config::Settings;
@@ -204,8 +205,11 @@ fn scard(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
 fn smembers(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     let set = ctx.db.read_as::<Set>(&ctx.args[1])?;
     ctx.out.set(set.map_or(0, Set::len));
-    for member in set.into_iter().flat_map(Set::iter) {
-        reply(ctx.out, member);
+    if let Some(set) = set {
+        let _ = set.try_for_each(|member| {
+            reply(ctx.out, member);
+            ControlFlow::Continue(())
+        });
     }
     Ok(())
 }

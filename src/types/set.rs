@@ -4,6 +4,8 @@
 //! set is an intset as long as all its members are integers and there are at most
 //! [`Limits::intset_entries`] of them, and never becomes one again.
 
+use std::ops::ControlFlow;
+
 use super::intset::IntSet;
 use super::listpack::{Element, HEADER, Listpack};
 use super::object::Collection;
@@ -188,6 +190,19 @@ impl Set {
             Body::Ints(ints) => Box::new(ints.iter().map(Element::Int)),
             Body::Pack(pack) => Box::new(pack.iter()),
             Body::Table(table) => Box::new(table.iter().map(|(key, _)| Element::Bytes(key))),
+        }
+    }
+
+    /// Shows the members as [`Set::iter`] does but faster, until `visit` breaks.
+    #[inline]
+    pub fn try_for_each<'a>(
+        &'a self,
+        mut visit: impl FnMut(Element<'a>) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        match &self.body {
+            Body::Ints(ints) => ints.iter().map(Element::Int).try_for_each(visit),
+            Body::Pack(pack) => pack.iter().try_for_each(visit),
+            Body::Table(table) => table.try_for_each(|key, _| visit(Element::Bytes(key))),
         }
     }
 

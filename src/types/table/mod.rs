@@ -22,6 +22,7 @@
 
 use std::hash::{BuildHasher, Hasher};
 use std::marker::PhantomData;
+use std::ops::ControlFlow;
 use std::sync::LazyLock;
 
 use smallvec::SmallVec;
@@ -271,6 +272,18 @@ impl<L: Layout> Table<L> {
             let spots = segment.spots();
             spots.map(|spot| segment.record::<L>(spot, &self.bigs))
         })
+    }
+
+    /// Shows every element once, as [`Table::iter`] does but faster, until `visit` breaks.
+    #[inline]
+    pub fn try_for_each<'a, B>(
+        &'a self,
+        mut visit: impl FnMut(&'a [u8], &'a [u8]) -> ControlFlow<B>,
+    ) -> ControlFlow<B> {
+        for segment in self.segments.iter().flatten() {
+            segment.try_for_each::<L, B>(&self.bigs, &mut visit)?;
+        }
+        ControlFlow::Continue(())
     }
 
     /// Shows elements from a cursor on, in the order of hashes: at least `count` if there are so

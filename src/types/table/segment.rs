@@ -17,6 +17,8 @@
 //! What it never does: allocate for a single record, except for one of more than [`INLINE_MAX`]
 //! bytes; split or merge, which is the table's business.
 
+use std::ops::ControlFlow;
+
 use super::bigs::Bigs;
 use super::{Layout, hash};
 use crate::base::alloc::size_class;
@@ -506,6 +508,22 @@ impl Segment {
         buckets.flat_map(|(bucket, slots)| {
             ones(slots.occupied()).map(move |index| Spot { bucket, index })
         })
+    }
+
+    /// Shows key and value of every record until `visit` breaks.
+    #[inline]
+    pub fn try_for_each<'a, L: Layout, B>(
+        &'a self,
+        bigs: &'a Bigs,
+        visit: &mut impl FnMut(&'a [u8], &'a [u8]) -> ControlFlow<B>,
+    ) -> ControlFlow<B> {
+        for bucket in &self.buckets {
+            for index in ones(bucket.occupied()) {
+                let (key, value) = self.record_at::<L>(usize::from(bucket.at[index]), bigs);
+                visit(key, value)?;
+            }
+        }
+        ControlFlow::Continue(())
     }
 
     /// The slot of that number, when it is in use.

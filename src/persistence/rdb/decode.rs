@@ -79,6 +79,11 @@ pub fn value(code: u8, reader: &mut Reader<'_>, layouts: &Layouts) -> Result<Val
             hash_of_pack(pack, layouts)?.into()
         }
         code::HASH_LISTPACK => hash_of_pack(listpack(reader)?, layouts)?.into(),
+        code::HASH_METADATA => hash_with_expiry(reader, layouts)?.into(),
+        code::HASH_LISTPACK_EX => {
+            reader.raw(8)?;
+            hash_of_pack_with_expiry(&listpack(reader)?, layouts)?.into()
+        }
         code::ZSET => plain_zset(reader, layouts, Reader::text_double)?.into(),
         code::ZSET_2 => plain_zset(reader, layouts, Reader::double)?.into(),
         code::ZSET_ZIPLIST => {
@@ -115,6 +120,18 @@ pub fn skip(code: u8, reader: &mut Reader<'_>) -> Result<(), Corrupt> {
         code::HASH => {
             let count = reader.length()?;
             strings(reader, count.saturating_mul(2))
+        }
+        code::HASH_METADATA => {
+            reader.raw(8)?;
+            for _ in 0..reader.length()? {
+                reader.length()?;
+                strings(reader, 2)?;
+            }
+            Ok(())
+        }
+        code::HASH_LISTPACK_EX => {
+            reader.raw(8)?;
+            reader.skip_string()
         }
         code::ZSET => {
             for _ in 0..reader.length()? {
@@ -259,6 +276,53 @@ fn plain_hash(reader: &mut Reader<'_>, layouts: &Layouts) -> Result<Hash, Corrup
         }
     }
     filled(hash)
+}
+
+/// The latest time at which a field can expire, in Unix milliseconds.
+const LATEST_MS: i64 = (1 << 46) - 1;
+
+fn hash_with_expiry(reader: &mut Reader<'_>, layouts: &Layouts) -> Result<Hash, Corrupt> {
+    let first = reader.raw(8)?.try_into().expect("eight bytes");
+    let first = i64::from_le_bytes(first);
+    let mut hash = Hash::new();
+    for _ in 0..reader.count()? {
+        let after = reader.length()?;
+        let (field, value) = (reader.string()?, reader.string()?);
+        if !hash.set(&field, &value, layouts.hash) {
+            return Err(DUPLICATE);
+        }
+        if let Some(after) = after.checked_sub(1) {
+            let at = i64::try_from(after)
+                .ok()
+                .and_then(|after| first.checked_add(after));
+            set_expiry(&mut hash, &field, at)?;
+        }
+    }
+    filled(hash)
+}
+
+fn hash_of_pack_with_expiry(pack: &Listpack, layouts: &Layouts) -> Result<Hash, Corrupt> {
+    let mut hash = Hash::new();
+    let mut elements = pack.iter();
+    while let Some(field) = elements.next() {
+        let (Some(value), Some(at)) = (elements.next(), elements.next()) else {
+            return Err(BAD_LISTPACK);
+        };
+        let field = field.to_vec();
+        if !hash.set(&field, &value.to_vec(), layouts.hash) {
+            return Err(DUPLICATE);
+        }
+        if at != Element::Int(0) {
+            set_expiry(&mut hash, &field, at.integer())?;
+        }
+    }
+    filled(hash)
+}
+
+fn set_expiry(hash: &mut Hash, field: &[u8], at: Option<i64>) -> Result<(), Corrupt> {
+    let at = at.filter(|at| (1..=LATEST_MS).contains(at));
+    hash.set_expiry(field, Some(at.ok_or(BAD_LISTPACK)?));
+    Ok(())
 }
 
 /// A hash of a listpack of fields and values, kept as that if it is short enough.

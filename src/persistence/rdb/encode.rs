@@ -5,7 +5,7 @@ use super::write::Writer;
 use crate::keyspace::entry::Entry;
 use crate::types::hash::Hash;
 use crate::types::list::List;
-use crate::types::listpack::Element;
+use crate::types::listpack::{Element, Listpack};
 use crate::types::object::{Collection, ObjectRef};
 use crate::types::quicklist::NodeBytes;
 use crate::types::set::Set;
@@ -77,8 +77,17 @@ fn set(set: &Set, writer: &mut Writer<'_>) -> u8 {
 }
 
 fn hash(hash: &Hash, writer: &mut Writer<'_>) -> u8 {
+    if let Some(first) = hash.next_expiry() {
+        return hash_with_expiry(hash, first, writer);
+    }
     if let Some(pack) = hash.pack() {
         writer.string(pack.as_bytes());
+        return code::HASH_LISTPACK;
+    }
+    if hash.pack_ex().is_some() {
+        // No field has an expiry any more: what every version can read.
+        let pairs = hash.iter().flat_map(|(field, value)| [field, value]);
+        writer.string(Listpack::of(pairs).as_bytes());
         return code::HASH_LISTPACK;
     }
     writer.len(hash.len() as u64);
@@ -87,6 +96,23 @@ fn hash(hash: &Hash, writer: &mut Writer<'_>) -> u8 {
         element(value, writer);
     }
     code::HASH
+}
+
+/// A hash of which some fields have an expiry, the first of them `first`.
+fn hash_with_expiry(hash: &Hash, first: i64, writer: &mut Writer<'_>) -> u8 {
+    writer.raw(&first.to_le_bytes());
+    if let Some(pack) = hash.pack_ex() {
+        writer.string(pack.as_bytes());
+        return code::HASH_LISTPACK_EX;
+    }
+    writer.len(hash.len() as u64);
+    for (field, value, at) in hash.iter_timed() {
+        // 0 is none, so the first one is 1.
+        writer.len(at.map_or(0, |at| (at - first + 1) as u64));
+        element(field, writer);
+        element(value, writer);
+    }
+    code::HASH_METADATA
 }
 
 fn zset(zset: &ZSet, writer: &mut Writer<'_>) -> u8 {

@@ -32,7 +32,7 @@ static GLOBAL: Counting = Counting;
 // SAFETY: the symbol is jemalloc's documented compile-time option hook, a C string pointer.
 #[unsafe(export_name = "_rjem_malloc_conf")]
 pub static MALLOC_CONF: &c_char = {
-    const TEXT: &[u8] = b"narenas:4,dirty_decay_ms:5000,muzzy_decay_ms:0,metadata_thp:disabled\0";
+    const TEXT: &[u8] = b"narenas:4,dirty_decay_ms:1000,muzzy_decay_ms:0,metadata_thp:disabled\0";
     // SAFETY: TEXT is a static, zero-terminated byte string; c_char and u8 have the same layout.
     unsafe { &*TEXT.as_ptr().cast::<c_char>() }
 };

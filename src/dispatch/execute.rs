@@ -455,7 +455,10 @@ impl<'k> Call<'_, 'k> {
         let met_expired = !effects.expired.is_empty() || !effects.expired_fields.is_empty();
         if effects.dirty > 0 || effects.forced || met_expired {
             bump(&worker.stats.counters.changes, effects.dirty);
-            if heard {
+            if heard && !within && !met_expired && effects.rewrite == Rewrite::Verbatim {
+                // As it came: straight from the input buffer to the log.
+                shared.stream.append(|block| block.command(db, args.all()));
+            } else if heard {
                 let commands = propagated(worker, db, args);
                 if within {
                     worker.pending.extend(commands);

@@ -366,7 +366,7 @@ fn stats(shared: &Shared, text: &mut String) {
         "pubsubshard_channels": shared.pubsub.count(Kind::Shard),
         "latest_fork_usec": 0,
         "total_forks": 0,
-        "migrate_cached_sockets": 0,
+        "migrate_cached_sockets": super::migrate::links(),
         "slave_expires_tracked_keys": 0,
         "active_defrag_hits": 0,
         "active_defrag_misses": 0,

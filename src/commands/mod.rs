@@ -24,6 +24,7 @@ mod latency;
 mod list_moves;
 mod lists;
 mod memory;
+pub mod migrate;
 mod pubsub;
 mod saving;
 mod scan_options;
@@ -67,6 +68,7 @@ pub fn all() -> impl Iterator<Item = &'static Command> {
         latency::ROWS,
         lists::ROWS,
         memory::ROWS,
+        migrate::ROWS,
         pubsub::ROWS,
         saving::ROWS,
         server::ROWS,

@@ -29,6 +29,7 @@ pub fn run(shared: &Arc<Shared>, links: &[Arc<Link>], stop: &AtomicBool) {
         }
         shared.status.peak_memory.fetch_max(alloc::used(), Relaxed);
         balancer.look(links);
+        crate::commands::migrate::close_idle();
         durability::save_if_due(shared);
         append_only::rewrite_if_due(shared);
         behind = upkeep.slow(shared);

@@ -1,0 +1,376 @@
+//! MIGRATE: moves keys to another server, as RESTORE commands over a connection of our own.
+//!
+//! The keys' shards stay locked until the other side has answered: a key is here or there, never
+//! both or neither. Who needs these shards waits as long, up to the command's timeout; all others
+//! go on. Connections are kept for a while, because keys are moved in many small commands.
+
+use std::collections::HashMap;
+use std::io::{self, BufRead, BufReader, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::base::text::before_nul;
+use crate::dispatch::args::Args;
+use crate::dispatch::command::{
+    Acl, Begin, Command, Find, Flags, Handler, KeyFlags, KeySpec, Keys, ROW,
+};
+use crate::dispatch::context::ServerCtx;
+use crate::dispatch::error::Error;
+use crate::keyspace::db::Db;
+use crate::keyspace::event;
+use crate::persistence::aof::rewrite::command as request;
+use crate::persistence::rdb::payload;
+
+const MOVED: KeyFlags = KeyFlags::RW.or(KeyFlags::ACCESS).or(KeyFlags::DELETE);
+
+/// The rows.
+pub const ROWS: &[Command] = &[Command {
+    name: "migrate",
+    arity: -6,
+    flags: Flags::WRITE,
+    acl: Acl::KEYSPACE.or(Acl::DANGEROUS),
+    keys: Keys(&[
+        KeySpec::at(3, MOVED),
+        KeySpec {
+            begin: Begin::Keyword("KEYS", -2),
+            find: Find::Range {
+                last: -1,
+                step: 1,
+                limit: 0,
+            },
+            flags: MOVED.or(KeyFlags::INCOMPLETE),
+            by_args: None,
+            notes: "",
+        },
+    ]),
+    find_keys: Some(find_keys),
+    tips: &["nondeterministic_output"],
+    handler: Handler::Server(migrate),
+    ..ROW
+}];
+
+/// How long a connection is kept without use.
+const KEPT: Duration = Duration::from_secs(10);
+/// Connections kept at once.
+const LINKS: usize = 64;
+/// Longest reply line that is read, in bytes.
+const MAX_LINE: u64 = 1024;
+
+/// A connection to another server.
+struct Link {
+    stream: BufReader<TcpStream>,
+    /// The database that is selected there, if that is known.
+    db: Option<i64>,
+    used: Instant,
+}
+
+/// Connections that are not in use, by host and port.
+static IDLE: LazyLock<Mutex<HashMap<Vec<u8>, Link>>> = LazyLock::new(Mutex::default);
+
+/// Number of connections that are kept.
+pub fn links() -> usize {
+    IDLE.lock().len()
+}
+
+/// Closes connections that were not used for a while.
+pub fn close_idle() {
+    IDLE.lock().retain(|_, link| link.used.elapsed() < KEPT);
+}
+
+/// The options behind the timeout.
+#[derive(Default)]
+struct Options<'a> {
+    copy: bool,
+    replace: bool,
+    /// AUTH with a password, or with a user and a password.
+    auth: Vec<&'a [u8]>,
+    /// Index of the first key, where KEYS says so.
+    keys_from: Option<usize>,
+}
+
+impl<'a> Options<'a> {
+    fn parse(args: Args<'a>) -> Result<Self, Error> {
+        let mut options = Self::default();
+        let mut i = 6;
+        while i < args.len() {
+            let more = args.len() - 1 - i;
+            match &args[i].to_ascii_lowercase()[..] {
+                b"copy" => options.copy = true,
+                b"replace" => options.replace = true,
+                b"auth" if more >= 1 => {
+                    options.auth = vec![args.all()[i + 1]];
+                    i += 1;
+                }
+                b"auth2" if more >= 2 => {
+                    options.auth = vec![args.all()[i + 1], args.all()[i + 2]];
+                    i += 2;
+                }
+                b"keys" => {
+                    if !args[3].is_empty() {
+                        return Err(Error::line(
+                            "ERR When using MIGRATE KEYS option, the key argument must be set to \
+                             the empty string",
+                        ));
+                    }
+                    options.keys_from = Some(i + 1);
+                    break;
+                }
+                _ => return Err(Error::Syntax),
+            }
+            i += 1;
+        }
+        Ok(options)
+    }
+
+    fn keys(&self, args: Args<'a>) -> &'a [&'a [u8]] {
+        match self.keys_from {
+            Some(from) => args.rest(from),
+            None => &args.all()[3..4],
+        }
+    }
+}
+
+fn find_keys(args: Args<'_>, show: &mut dyn FnMut(usize, KeyFlags)) {
+    let from = Options::parse(args).ok().and_then(|o| o.keys_from);
+    match from {
+        Some(from) => (from..args.len()).for_each(|i| show(i, MOVED)),
+        None => show(3, MOVED),
+    }
+}
+
+/// Why keys did not arrive.
+enum Failure {
+    /// There is no connection to be had.
+    Connect,
+    /// It broke: while writing (true) or reading, and whether that was the timeout.
+    Broken { writing: bool, timed_out: bool },
+}
+
+/// `MIGRATE host port key|"" db timeout [COPY] [REPLACE] [AUTH password | AUTH2 user password]
+/// [KEYS key ...]`
+fn migrate(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
+    let args = ctx.args;
+    let options = Options::parse(args)?;
+    let (timeout, db) = (args.int(5)?, args.int(4)?);
+    let timeout = match u64::try_from(timeout) {
+        Ok(ms @ 1..) => Duration::from_millis(ms),
+        _ => Duration::from_secs(1),
+    };
+    let keys = options.keys(args);
+    let compress = ctx.worker.settings.rdbcompression;
+    let place = [&args[1], b":", &args[2]].concat();
+    let answer = ctx.with_keys(keys, |local| {
+        let found: Vec<&[u8]> = keys
+            .iter()
+            .copied()
+            .filter(|k| local.read(k).is_some())
+            .collect();
+        if found.is_empty() {
+            return Ok("NOKEY");
+        }
+        let mut transfer = Transfer {
+            local,
+            options: &options,
+            timeout,
+            compress,
+            db,
+            keys: found,
+        };
+        transfer.run(&place, args)
+    });
+    ctx.out.simple(answer?);
+    Ok(())
+}
+
+/// The transfer of keys that are here.
+struct Transfer<'a, 'd, 'c, 'k> {
+    local: &'a mut Db<'c, 'k>,
+    options: &'a Options<'d>,
+    timeout: Duration,
+    compress: bool,
+    db: i64,
+    keys: Vec<&'d [u8]>,
+}
+
+impl Transfer<'_, '_, '_, '_> {
+    /// Sends the keys, over a kept connection if there is one; should that turn out to be closed,
+    /// over a new one.
+    fn run(&mut self, place: &[u8], args: Args<'_>) -> Result<&'static str, Error> {
+        let mut may_retry = true;
+        loop {
+            let kept = IDLE.lock().remove(place);
+            let link = match kept {
+                Some(link) => Ok(link),
+                None => self.connect(args).map_err(|_| Failure::Connect),
+            };
+            let result = link.and_then(|mut link| {
+                let result = self.send(&mut link)?;
+                link.used = Instant::now();
+                let mut idle = IDLE.lock();
+                if idle.len() < LINKS {
+                    idle.insert(place.to_vec(), link);
+                }
+                Ok(result)
+            });
+            return match result {
+                Ok(None) => Ok("OK"),
+                Ok(Some(error)) => Err(Error::quoting(
+                    "Target instance replied with error: ",
+                    &error,
+                    "",
+                )),
+                Err(Failure::Connect) => Err(Error::line(
+                    "IOERR error or timeout connecting to the client",
+                )),
+                Err(Failure::Broken { timed_out, .. }) if may_retry && !timed_out => {
+                    may_retry = false;
+                    continue;
+                }
+                Err(Failure::Broken { writing: true, .. }) => Err(Error::line(
+                    "IOERR error or timeout writing to target instance",
+                )),
+                Err(Failure::Broken { .. }) => Err(Error::line(
+                    "IOERR error or timeout reading from target instance",
+                )),
+            };
+        }
+    }
+
+    fn connect(&self, args: Args<'_>) -> io::Result<Link> {
+        let text = |i: usize| String::from_utf8_lossy(before_nul(&args[i])).into_owned();
+        let port: u16 = text(2).parse().map_err(|_| io::ErrorKind::InvalidInput)?;
+        let mut last = io::Error::from(io::ErrorKind::NotFound);
+        for address in (text(1).as_str(), port).to_socket_addrs()? {
+            match TcpStream::connect_timeout(&address, self.timeout) {
+                Ok(stream) => {
+                    stream.set_nodelay(true)?;
+                    return Ok(Link {
+                        stream: BufReader::new(stream),
+                        db: None,
+                        used: Instant::now(),
+                    });
+                }
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    /// Sends all keys and removes those that arrived; the first error that the other side answers.
+    fn send(&mut self, link: &mut Link) -> Result<Option<Vec<u8>>, Failure> {
+        let broken = |writing: bool| {
+            move |error: io::Error| Failure::Broken {
+                writing,
+                timed_out: matches!(
+                    error.kind(),
+                    io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+                ),
+            }
+        };
+        let stream = link.stream.get_ref();
+        let limits = stream
+            .set_read_timeout(Some(self.timeout))
+            .and_then(|()| stream.set_write_timeout(Some(self.timeout)));
+        limits.map_err(broken(true))?;
+        let (requests, before) = self.requests(link.db != Some(self.db));
+        link.stream
+            .get_mut()
+            .write_all(&requests)
+            .map_err(broken(true))?;
+        let mut refused = None;
+        for _ in 0..before {
+            let line = read_line(&mut link.stream).map_err(broken(false))?;
+            refused = refused.or_else(|| line.strip_prefix(b"-").map(<[u8]>::to_vec));
+        }
+        // Without the right user or database no key counts as arrived.
+        let in_vain = refused.is_some();
+        let mut moved: Vec<&[u8]> = Vec::new();
+        let mut result = Ok(());
+        for key in &self.keys {
+            let line = match read_line(&mut link.stream) {
+                Ok(line) => line,
+                Err(error) => {
+                    result = Err(broken(false)(error));
+                    break;
+                }
+            };
+            match line.strip_prefix(b"-") {
+                Some(error) => refused = refused.or_else(|| Some(error.to_vec())),
+                None if in_vain => {}
+                None => moved.push(key),
+            }
+        }
+        let arrived = !moved.is_empty();
+        if !self.options.copy && arrived {
+            self.remove(&moved);
+        }
+        link.db = refused.is_none().then_some(self.db);
+        match result {
+            // What was answered counts; trying again would send it twice.
+            Err(Failure::Broken { writing, .. }) if arrived || refused.is_some() => {
+                Err(Failure::Broken {
+                    writing,
+                    timed_out: true,
+                })
+            }
+            Err(failure) => Err(failure),
+            Ok(()) => Ok(refused),
+        }
+    }
+
+    /// The requests, and how many of them come before those for the keys.
+    fn requests(&mut self, selects: bool) -> (Vec<u8>, usize) {
+        let (mut out, mut before) = (Vec::new(), 0);
+        let mut digits = itoa::Buffer::new();
+        if !self.options.auth.is_empty() {
+            let mut auth: Vec<&[u8]> = vec![b"AUTH"];
+            auth.extend(&self.options.auth);
+            request(&mut out, &auth);
+            before += 1;
+        }
+        if selects {
+            request(&mut out, &[b"SELECT", digits.format(self.db).as_bytes()]);
+            before += 1;
+        }
+        let now_ms = self.local.now_ms();
+        for key in &self.keys {
+            let Some(entry) = self.local.get(key) else {
+                continue;
+            };
+            let ttl = entry.expiry().map_or(0, |at| (at - now_ms).max(1));
+            let payload = payload::of(&entry, self.compress);
+            let mut restore: Vec<&[u8]> =
+                vec![b"RESTORE", key, digits.format(ttl).as_bytes(), &payload];
+            if self.options.replace {
+                restore.push(b"REPLACE");
+            }
+            request(&mut out, &restore);
+        }
+        (out, before)
+    }
+
+    /// The keys are the other side's now.
+    fn remove(&mut self, moved: &[&[u8]]) {
+        for key in moved {
+            self.local.remove(key);
+            self.local.changed(key, event::ON_DEL);
+        }
+        let mut form: Vec<&[u8]> = vec![b"DEL"];
+        form.extend(moved);
+        self.local.effects.rewrite(&form);
+    }
+}
+
+/// Reads a line without its end.
+fn read_line(stream: &mut BufReader<TcpStream>) -> io::Result<Vec<u8>> {
+    let mut line = Vec::new();
+    io::Read::take(&mut *stream, MAX_LINE).read_until(b'\n', &mut line)?;
+    if line.pop_if(|b| *b == b'\n').is_none() {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    line.pop_if(|b| *b == b'\r');
+    Ok(line)
+}

@@ -44,6 +44,8 @@ const RUN: usize = 4;
 const BELL: u64 = u64::MAX;
 /// With at most so many connections each keeps its input buffer between requests.
 const KEPT_BUFFERS: usize = 64;
+/// Room for arguments that an emptied request keeps.
+const KEPT_ARGS: usize = 1024;
 /// Connections looked at in one tick, at least.
 const TICKED: usize = 64;
 /// How often a worker looks at its connections without being asked.
@@ -640,7 +642,7 @@ impl EventLoop {
         }
         drop(list);
         request.clear();
-        if self.requests.len() < WAVE {
+        if self.requests.len() < WAVE && request.args.capacity() <= KEPT_ARGS {
             self.requests.push(request);
         }
         self.limit_output(place);

@@ -50,6 +50,7 @@ const SUBS: &[(&str, usize, usize, Sub)] = &[
     ("object", 3, 3, object),
     ("reload", 2, usize::MAX, reload),
     ("loadaof", 2, 2, load_aof),
+    ("aof-flush-sleep", 3, 3, aof_flush_sleep),
     ("set-skip-checksum-validation", 3, 3, skip_checksums),
     ("quicklist-packed-threshold", 3, 3, packed_threshold),
     ("sdslen", 3, 3, sdslen),
@@ -123,6 +124,16 @@ fn load_aof(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
         std::process::exit(1);
     }
     tracing::warn!("Append Only File loaded by DEBUG LOADAOF");
+    ctx.out.ok();
+    Ok(())
+}
+
+/// `DEBUG AOF-FLUSH-SLEEP <microsec>`
+fn aof_flush_sleep(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
+    let wait = number::parse_i64(&ctx.args[2]).unwrap_or(0);
+    let progress = &ctx.shared.append_only.progress;
+    let wait = u64::try_from(wait).unwrap_or(0);
+    progress.flush_sleep_us.store(wait, Relaxed);
     ctx.out.ok();
     Ok(())
 }
@@ -521,6 +532,8 @@ fn help(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     help::reply(
         ctx,
         &[
+            "AOF-FLUSH-SLEEP <microsec>",
+            "    Server will sleep before flushing the AOF, this is used for testing.",
             "ASSERT",
             "    Crash by assertion failed.",
             "CONFIG-REWRITE-FORCE-ALL",

@@ -172,7 +172,7 @@ fn expire_at(
         .db
         .write(key)
         .is_some_and(|entry| conditions.allow(entry.expiry(), when));
-    if allowed && when <= ctx.db.now_ms() && ctx.db.env().expires_keys {
+    if allowed && ctx.db.env().is_past(when) && ctx.db.env().expires_keys {
         super::strings::remove(ctx, ctx.settings.lazyfree_lazy_expire);
     } else if allowed {
         set_expiry(ctx, when, rest);

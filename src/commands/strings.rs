@@ -367,7 +367,7 @@ fn getex(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     match when {
         Some(when) => {
             let absolute = options.expire.is_some_and(|e| !e.relative);
-            if absolute && when <= now_ms && ctx.db.env().expires_keys {
+            if absolute && ctx.db.env().is_past(when) && ctx.db.env().expires_keys {
                 remove(ctx, ctx.settings.lazyfree_lazy_expire);
             } else {
                 super::expire::set_expiry(ctx, when, &[]);

@@ -317,7 +317,11 @@ fn write_base(
         &mut file,
         |locks| {
             switched = at_cut(locks);
-            snapshot_head(shared, true)
+            match (options.as_commands, settings.aof_timestamp_enabled) {
+                (false, _) => snapshot_head(shared, true),
+                (true, true) => format!("#TS:{}\r\n", unix_ms() / 1000).into_bytes(),
+                (true, false) => Vec::new(),
+            }
         },
         |cut| saves.begun(cut),
     )?;

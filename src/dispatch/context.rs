@@ -190,8 +190,7 @@ impl Worker {
         let stats = Stats::detached(shared.commands.len());
         let mut worker = Self::with(shared, 0, stats);
         worker.is_playback = true;
-        worker.env.notify = 0;
-        worker.env.expired_before_ms = i64::MIN;
+        worker.renew_env();
         worker
     }
 
@@ -232,8 +231,16 @@ impl Worker {
             self.settings_version = version;
             self.settings = shared.config.load();
         }
-        self.env = env_of(&self.settings, self.now);
+        self.renew_env();
         self.follow_pause(shared);
+    }
+
+    fn renew_env(&mut self) {
+        self.env = env_of(&self.settings, self.now);
+        if self.is_playback {
+            self.env.notify = 0;
+            self.env.expired_before_ms = i64::MIN;
+        }
     }
 
     /// While CLIENT PAUSE holds writes back, no key is removed for having expired: that would be
@@ -248,7 +255,7 @@ impl Worker {
         if shared.config.version() != self.settings_version {
             self.settings_version = shared.config.version();
             self.settings = shared.config.load();
-            self.env = env_of(&self.settings, self.now);
+            self.renew_env();
             self.follow_pause(shared);
         }
     }

@@ -273,6 +273,9 @@ pub fn explain(shared: &Shared, failure: &Failure) {
         return tracing::warn!("{text}");
     }
     tracing::warn!("Internal error in RDB reading offset {offset}, function at rdb -> {corrupt}");
+    // What redis-check-rdb would say of the file.
+    tracing::warn!("--- RDB ERROR DETECTED ---");
+    tracing::warn!("[offset {offset}] {corrupt}");
     tracing::warn!("Terminating server after rdb file reading failure.");
 }
 

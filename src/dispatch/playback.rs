@@ -65,7 +65,7 @@ fn play_as(shared: &Shared, session: &mut Session, input: impl BufRead, offset: 
                 tracing::warn!("Revert incomplete MULTI/EXEC transaction from AOF file");
                 return Played::Truncated(sound);
             }
-            Err(Failure::Truncated) => return Played::Truncated(sound),
+            Err(Failure::Truncated(_)) => return Played::Truncated(sound),
             Err(Failure::Io(error)) => return Played::Unreadable(error),
             Err(Failure::Format(_)) => return Played::Bad,
         };

@@ -8,7 +8,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::rdb::decode::{self, Layouts};
-use super::rdb::file::{Failure, FileReader, Item, Meta, Record};
+use super::rdb::file::{Failure, FileReader, Item, Meta, Record, Sum};
 use super::rdb::read::Corrupt;
 use crate::base::clock::unix_ms;
 use crate::keyspace::db::{Db, Effects, Env};
@@ -128,6 +128,9 @@ pub fn file<R: Read>(
         return Err(error.into());
     }
     read?;
+    if reader.sum() == Sum::Absent {
+        tracing::warn!("RDB file was saved with checksum disabled: no check performed.");
+    }
     report(loading);
     let (rest, input) = reader.into_rest();
     Ok((origin, rest, input))
@@ -173,7 +176,7 @@ fn read<R: Read>(
             }
             Item::Aux(name, value) => aux(&name, &value, origin, loading),
             Item::Function(source) => origin.functions.push(source),
-            Item::End => {}
+            Item::Select(_) | Item::End => {}
         }
         if ended || batch.bytes.len() >= BATCH {
             // It fails only when all builders have stopped, with an error of their own.

@@ -178,8 +178,8 @@ pub fn write(
     };
     if !options.as_commands {
         sink.write(&file::magic());
-        sink.write(&head);
     }
+    sink.write(&head);
     let mut delayed = 0;
     cut.walk(keyspace, || {
         drain(&collector, &mut sink, CHUNK);

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering::Relaxed};
 
 use super::frame::Frame;
 use super::title::Title;
-use super::{crash, cron, limits, process};
+use super::{check_aof, check_rdb, crash, cron, limits, process};
 use crate::base::{alloc, clock, random};
 use crate::commands;
 use crate::config::REDIS_VERSION;
@@ -26,6 +26,9 @@ use crate::observe::stats::Stats;
 
 /// Runs the program with its arguments, its own name first.
 pub fn main(args: &[OsString]) -> ExitCode {
+    if let Some(code) = check_aof::run_as(args).or_else(|| check_rdb::run_as(args)) {
+        return code;
+    }
     alloc::use_huge_pages();
     log::install();
     crash::ignore_hangups();

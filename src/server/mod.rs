@@ -2,6 +2,8 @@
 
 mod balance;
 pub mod boot;
+mod check_aof;
+mod check_rdb;
 #[allow(unsafe_code)]
 mod crash;
 mod cron;

@@ -3,7 +3,7 @@
 //! A file holds requests as clients send them, `*3\r\n$3\r\nSET\r\n...`, and lines that begin with
 //! `#` and tell of times. How far it is sound is always known, so that a torn end can be cut.
 
-use std::io::{self, BufRead, Read};
+use std::io::{self, BufRead, Read as _};
 
 /// Longest line, in bytes.
 const MAX_LINE: usize = 1024;
@@ -25,9 +25,10 @@ pub enum Failure {
     /// The system's error.
     #[error("{0}")]
     Io(#[from] io::Error),
-    /// The file ends within a command.
+    /// The file ends within a command: how many bytes an argument should have and how many there
+    /// are, its end of line included, if it is an argument that is cut.
     #[error("Unexpected end of file")]
-    Truncated,
+    Truncated(Option<(u64, u64)>),
     /// This is no command. The text says what was expected.
     #[error("{0}")]
     Format(String),
@@ -37,12 +38,36 @@ pub enum Failure {
 pub struct Reader<R> {
     input: R,
     offset: u64,
+    /// Where the line or argument begins that was read last.
+    piece: u64,
+    /// Ends of lines passed in commands.
+    lines: u64,
 }
 
 impl<R: BufRead> Reader<R> {
     /// Reads `input`, which begins at `offset` of its file.
     pub fn new(input: R, offset: u64) -> Self {
-        Self { input, offset }
+        Self {
+            input,
+            offset,
+            piece: offset,
+            lines: 0,
+        }
+    }
+
+    /// The byte with which the next part begins; `None` at the end of the file.
+    pub fn peek(&mut self) -> io::Result<Option<u8>> {
+        Ok(self.input.fill_buf()?.first().copied())
+    }
+
+    /// After a failure: where the line or argument begins that is at fault.
+    pub fn fault(&self) -> u64 {
+        self.piece
+    }
+
+    /// Lines of commands that were read, an argument with its end of line counting as one.
+    pub fn lines(&self) -> u64 {
+        self.lines
     }
 
     /// Where in the file the next part begins.
@@ -59,7 +84,10 @@ impl<R: BufRead> Reader<R> {
         }
         let item = match line.first() {
             Some(b'#') => Item::Annotation(line),
-            _ => Item::Command(self.command(&line, &mut passed)?),
+            _ => {
+                self.lines += 1;
+                Item::Command(self.command(&line, &mut passed)?)
+            }
         };
         self.offset += passed;
         Ok(Some(item))
@@ -76,12 +104,15 @@ impl<R: BufRead> Reader<R> {
         let mut line = Vec::new();
         for _ in 0..count {
             if !self.line(&mut line, passed)? {
-                return Err(Failure::Truncated);
+                return Err(Failure::Truncated(None));
             }
             let len = number(&line, b'$')?;
             let len = u64::try_from(len)
                 .map_err(|_| Failure::Format(format!("Expected a length, got {len}")))?;
+            self.lines += 1;
+            self.piece = self.offset + *passed;
             args.push(self.argument(len)?);
+            self.lines += 1;
             *passed += len + 2;
         }
         Ok(args)
@@ -90,6 +121,7 @@ impl<R: BufRead> Reader<R> {
     /// Reads a line without its end; false at the end of the file.
     fn line(&mut self, line: &mut Vec<u8>, passed: &mut u64) -> Result<bool, Failure> {
         line.clear();
+        self.piece = self.offset + *passed;
         let limit = MAX_LINE as u64;
         let read = (&mut self.input).take(limit).read_until(b'\n', line)?;
         *passed += read as u64;
@@ -98,7 +130,7 @@ impl<R: BufRead> Reader<R> {
         }
         if line.pop_if(|last| *last == b'\n').is_none() {
             return Err(match read < MAX_LINE {
-                true => Failure::Truncated,
+                true => Failure::Truncated(None),
                 false => Failure::Format("Expected a shorter line".into()),
             });
         }
@@ -109,18 +141,19 @@ impl<R: BufRead> Reader<R> {
     fn argument(&mut self, len: u64) -> Result<Vec<u8>, Failure> {
         let mut bytes = Vec::with_capacity((len as usize).min(AHEAD));
         let read = (&mut self.input).take(len).read_to_end(&mut bytes)?;
-        let mut end = [0; 2];
-        if (read as u64) < len {
-            return Err(Failure::Truncated);
+        let mut end = Vec::with_capacity(2);
+        if read as u64 == len {
+            (&mut self.input).take(2).read_to_end(&mut end)?;
         }
-        match self.input.read_exact(&mut end) {
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(Failure::Truncated),
-            Err(error) => Err(error.into()),
-            Ok(()) if end != *b"\r\n" => Err(Failure::Format(format!(
-                "Expected \\r\\n, got: {:02x}{:02x}",
-                end[0], end[1]
+        match end[..] {
+            [b'\r', b'\n'] => Ok(bytes),
+            [a, b] => Err(Failure::Format(format!(
+                "Expected \\r\\n, got: {a:02x}{b:02x}"
             ))),
-            Ok(()) => Ok(bytes),
+            _ => Err(Failure::Truncated(Some((
+                len.saturating_add(2),
+                (read + end.len()) as u64,
+            )))),
         }
     }
 }
@@ -163,7 +196,10 @@ mod tests {
             assert_eq!(reader.offset(), *sound.expect("0 is one"));
             let clean = ends.contains(&(cut as u64));
             assert_eq!(clean, matches!(result, Ok(None)), "{cut}");
-            assert!(clean || matches!(result, Err(Failure::Truncated)), "{cut}");
+            assert!(
+                clean || matches!(result, Err(Failure::Truncated(_))),
+                "{cut}"
+            );
         }
     }
 
@@ -183,7 +219,7 @@ mod tests {
         let huge = b"*1\r\n$999999999999\r\nabc";
         assert!(matches!(
             Reader::new(&huge[..], 0).next_item(),
-            Err(Failure::Truncated)
+            Err(Failure::Truncated(Some((1_000_000_000_001, 3))))
         ));
     }
 }

@@ -53,6 +53,8 @@ pub struct Progress {
     pub size: AtomicU64,
     /// The last write failed; writes are refused until one succeeds.
     pub failing: AtomicBool,
+    /// Microseconds to wait before each write, for tests.
+    pub flush_sleep_us: AtomicU64,
     /// The system's number of the last failure.
     pub error: AtomicI32,
     /// Workers that hold replies back.
@@ -165,6 +167,10 @@ impl Writer {
     /// As [`Writer::step`].
     pub fn flush(&mut self, policy: Policy) -> io::Result<()> {
         self.pending.extend(self.reader.read());
+        let sleep = self.progress.flush_sleep_us.load(Ordering::Relaxed);
+        if sleep != 0 && !self.pending.is_empty() {
+            std::thread::sleep(Duration::from_micros(sleep));
+        }
         let result = self.write_pending(policy).and_then(|()| self.sync(policy));
         match &result {
             Ok(()) => self.last_try = None,

@@ -53,6 +53,7 @@ impl Value {
 }
 
 const BAD_LISTPACK: Corrupt = Corrupt::Invalid("Listpack integrity check failed.");
+const BAD_QUICKLIST: Corrupt = Corrupt::Invalid("Quicklist integrity check failed.");
 const DUPLICATE: Corrupt = Corrupt::Invalid("Duplicate elements detected");
 
 /// Reads the value behind a type code.
@@ -75,10 +76,14 @@ pub fn value(code: u8, reader: &mut Reader<'_>, layouts: &Layouts) -> Result<Val
             hash_of_pack(pack, layouts)?.into()
         }
         code::HASH_ZIPLIST => {
-            let pack = legacy::listpack_of_ziplist(&reader.string()?)?;
-            hash_of_pack(pack, layouts)?.into()
+            let bytes = reader.string()?;
+            let hash = legacy::listpack_of_ziplist(&bytes).and_then(|p| hash_of_pack(p, layouts));
+            named(hash, "Hash ziplist integrity check failed.")?.into()
         }
-        code::HASH_LISTPACK => hash_of_pack(listpack(reader)?, layouts)?.into(),
+        code::HASH_LISTPACK => {
+            let hash = listpack(reader).and_then(|pack| hash_of_pack(pack, layouts));
+            named(hash, "Hash listpack integrity check failed.")?.into()
+        }
         code::HASH_METADATA => hash_with_expiry(reader, layouts)?.into(),
         code::HASH_LISTPACK_EX => {
             reader.raw(8)?;
@@ -87,10 +92,14 @@ pub fn value(code: u8, reader: &mut Reader<'_>, layouts: &Layouts) -> Result<Val
         code::ZSET => plain_zset(reader, layouts, Reader::text_double)?.into(),
         code::ZSET_2 => plain_zset(reader, layouts, Reader::double)?.into(),
         code::ZSET_ZIPLIST => {
-            let pack = legacy::listpack_of_ziplist(&reader.string()?)?;
-            zset_of_pack(&pack, layouts)?.into()
+            let bytes = reader.string()?;
+            let zset = legacy::listpack_of_ziplist(&bytes).and_then(|p| zset_of_pack(&p, layouts));
+            named(zset, "Zset ziplist integrity check failed.")?.into()
         }
-        code::ZSET_LISTPACK => zset_of_pack(&listpack(reader)?, layouts)?.into(),
+        code::ZSET_LISTPACK => {
+            let zset = listpack(reader).and_then(|pack| zset_of_pack(&pack, layouts));
+            named(zset, "Zset listpack integrity check failed.")?.into()
+        }
         code::STREAM_LISTPACKS | code::STREAM_LISTPACKS_2 | code::STREAM_LISTPACKS_3 => {
             super::stream::read(code, reader)?.into()
         }
@@ -174,6 +183,14 @@ fn listpack(reader: &mut Reader<'_>) -> Result<Listpack, Corrupt> {
     Listpack::from_bytes(&reader.string()?).ok_or(BAD_LISTPACK)
 }
 
+/// What is wrong with a packed value goes by one name, whichever part of it it is.
+fn named<T>(result: Result<T, Corrupt>, name: &'static str) -> Result<T, Corrupt> {
+    result.map_err(|error| match error {
+        Corrupt::Invalid(_) => Corrupt::Invalid(name),
+        other => other,
+    })
+}
+
 /// The collection unless it is empty.
 fn filled<C: Collection>(collection: C) -> Result<C, Corrupt> {
     if collection.is_empty() {
@@ -213,14 +230,21 @@ fn list_of_nodes(reader: &mut Reader<'_>, layouts: &Layouts) -> Result<List, Cor
     let mut nodes = Quicklist::default();
     for _ in 0..reader.count()? {
         match reader.length()? {
-            NODE_PLAIN => nodes.append_plain(&reader.string()?),
+            NODE_PLAIN => {
+                let element = reader.string()?;
+                // Only big elements have nodes of their own.
+                if element.is_empty() {
+                    return Err(BAD_QUICKLIST);
+                }
+                nodes.append_plain(&element);
+            }
             NODE_PACKED => {
                 let pack = listpack(reader)?;
                 if !pack.is_empty() {
                     nodes.append_packed(pack);
                 }
             }
-            _ => return Err(Corrupt::Invalid("Quicklist integrity check failed.")),
+            _ => return Err(BAD_QUICKLIST),
         }
     }
     finished(nodes, layouts)

@@ -57,6 +57,8 @@ pub struct Meta {
 pub enum Item {
     /// A value, from its type code on: [`Record::parse`] reads it from the window.
     Record(Meta),
+    /// What follows is of this database.
+    Select(usize),
     /// A field about the file: name and value.
     Aux(Vec<u8>, Vec<u8>),
     /// The source of a library of functions.
@@ -85,6 +87,44 @@ pub enum Failure {
     Checksum(u64, u64),
 }
 
+/// What a reader is at: of a file that cannot be read on, what it was that failed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Stage {
+    /// The first bytes.
+    #[default]
+    Start,
+    /// The code of the next part.
+    Code,
+    /// The expiry of a value.
+    Expiry,
+    /// A length: number of a database, sizes of it, time since a value was used.
+    Length,
+    /// A field about the file.
+    Aux,
+    /// Data of a module.
+    Module,
+    /// A library of functions.
+    Function,
+    /// The key of a value of this type code.
+    Key(u8),
+    /// A value of this type code.
+    Value(u8),
+    /// The checksum.
+    Sum,
+}
+
+/// What became of the checksum.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sum {
+    /// It was not looked at: there is none in old versions, or nobody wanted it.
+    #[default]
+    Ignored,
+    /// The file was written without one.
+    Absent,
+    /// It is that of the content.
+    Right,
+}
+
 /// Reads a file part by part.
 pub struct FileReader<R> {
     input: R,
@@ -98,6 +138,8 @@ pub struct FileReader<R> {
     db: usize,
     version: i32,
     verify: bool,
+    stage: Stage,
+    result: Sum,
 }
 
 impl<R: Read> FileReader<R> {
@@ -113,6 +155,8 @@ impl<R: Read> FileReader<R> {
             db: 0,
             version: 0,
             verify,
+            stage: Stage::Start,
+            result: Sum::Ignored,
         };
         while reader.window.len() < 9 {
             if reader.fill()? == 0 {
@@ -137,6 +181,23 @@ impl<R: Read> FileReader<R> {
         self.offset
     }
 
+    /// What was read last.
+    pub fn stage(&self) -> Stage {
+        self.stage
+    }
+
+    /// After the end: what became of the checksum.
+    pub fn sum(&self) -> Sum {
+        self.result
+    }
+
+    /// The key of a value that could not be read, as far as it lies in the file.
+    pub fn failed_key(&self) -> Option<Vec<u8>> {
+        let bytes = self.window.get(self.record.start..)?;
+        let record = Record::parse(bytes).ok()?;
+        Some(record.key.into_owned())
+    }
+
     /// The record that [`Item::Record`] told of: type code, key, value.
     pub fn record(&self) -> &[u8] {
         &self.window[self.record.clone()]
@@ -146,14 +207,16 @@ impl<R: Read> FileReader<R> {
     pub fn next_item(&mut self) -> Result<Item, Failure> {
         loop {
             let start = Reader::new(&self.window[self.at..]);
-            let (mut reader, mut db, mut record) = (start, self.db, 0);
-            let result = parse_part(start, &mut reader, &mut db, &mut record);
+            let (mut reader, mut record) = (start, 0);
+            let result = parse_part(start, &mut reader, self.db, &mut record, &mut self.stage);
             let used = start.rest().len() - reader.rest().len();
+            self.record = self.at + record..self.at + used;
             match result {
                 Ok(item) => {
-                    self.record = self.at + record..self.at + used;
                     self.pass(used);
-                    self.db = db;
+                    if let Item::Select(db) = item {
+                        self.db = db;
+                    }
                     if matches!(item, Item::End) {
                         self.check_sum()?;
                     }
@@ -185,6 +248,7 @@ impl<R: Read> FileReader<R> {
         if self.version < 5 {
             return Ok(());
         }
+        self.stage = Stage::Sum;
         while self.window.len() < self.at + 8 {
             if self.fill()? == 0 {
                 return Err(Corrupt::Short.into());
@@ -194,14 +258,13 @@ impl<R: Read> FileReader<R> {
         let found = u64::from_le_bytes(bytes);
         self.at += 8;
         self.offset += 8;
-        if !self.verify || found == self.sum {
-            return Ok(());
-        }
-        if found == 0 {
-            tracing::warn!("RDB file was saved with checksum disabled: no check performed.");
-            return Ok(());
-        }
-        Err(Failure::Checksum(self.sum, found))
+        self.result = match found {
+            _ if !self.verify => Sum::Ignored,
+            0 => Sum::Absent,
+            found if found == self.sum => Sum::Right,
+            found => return Err(Failure::Checksum(self.sum, found)),
+        };
+        Ok(())
     }
 
     /// Reads on; the number of bytes, 0 at the end. What was passed leaves the window.
@@ -222,24 +285,32 @@ impl<R: Read> FileReader<R> {
     }
 }
 
-/// Reads one part: the database that is selected after it goes to `db`, where its record begins
-/// to `record`.
+/// Reads one part, of database `db`: where its record begins goes to `record`, and what is being
+/// read to `stage`.
 fn parse_part(
     start: Reader<'_>,
     reader: &mut Reader<'_>,
-    db: &mut usize,
+    db: usize,
     record: &mut usize,
+    stage: &mut Stage,
 ) -> Result<Item, Corrupt> {
-    let mut meta = Meta::default();
+    let mut meta = Meta {
+        db,
+        ..Meta::default()
+    };
     loop {
+        *stage = Stage::Code;
         let before = start.rest().len() - reader.rest().len();
-        match reader.byte()? {
+        let code = reader.byte()?;
+        *stage = stage_of(code);
+        match code {
             opcode::EXPIRETIME_MS => meta.expiry = Some(reader.millis()?),
             opcode::EXPIRETIME => meta.expiry = Some(reader.seconds()?.saturating_mul(1000)),
             opcode::IDLE => meta.idle_seconds = Some(reader.length()?),
             opcode::FREQ => meta.frequency = Some(reader.byte()?),
             opcode::SELECTDB => {
-                *db = usize::try_from(reader.length()?).unwrap_or(usize::MAX);
+                let db = usize::try_from(reader.length()?).unwrap_or(usize::MAX);
+                return Ok(Item::Select(db));
             }
             opcode::RESIZEDB => {
                 reader.length()?;
@@ -267,13 +338,28 @@ fn parse_part(
             }
             opcode::EOF => return Ok(Item::End),
             code => {
-                meta.db = *db;
                 *record = before;
                 reader.skip_string()?;
+                *stage = Stage::Value(code);
                 decode::skip(code, reader)?;
                 return Ok(Item::Record(meta));
             }
         }
+    }
+}
+
+/// What is read behind a code.
+fn stage_of(code: u8) -> Stage {
+    match code {
+        opcode::EXPIRETIME_MS | opcode::EXPIRETIME => Stage::Expiry,
+        opcode::SELECTDB | opcode::RESIZEDB | opcode::SLOT_INFO | opcode::IDLE | opcode::FREQ => {
+            Stage::Length
+        }
+        opcode::AUX => Stage::Aux,
+        opcode::FUNCTION | opcode::FUNCTION_PRE_GA => Stage::Function,
+        opcode::MODULE_AUX => Stage::Module,
+        opcode::EOF => Stage::Code,
+        code => Stage::Key(code),
     }
 }
 

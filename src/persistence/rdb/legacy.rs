@@ -135,19 +135,23 @@ pub fn listpack_of_zipmap(bytes: &[u8]) -> Result<Listpack, Corrupt> {
         Some(&count) => usize::from(count) == elements.len() / 2,
         None => false,
     };
-    if !counted || at + 1 != bytes.len() {
+    if !counted || at + 1 != bytes.len() || elements.is_empty() {
         return Err(BAD_ZIPMAP);
     }
     Ok(Listpack::of(elements))
 }
 
-/// The length at an offset and where its bytes begin; `None` at the end mark.
+/// The length at an offset and where its bytes begin; `None` at the end mark. Short lengths have
+/// one form only.
 fn zipmap_len(bytes: &[u8], at: usize) -> Result<Option<(usize, usize)>, Corrupt> {
     match bytes.get(at).ok_or(BAD_ZIPMAP)? {
         255 => Ok(None),
         254 => {
             let word = bytes.get(at + 1..at + 5).ok_or(BAD_ZIPMAP)?;
             let word = u32::from_le_bytes(word.try_into().expect("four"));
+            if word < 254 {
+                return Err(BAD_ZIPMAP);
+            }
             Ok(Some((word as usize, at + 5)))
         }
         &len => Ok(Some((len.into(), at + 1))),

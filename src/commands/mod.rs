@@ -25,6 +25,7 @@ mod list_moves;
 mod lists;
 mod memory;
 mod pubsub;
+mod replication;
 mod saving;
 mod scan_options;
 mod server;
@@ -68,6 +69,7 @@ pub fn all() -> impl Iterator<Item = &'static Command> {
         lists::ROWS,
         memory::ROWS,
         pubsub::ROWS,
+        replication::ROWS,
         saving::ROWS,
         server::ROWS,
         sets::ROWS,

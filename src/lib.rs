@@ -25,6 +25,7 @@
 //! | [`client`] | session, registry of all clients, mailbox for bytes from other threads |
 //! | [`propagation`] | the one ordered stream of effects |
 //! | [`persistence`] | the dump format, snapshots, the append-only file |
+//! | [`replication`] | who follows us and how far; the identity of the stream |
 //! | [`pubsub`] | channels, patterns, shard channels |
 //! | [`dispatch`] | command rows, the table, refusals, execution, transactions |
 //! | [`commands`] | one file per family: rows and handlers |
@@ -102,6 +103,7 @@ pub mod observe;
 pub mod persistence;
 pub mod propagation;
 pub mod pubsub;
+pub mod replication;
 pub mod resp;
 pub mod server;
 pub mod types;

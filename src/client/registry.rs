@@ -53,6 +53,8 @@ pub mod flag {
     pub const BLOCKED: u32 = 1 << 9;
     /// READONLY in cluster mode.
     pub const READONLY: u32 = 1 << 10;
+    /// A replica of ours.
+    pub const REPLICA: u32 = 1 << 11;
 }
 
 /// What a worker publishes about a client of its own.
@@ -242,7 +244,9 @@ impl Handle {
     /// What kind of client this is.
     pub fn class(&self) -> Class {
         let flags = self.live.flags.load(Relaxed);
-        if flags & flag::PUBSUB != 0 {
+        if flags & flag::REPLICA != 0 {
+            Class::Replica
+        } else if flags & flag::PUBSUB != 0 {
             Class::PubSub
         } else {
             Class::Normal
@@ -252,7 +256,8 @@ impl Handle {
 
 /// The flags of CLIENT LIST; `N` for none.
 fn flag_letters(flags: u32) -> String {
-    const LETTERS: [(u32, char); 10] = [
+    const LETTERS: [(u32, char); 11] = [
+        (flag::REPLICA, 'S'),
         (flag::MONITOR, 'O'),
         (flag::PUBSUB, 'P'),
         (flag::MULTI, 'x'),

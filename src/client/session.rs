@@ -53,6 +53,46 @@ pub enum Replies {
     Skip,
 }
 
+/// What a replica says of itself before it asks for the stream (REPLCONF).
+#[derive(Debug, Default)]
+pub struct ReplicaOptions {
+    /// The port on which it listens; 0 when it does not say.
+    pub listening_port: i64,
+    /// Where it is to be reached, when it says.
+    pub address: Option<Box<[u8]>>,
+    /// It can tell the end of a dump by a mark (`capa eof`).
+    pub eof: bool,
+    /// It understands that the replication id changes (`capa psync2`).
+    pub psync2: bool,
+    /// It wants a dump and no stream.
+    pub rdb_only: bool,
+    /// It wants no keys in the dump.
+    pub without_data: bool,
+    /// It wants no functions in the dump.
+    pub without_functions: bool,
+}
+
+impl ReplicaOptions {
+    /// It wants less than everything.
+    pub fn is_filtered(&self) -> bool {
+        self.without_data || self.without_functions
+    }
+}
+
+/// How a replica asks for the stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SyncRequest {
+    /// SYNC: from a dump on, without any answer before it.
+    Sync,
+    /// PSYNC: from an offset, counted from 1, of the stream of this id on, if possible.
+    Psync {
+        /// The id.
+        id: Vec<u8>,
+        /// The first byte that it does not have.
+        offset: i64,
+    },
+}
+
 /// One connection's state.
 pub struct Session {
     /// The shared side.
@@ -75,6 +115,12 @@ pub struct Session {
     pub replies: Replies,
     /// MONITOR.
     pub monitor: bool,
+    /// REPLCONF.
+    pub replica: Option<Box<ReplicaOptions>>,
+    /// SYNC or PSYNC: the connection leaves its worker.
+    pub sync: Option<SyncRequest>,
+    /// Where the stream ends that holds what this client wrote.
+    pub written: u64,
     /// CLIENT NO-EVICT.
     pub no_evict: bool,
     /// CLIENT NO-TOUCH.
@@ -99,6 +145,9 @@ impl Session {
             shard_channels: BTreeSet::new(),
             replies: Replies::On,
             monitor: false,
+            replica: None,
+            sync: None,
+            written: 0,
             no_evict: false,
             no_touch: false,
             close_after_reply: false,

@@ -142,6 +142,11 @@ fn apply(shared: &Shared, param: &'static Param, settings: &Settings) -> Result<
             shared.append_only.follow(settings);
             Ok(())
         }
+        Effect::ReplBacklogSize => {
+            let size = settings.repl_backlog_size.unsigned_abs();
+            shared.replication.resize_backlog(&shared.stream, size);
+            Ok(())
+        }
         Effect::TlsPort | Effect::Tls if settings.tls_port != 0 => {
             Err("TLS is not supported yet".to_owned())
         }

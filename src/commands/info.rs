@@ -341,15 +341,15 @@ fn stats(shared: &Shared, text: &mut String) {
         "total_net_input_bytes": stats.sum(|c| &c.input_bytes),
         "total_net_output_bytes": stats.sum(|c| &c.output_bytes),
         "total_net_repl_input_bytes": 0,
-        "total_net_repl_output_bytes": 0,
+        "total_net_repl_output_bytes": get(&shared.replication.output_bytes),
         "instantaneous_input_kbps": kbps(Rate::Input),
         "instantaneous_output_kbps": kbps(Rate::Output),
         "instantaneous_input_repl_kbps": "0.00",
         "instantaneous_output_repl_kbps": "0.00",
         "rejected_connections": get(&global.rejected_connections),
-        "sync_full": 0,
-        "sync_partial_ok": 0,
-        "sync_partial_err": 0,
+        "sync_full": get(&shared.replication.full),
+        "sync_partial_ok": get(&shared.replication.partial_ok),
+        "sync_partial_err": get(&shared.replication.partial_err),
         "expired_keys": stats.sum(|c| &c.expired) + get(&global.actively_expired),
         "expired_subkeys": stats.sum(|c| &c.expired_fields) + get(&global.actively_expired_fields),
         "expired_stale_perc": format_args!("{:.2}", shared.expired_stale_percent()),
@@ -390,19 +390,40 @@ fn stats(shared: &Shared, text: &mut String) {
 }
 
 fn replication(shared: &Shared, text: &mut String) {
-    let offset = shared.stream.offset();
+    let (replication, settings) = (&shared.replication, shared.config.load());
+    let (offset, now) = (shared.stream.offset(), crate::base::clock::unix_ms() / 1000);
+    let replicas = replication.replicas();
     fields!(text;
         "role": "master",
-        "connected_slaves": 0,
+        "connected_slaves": replicas.len(),
+    );
+    let max_lag = settings.min_replicas_max_lag.into();
+    if settings.min_replicas_to_write > 0 && max_lag > 0 {
+        fields!(text; "min_slaves_good_slaves": replication.good(max_lag, now));
+    }
+    for (index, replica) in replicas.iter().enumerate() {
+        let _ = write!(
+            text,
+            "slave{index}:ip={},port={},state={},offset={},lag={}\r\n",
+            replica.ip,
+            replica.port,
+            replica.state().name(),
+            replica.acknowledged(),
+            replica.lag(now),
+        );
+    }
+    let backlog = replication.backlog(offset);
+    let (first, len) = backlog.unwrap_or_default();
+    fields!(text;
         "master_failover_state": "no-failover",
-        "master_replid": shared.status.run_id,
+        "master_replid": replication.id(),
         "master_replid2": "0".repeat(40),
         "master_repl_offset": offset,
         "second_repl_offset": -1,
-        "repl_backlog_active": 0,
-        "repl_backlog_size": shared.config.settings().repl_backlog_size,
-        "repl_backlog_first_byte_offset": 0,
-        "repl_backlog_histlen": 0,
+        "repl_backlog_active": u8::from(backlog.is_some()),
+        "repl_backlog_size": settings.repl_backlog_size,
+        "repl_backlog_first_byte_offset": first,
+        "repl_backlog_histlen": len,
     );
 }
 

@@ -26,6 +26,7 @@ mod lists;
 mod memory;
 pub mod migrate;
 mod pubsub;
+mod replication;
 mod saving;
 mod scan_options;
 mod server;
@@ -70,6 +71,7 @@ pub fn all() -> impl Iterator<Item = &'static Command> {
         memory::ROWS,
         migrate::ROWS,
         pubsub::ROWS,
+        replication::ROWS,
         saving::ROWS,
         server::ROWS,
         sets::ROWS,

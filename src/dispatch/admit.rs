@@ -212,8 +212,7 @@ fn saved(shared: &Shared, worker: &Worker, session: &Session, known: &Known) -> 
     Ok(())
 }
 
-/// Writes need as many replicas with little lag as the configuration says. No replica can attach
-/// to this server, so none is ever good.
+/// Writes need as many replicas with little lag as the configuration says.
 #[cold]
 fn good_replicas(
     shared: &Shared,
@@ -221,8 +220,15 @@ fn good_replicas(
     session: &Session,
     known: &Known,
 ) -> Result<(), Error> {
-    let asked = worker.settings.min_replicas_max_lag > 0;
-    if asked && effective_flags(session, shared, known).has(Flags::WRITE) {
+    let (needed, max_lag) = (
+        worker.settings.min_replicas_to_write,
+        i64::from(worker.settings.min_replicas_max_lag),
+    );
+    let good = || shared.replication.good(max_lag, worker.now.ms / 1000) as i64;
+    if max_lag > 0
+        && good() < i64::from(needed)
+        && effective_flags(session, shared, known).has(Flags::WRITE)
+    {
         return Err(Error::line("NOREPLICAS Not enough good replicas to write."));
     }
     Ok(())

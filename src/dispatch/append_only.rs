@@ -280,7 +280,7 @@ pub fn open(shared: &Arc<Shared>) -> Result<(), Fatal> {
         tracing::info!("{verb} AOF incr file {name} on server start");
         this.older.store(place.size(&manifest) - size, Relaxed);
         *this.manifest.lock() = manifest;
-        let reader = shared.stream.reader();
+        let reader = shared.stream.file_reader();
         let writer = Writer::new(reader, file, size, Arc::clone(&this.progress));
         start_writer(shared, writer)
     })();
@@ -429,7 +429,7 @@ fn rewrite(shared: &Arc<Shared>) -> io::Result<()> {
             }
             return Ok(());
         }
-        let reader = shared.stream.reader();
+        let reader = shared.stream.file_reader();
         start_writer(
             shared,
             Writer::new(reader, file, 0, Arc::clone(&this.progress)),

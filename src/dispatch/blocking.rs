@@ -12,6 +12,9 @@
 //! UNBLOCK or the end of the connection; exactly one of them does. Entries of an ended ticket
 //! that are left in queues of other shards mean nothing and are removed without haste.
 //!
+//! WAIT is parked here too: it waits for no keys but until replicas have confirmed what its client
+//! wrote.
+//!
 //! Lock order: shards, then a ticket's state. Replies are handed over when no shard is held.
 
 use std::collections::VecDeque;
@@ -24,7 +27,7 @@ use smallvec::SmallVec;
 
 use super::args::Args;
 use super::command::Handler;
-use super::context::{DataCtx, Shared, Worker};
+use super::context::{DataCtx, ServerCtx, Shared, Worker};
 use super::error::Error;
 use super::execute::{self, Call};
 use super::table::Known;
@@ -52,6 +55,15 @@ pub struct Block {
     pub request: Option<Vec<Vec<u8>>>,
 }
 
+/// What WAIT waits for, instead of keys.
+#[derive(Clone, Copy, Debug)]
+pub struct Acks {
+    /// Offset of the stream that is to be confirmed.
+    pub offset: u64,
+    /// By so many replicas.
+    pub replicas: usize,
+}
+
 /// How far a wait is.
 enum State {
     Waiting,
@@ -72,6 +84,7 @@ pub struct Parked {
     on: Type,
     also: Option<Vec<u8>>,
     on_removal: bool,
+    acks: Option<Acks>,
     /// Until when, in Unix milliseconds.
     pub deadline: Option<i64>,
     protocol: Protocol,
@@ -107,6 +120,12 @@ impl Parked {
         self.handle.ring();
     }
 
+    /// It waits for replicas, and enough of them have confirmed.
+    fn has_acks(&self, shared: &Shared) -> bool {
+        self.acks
+            .is_some_and(|acks| shared.replication.acknowledged(acks.offset) >= acks.replicas)
+    }
+
     /// Ends the wait, if nobody else did.
     fn end(&self) -> bool {
         let mut state = self.state.lock();
@@ -125,6 +144,8 @@ pub struct Blocked {
     last_ticket: AtomicU64,
     /// How many of them have [`Block::on_removal`].
     on_removal: AtomicUsize,
+    /// How many of them wait for replicas.
+    on_acks: AtomicUsize,
 }
 
 impl Blocked {
@@ -146,12 +167,21 @@ impl Blocked {
         if parked.on_removal {
             self.on_removal.fetch_add(1, Relaxed);
         }
+        if parked.acks.is_some() {
+            self.on_acks.fetch_add(1, Relaxed);
+        }
         self.tickets.insert(parked.ticket, Arc::clone(parked));
     }
 
     fn remove(&self, parked: &Parked) {
-        if self.tickets.remove(&parked.ticket).is_some() && parked.on_removal {
+        if self.tickets.remove(&parked.ticket).is_none() {
+            return;
+        }
+        if parked.on_removal {
             self.on_removal.fetch_sub(1, Relaxed);
+        }
+        if parked.acks.is_some() {
+            self.on_acks.fetch_sub(1, Relaxed);
         }
     }
 }
@@ -194,6 +224,7 @@ pub(super) fn park(
         on: block.on,
         also: block.also,
         on_removal: block.on_removal,
+        acks: None,
         deadline: block.deadline,
         protocol: out.protocol(),
         silent: session.replies != Replies::On,
@@ -207,6 +238,45 @@ pub(super) fn park(
         locks.shard(shard).wait(parked.db, key, parked.ticket);
     }
     worker.parked = Some(parked);
+}
+
+/// Parks the client of WAIT until replicas have confirmed what it wrote.
+pub fn park_for_acks(ctx: &mut ServerCtx<'_, '_>, acks: Acks, deadline: Option<i64>) {
+    let (blocked, session) = (&ctx.shared.blocked, &ctx.session);
+    let request: Vec<Vec<u8>> = ctx.args.all().iter().map(|a| a.to_vec()).collect();
+    let parked = Arc::new(Parked {
+        ticket: blocked.last_ticket.fetch_add(1, Relaxed) + 1,
+        handle: Arc::clone(&session.handle),
+        command: ctx.shared.commands.find(&request[0]).map_or(0, |k| k.id),
+        db: session.db,
+        request,
+        keys: Vec::new(),
+        on: Type::String,
+        also: None,
+        on_removal: false,
+        acks: Some(acks),
+        deadline,
+        protocol: ctx.out.protocol(),
+        silent: session.replies != Replies::On,
+        no_touch: session.no_touch,
+        nanos: Ticks::now().nanos_since(ctx.worker.ticks),
+        state: Mutex::new(State::Waiting),
+    });
+    blocked.add(&parked);
+    ctx.worker.parked = Some(parked);
+}
+
+/// A replica confirmed something: has the clients looked at that wait for it. Called without
+/// locks.
+pub fn acknowledged(shared: &Shared) {
+    if shared.blocked.on_acks.load(Relaxed) == 0 {
+        return;
+    }
+    for parked in &shared.blocked.tickets {
+        if parked.has_acks(shared) {
+            parked.handle.ring();
+        }
+    }
 }
 
 /// Serves those who wait for the keys that the last command made ready, in the order in which
@@ -378,7 +448,10 @@ fn conclude(
     let mut out = Output::new();
     out.set_protocol(parked.protocol);
     match result {
-        Ok(()) => out.null_array(),
+        Ok(()) => match parked.acks {
+            Some(acks) => out.uint(shared.replication.acknowledged(acks.offset) as u64),
+            None => out.null_array(),
+        },
         Err(error) => execute::failed(shared, worker, known, &mut out, &error),
     }
     parked.reply(out.to_vec());
@@ -405,8 +478,12 @@ pub fn removed(shared: &Shared, db: usize, key: &[u8]) {
     }
 }
 
-/// Looks whether what a client waits for was removed, after [`removed`] asked for it.
+/// Looks whether what a client waits for was removed, after [`removed`] asked for it, or confirmed,
+/// after [`acknowledged`] did.
 pub fn look_again(shared: &Shared, worker: &mut Worker, parked: &Parked) {
+    if parked.has_acks(shared) {
+        conclude(shared, worker, parked, Ok(()));
+    }
     if !parked.on_removal {
         return;
     }

@@ -19,6 +19,7 @@ use crate::observe::slowlog::SlowLog;
 use crate::observe::stats::{Stats, WorkerStats};
 use crate::propagation::Stream;
 use crate::pubsub::Hub;
+use crate::replication::Replication;
 use crate::resp::write::Output;
 
 use super::append_only::AppendOnly;
@@ -27,6 +28,7 @@ use super::blocking::{Aftermath, Block, Blocked, Parked};
 use super::command::Command;
 use super::control::Control;
 use super::durability::Durability;
+use super::execute::Propagated;
 use super::job::{Job, Running};
 use super::monitor::Monitors;
 use super::pause::Pause;
@@ -44,6 +46,8 @@ pub struct Shared {
     pub pubsub: Hub,
     /// The log of effects.
     pub stream: Arc<Stream>,
+    /// Replicas.
+    pub replication: Replication,
     /// Commands.
     pub commands: Table,
     /// Counters.
@@ -179,8 +183,10 @@ pub struct Worker {
     pub is_playback: bool,
     /// What serving waiting clients left to be done without locks.
     pub aftermath: Aftermath,
-    /// What a transaction propagates, collected until its end: (database, arguments).
-    pub pending: Vec<(usize, Vec<Vec<u8>>)>,
+    /// What a transaction propagates, collected until its end.
+    pub pending: Vec<Propagated>,
+    /// Where the stream ended after what the running command appended; 0 when it did not.
+    pub appended: u64,
 }
 
 impl Worker {
@@ -217,6 +223,7 @@ impl Worker {
             is_playback: false,
             aftermath: Aftermath::default(),
             pending: Vec::new(),
+            appended: 0,
         }
     }
 

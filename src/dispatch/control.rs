@@ -4,10 +4,10 @@ use std::sync::mpsc::{Sender, channel};
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+use super::replicas::Attachment;
 use crate::config::Effect;
 
 /// A request to the frame.
-#[derive(Debug)]
 pub enum Request {
     /// Ends the process: SHUTDOWN with its options. The answer comes only when it fails.
     Shutdown {
@@ -25,6 +25,8 @@ pub enum Request {
     Listeners(Sender<Result<(), ()>>),
     /// The dump file is to be written, on a thread of its own.
     Save,
+    /// A replica is to be served, on threads of its own.
+    Replicate(Box<Attachment>),
     /// The append-only file is to get a new base, on a thread of its own.
     Rewrite,
     /// The process as a whole follows a parameter that changed: title, crash handlers, watchdog.

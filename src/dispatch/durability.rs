@@ -67,17 +67,27 @@ pub fn snapshot_options(settings: &Settings) -> snapshot::Options {
     }
 }
 
+/// A field of a snapshot about itself: name and value.
+pub type Field = (&'static str, Vec<u8>);
+
 /// What stands before the keys of every snapshot.
 pub fn snapshot_head(shared: &Shared, is_base: bool) -> Vec<u8> {
+    let functions = shared.durability.functions.lock();
+    snapshot::head(&snapshot_fields(&[], is_base), &functions)
+}
+
+/// The fields of a snapshot, with those about `replication`.
+pub fn snapshot_fields(replication: &[Field], is_base: bool) -> Vec<Field> {
     let number = |n: i64| n.to_string().into_bytes();
-    let fields = [
+    let mut fields = vec![
         ("redis-ver", REDIS_VERSION.into()),
         ("redis-bits", b"64".to_vec()),
         ("ctime", number(clock::unix_ms() / 1000)),
         ("used-mem", number(alloc::used() as i64)),
-        ("aof-base", number(is_base.into())),
     ];
-    snapshot::head(&fields, &shared.durability.functions.lock())
+    fields.extend_from_slice(replication);
+    fields.push(("aof-base", number(is_base.into())));
+    fields
 }
 
 /// Writes the dump file and waits for it; false when that failed, which is in the log.

@@ -221,6 +221,9 @@ pub fn call<'k>(
     if let Err(error) = result {
         failed(shared, worker, known, out, &error);
     }
+    if worker.appended != 0 {
+        session.written = std::mem::take(&mut worker.appended);
+    }
     let end = Ticks::now();
     let nanos = end.nanos_since(start);
     worker.ticks = end;
@@ -463,7 +466,7 @@ impl<'k> Call<'_, 'k> {
                 if within {
                     worker.pending.extend(commands);
                 } else {
-                    append(shared, &commands);
+                    worker.appended = append(shared, &commands);
                 }
             }
         }
@@ -493,7 +496,7 @@ impl Worker {
 /// What a command that just ran propagates: removals of keys and fields that it found expired, then
 /// itself.
 #[cold]
-fn propagated(worker: &mut Worker, db: usize, args: Args<'_>) -> Vec<(usize, Vec<Vec<u8>>)> {
+fn propagated(worker: &mut Worker, db: usize, args: Args<'_>) -> Vec<Propagated> {
     let effects = &mut worker.effects;
     let removal = if worker.env.lazy_expire {
         &b"UNLINK"[..]
@@ -502,48 +505,95 @@ fn propagated(worker: &mut Worker, db: usize, args: Args<'_>) -> Vec<(usize, Vec
     };
     let expired = effects.expired.iter();
     let mut commands: Vec<_> = expired
-        .map(|(db, key)| (*db, vec![removal.to_vec(), key.to_vec()]))
+        .map(|(db, key)| Propagated::new(*db, vec![removal.to_vec(), key.to_vec()]))
         .collect();
     commands.extend(removals_of_fields(effects));
     if effects.dirty > 0 || effects.forced {
         match std::mem::take(&mut effects.rewrite) {
-            Rewrite::Verbatim => {
-                commands.push((db, args.all().iter().map(|a| a.to_vec()).collect()))
+            Rewrite::Verbatim => commands.push(Propagated::new(db, owned(args))),
+            Rewrite::As(forms) => {
+                commands.extend(forms.into_iter().map(|form| Propagated::new(db, form)));
             }
-            Rewrite::As(forms) => commands.extend(forms.into_iter().map(|form| (db, form))),
         }
     }
     commands
 }
 
 /// How removals of expired fields of hashes are propagated.
-pub(super) fn removals_of_fields(effects: &Effects) -> Vec<(usize, Vec<Vec<u8>>)> {
+pub(super) fn removals_of_fields(effects: &Effects) -> Vec<Propagated> {
     let fields = effects.expired_fields.iter();
     let removals = fields.map(|gone| {
         let command = vec![b"HDEL".to_vec(), gone.key.to_vec(), gone.field.to_vec()];
-        (gone.db, command)
+        Propagated::new(gone.db, command)
     });
     removals.collect()
 }
 
-/// Appends commands to the stream as one block, a transaction if there are several.
-pub fn append(shared: &Shared, commands: &[(usize, Vec<Vec<u8>>)]) {
+/// A command for the stream.
+#[derive(Debug)]
+pub struct Propagated {
+    /// The database on which it runs.
+    pub db: usize,
+    /// Its name and arguments.
+    pub args: Vec<Vec<u8>>,
+    /// It means nothing to a file.
+    pub for_replicas: bool,
+}
+
+impl Propagated {
+    /// A command for files and replicas.
+    pub fn new(db: usize, args: Vec<Vec<u8>>) -> Self {
+        Self {
+            db,
+            args,
+            for_replicas: false,
+        }
+    }
+}
+
+fn owned(args: Args<'_>) -> Vec<Vec<u8>> {
+    args.all().iter().map(|a| a.to_vec()).collect()
+}
+
+/// Appends commands to the stream as one block, a transaction if there are several; returns the
+/// offset after it, 0 for no commands.
+pub fn append(shared: &Shared, commands: &[Propagated]) -> u64 {
     if commands.is_empty() {
-        return;
+        return 0;
     }
     shared.stream.append(|block| {
+        // The database is chosen before, not within.
+        block.select(commands[0].db);
         if commands.len() > 1 {
-            // The database is chosen before, not within.
-            block.select(commands[0].0);
             block.bare(&["MULTI"]);
         }
-        for (db, args) in commands {
-            block.command(*db, args);
+        for command in commands {
+            if command.for_replicas {
+                block.select(command.db);
+                block.for_replicas(&command.args);
+            } else {
+                block.command(command.db, &command.args);
+            }
         }
         if commands.len() > 1 {
             block.bare(&["EXEC"]);
         }
-    });
+    })
+}
+
+/// Propagates the running command, which changes no keys, to replicas.
+pub fn tell_replicas(ctx: &mut ServerCtx<'_, '_>) {
+    if ctx.worker.is_playback || !ctx.shared.replication.is_fed() {
+        return;
+    }
+    let command = Propagated {
+        for_replicas: true,
+        ..Propagated::new(ctx.session.db, owned(ctx.args))
+    };
+    match ctx.held {
+        Some(_) => ctx.worker.pending.push(command),
+        None => ctx.worker.appended = append(ctx.shared, &[command]),
+    }
 }
 
 /// What follows a command once its locks are released: freeing, statistics, notifications.

@@ -20,6 +20,7 @@ pub mod layouts;
 pub mod monitor;
 pub mod pause;
 pub mod playback;
+pub mod replicas;
 pub mod subscriptions;
 pub mod table;
 #[doc(hidden)]

@@ -99,7 +99,7 @@ impl Harness {
     pub fn run(&mut self, args: &[&[u8]]) -> Outcome {
         let reply = self.request(args);
         let messages: Vec<u8> = self.listener.mailbox.take().concat();
-        let log: Vec<u8> = self.log.read().concat();
+        let log: Vec<u8> = self.log.read_bytes();
         Outcome {
             reply: values(&reply).iter().map(readable).collect(),
             events: values(&messages).iter().filter_map(event).collect(),

@@ -111,7 +111,7 @@ pub fn exec(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     run_queue(ctx, &multi, &mut locks);
     if !ctx.worker.pending.is_empty() {
         let pending = std::mem::take(&mut ctx.worker.pending);
-        execute::append(shared, &pending);
+        ctx.worker.appended = execute::append(shared, &pending);
     }
     execute::conclude(shared, ctx.worker, locks);
     // EXEC's own time is that of everything it ran.

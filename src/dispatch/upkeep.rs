@@ -6,7 +6,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::context::{Shared, env_of};
-use super::execute::{append, deliver, removals_of_fields};
+use super::execute::{Propagated, append, deliver, removals_of_fields};
 use crate::base::clock::{self, Now};
 use crate::config::Settings;
 use crate::keyspace::db::{Effects, Env};
@@ -129,7 +129,10 @@ fn propagate(shared: &Shared, db: usize, key: &[u8], lazy: bool) {
     super::blocking::removed(shared, db, key);
     if shared.stream.is_active() {
         let word = if lazy { "UNLINK" } else { "DEL" };
-        append(shared, &[(db, vec![word.into(), key.to_vec()])]);
+        append(
+            shared,
+            &[Propagated::new(db, vec![word.into(), key.to_vec()])],
+        );
     }
 }
 

@@ -236,12 +236,26 @@ impl Connection {
         }
     }
 
+    /// Takes the connection apart for a replica: its session, its socket, what is to be written,
+    /// and what was received behind the request.
+    pub fn into_parts(self) -> (Session, OwnedFd, Vec<u8>, Vec<u8>) {
+        let mut input = Output::new();
+        for request in &self.backlog {
+            input.array(request.len());
+            request.iter().for_each(|arg| input.bulk(arg));
+        }
+        let mut input = input.to_vec();
+        input.extend_from_slice(&self.input[self.position..]);
+        (self.session, self.socket, self.out.to_vec(), input)
+    }
+
     /// True while requests have to wait for one that is parked, waits or goes on in slices.
     pub fn is_occupied(&self) -> bool {
         self.parked.is_some()
             || self.job.is_some()
             || self.blocked.is_some()
             || self.held_until.is_some()
+            || self.session.sync.is_some()
     }
 
     /// Gives the input buffer back when everything in it was served, or empties it and `keep`s it

@@ -29,6 +29,7 @@ use crate::dispatch::args::Args;
 use crate::dispatch::blocking::{self, Parked};
 use crate::dispatch::context::{Shared, Worker};
 use crate::dispatch::execute::{self, Flow, Prepared};
+use crate::dispatch::replicas;
 use crate::keyspace::db::Hint;
 use crate::observe::stats::bump;
 use crate::resp::parse::{Arg, Request};
@@ -797,6 +798,9 @@ impl EventLoop {
             if connection.session.is_closing() {
                 connection.backlog.clear();
             }
+            if connection.session.sync.is_some() {
+                return true;
+            }
             connection.parked = connection.backlog.pop_front();
         }
         true
@@ -880,6 +884,10 @@ impl EventLoop {
         };
         let connection = &mut **connection;
         connection.listed = false;
+        if connection.session.sync.is_some() && !connection.session.is_closing() {
+            self.hand_over(place);
+            return;
+        }
         connection.take_mail();
         // A broken stream is told of when everything before it has its reply.
         if !connection.is_occupied()
@@ -931,6 +939,16 @@ impl EventLoop {
         let change = connection.publish(&settings, now_ms, served);
         self.count_memory(change);
         self.watch(place);
+    }
+
+    /// Lets a connection go that becomes a replica.
+    fn hand_over(&mut self, place: usize) {
+        if let Some(connection) = self.detach(place) {
+            let counted = connection.counted;
+            self.shared.status.client_memory.fetch_sub(counted, Relaxed);
+            let (session, socket, unsent, input) = connection.into_parts();
+            replicas::hand_over(&self.shared, session, socket, unsent, input);
+        }
     }
 
     /// Keeps the sum that `maxmemory-clients` limits, and the limit.

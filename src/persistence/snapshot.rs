@@ -203,6 +203,25 @@ pub fn write(
     }
 }
 
+/// Writes a dump that ends after its [`head`].
+///
+/// # Errors
+/// Those of `to`.
+pub fn write_head(options: Options, to: &mut dyn Write, head: &[u8]) -> io::Result<()> {
+    let mut sink = Sink {
+        to,
+        sum: options.checksum.then_some(0),
+        failed: None,
+    };
+    sink.write(&file::magic());
+    sink.write(head);
+    sink.write(&[opcode::EOF]);
+    let sum = sink.sum.take().unwrap_or(0);
+    sink.write(&sum.to_le_bytes());
+    sink.failed.map_or(Ok(()), Err)?;
+    to.flush()
+}
+
 /// Writes what has gathered, if it is at least so many bytes.
 fn drain(collector: &Collector, sink: &mut Sink<'_>, at_least: usize) {
     let gathered = {

@@ -11,4 +11,4 @@
 
 mod stream;
 
-pub use stream::{Block, Reader, Stream};
+pub use stream::{Block, Chunk, Reader, Stream};

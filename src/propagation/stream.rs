@@ -34,13 +34,35 @@ pub struct Stream {
 
 #[derive(Default)]
 struct Log {
-    sealed: VecDeque<(u64, Bytes)>,
+    sealed: VecDeque<Sealed>,
     tail: Vec<u8>,
     tail_start: u64,
     /// Database of the last command; `None` makes the next one begin with SELECT.
     selected: Option<usize>,
-    positions: Vec<(u64, u64)>,
+    positions: Vec<Position>,
     backlog: u64,
+}
+
+struct Sealed {
+    start: u64,
+    chunk: Chunk,
+}
+
+/// Where a reader is.
+struct Position {
+    reader: u64,
+    offset: u64,
+    /// It skips what is for replicas only.
+    skips: bool,
+}
+
+/// A part of the log that was read.
+#[derive(Clone, Debug)]
+pub struct Chunk {
+    /// What was appended.
+    pub bytes: Bytes,
+    /// It means nothing to a file: messages, pings. Marked only while somebody skips such parts.
+    pub for_replicas: bool,
 }
 
 /// One command's or transaction's part of the log, while it is appended.
@@ -64,8 +86,7 @@ impl Stream {
 
     /// Bytes appended so far: the replication offset.
     pub fn offset(&self) -> u64 {
-        let log = self.log.lock();
-        log.tail_start + log.tail.len() as u64
+        self.log.lock().end()
     }
 
     /// Appends one block, which readers see as a whole; returns the offset after it. Called
@@ -73,7 +94,7 @@ impl Stream {
     pub fn append(&self, write: impl FnOnce(&mut Block<'_>)) -> u64 {
         let mut log = self.log.lock();
         write(&mut Block { log: &mut log });
-        let offset = log.tail_start + log.tail.len() as u64;
+        let offset = log.end();
         if log.tail.len() >= CHUNK {
             log.seal();
             log.drop_passed();
@@ -98,16 +119,39 @@ impl Stream {
     pub fn divide(&self) -> u64 {
         let mut log = self.log.lock();
         log.selected = None;
-        log.tail_start + log.tail.len() as u64
+        log.end()
     }
 
     /// A reader from the present end. To start at a cut, open it while all shards are locked.
     pub fn reader(self: &Arc<Self>) -> Reader {
         let mut log = self.log.lock();
         log.selected = None;
+        let offset = log.end();
+        self.open(&mut log, offset, false)
+    }
+
+    /// As [`Stream::reader`], for a file: what only replicas need is marked as such from here on.
+    pub fn file_reader(self: &Arc<Self>) -> Reader {
+        let mut log = self.log.lock();
+        log.selected = None;
+        let offset = log.end();
+        self.open(&mut log, offset, true)
+    }
+
+    /// A reader that goes on at `offset`, where another one was left; `None` when the log does
+    /// not reach back so far, or not so far ahead.
+    pub fn reader_at(self: &Arc<Self>, offset: u64) -> Option<Reader> {
+        let mut log = self.log.lock();
+        (log.start() <= offset && offset <= log.end()).then(|| self.open(&mut log, offset, false))
+    }
+
+    fn open(self: &Arc<Self>, log: &mut Log, offset: u64, skips: bool) -> Reader {
         let id = self.next_reader.fetch_add(1, Ordering::Relaxed);
-        let offset = log.tail_start + log.tail.len() as u64;
-        log.positions.push((id, offset));
+        log.positions.push(Position {
+            reader: id,
+            offset,
+            skips,
+        });
         self.readers.fetch_add(1, Ordering::Relaxed);
         self.active.store(true, Ordering::Relaxed);
         Reader {
@@ -119,21 +163,38 @@ impl Stream {
 }
 
 impl Log {
+    /// Offset of the oldest byte that is kept.
+    fn start(&self) -> u64 {
+        self.sealed.front().map_or(self.tail_start, |s| s.start)
+    }
+
+    fn end(&self) -> u64 {
+        self.tail_start + self.tail.len() as u64
+    }
+
     fn seal(&mut self) {
+        self.seal_as(false);
+    }
+
+    fn seal_as(&mut self, for_replicas: bool) {
         if !self.tail.is_empty() {
-            let chunk = Bytes::from(std::mem::take(&mut self.tail));
+            let bytes = Bytes::from(std::mem::take(&mut self.tail));
             let start = self.tail_start;
-            self.tail_start += chunk.len() as u64;
-            self.sealed.push_back((start, chunk));
+            self.tail_start += bytes.len() as u64;
+            let chunk = Chunk {
+                bytes,
+                for_replicas,
+            };
+            self.sealed.push_back(Sealed { start, chunk });
         }
     }
 
     fn drop_passed(&mut self) {
-        let end = self.tail_start + self.tail.len() as u64;
-        let slowest = self.positions.iter().map(|(_, offset)| *offset).min();
+        let end = self.end();
+        let slowest = self.positions.iter().map(|p| p.offset).min();
         let needed = slowest.unwrap_or(end).min(end.saturating_sub(self.backlog));
-        while let Some((start, chunk)) = self.sealed.front()
-            && start + chunk.len() as u64 <= needed
+        while let Some(Sealed { start, chunk }) = self.sealed.front()
+            && start + chunk.bytes.len() as u64 <= needed
         {
             self.sealed.pop_front();
         }
@@ -161,6 +222,19 @@ impl Block<'_> {
         self.encode(args);
     }
 
+    /// Adds a command that means nothing to a file. One that runs on a database follows its
+    /// [`Block::select`].
+    pub fn for_replicas<A: AsRef<[u8]>>(&mut self, args: &[A]) {
+        let marks = self.log.positions.iter().any(|p| p.skips);
+        if marks {
+            self.log.seal();
+        }
+        self.encode(args);
+        if marks {
+            self.log.seal_as(true);
+        }
+    }
+
     fn encode<A: AsRef<[u8]>>(&mut self, args: &[A]) {
         let mut digits = itoa::Buffer::new();
         let tail = &mut self.log.tail;
@@ -185,30 +259,41 @@ impl Reader {
     }
 
     /// What follows, without waiting; empty at the end of the log.
-    pub fn read(&mut self) -> Vec<Bytes> {
+    pub fn read(&mut self) -> Vec<Chunk> {
         let mut log = self.stream.log.lock();
         log.seal();
         let from = self.offset;
-        let ahead = log
-            .sealed
-            .iter()
-            .filter(|(start, chunk)| start + chunk.len() as u64 > from);
-        let chunks: Vec<Bytes> = ahead
-            .map(|(start, chunk)| chunk.slice(from.saturating_sub(*start) as usize..))
+        let newest = log.sealed.iter().rev();
+        let ahead = newest.take_while(|s| s.start + s.chunk.bytes.len() as u64 > from);
+        let mut chunks: Vec<Chunk> = ahead
+            .map(|Sealed { start, chunk }| Chunk {
+                bytes: chunk.bytes.slice(from.saturating_sub(*start) as usize..),
+                for_replicas: chunk.for_replicas,
+            })
             .collect();
+        chunks.reverse();
         self.offset = log.tail_start;
-        if let Some(position) = log.positions.iter_mut().find(|(id, _)| *id == self.id) {
-            position.1 = self.offset;
+        if let Some(position) = log.positions.iter_mut().find(|p| p.reader == self.id) {
+            position.offset = self.offset;
         }
         log.drop_passed();
         chunks
+    }
+
+    /// As [`Reader::read`], in one piece: for callers that read little.
+    pub fn read_bytes(&mut self) -> Vec<u8> {
+        let chunks = self.read();
+        chunks
+            .iter()
+            .flat_map(|c| c.bytes.iter().copied())
+            .collect()
     }
 
     /// Waits until something follows, at most `limit`; false when nothing did.
     pub fn wait(&self, limit: std::time::Duration) -> bool {
         let mut log = self.stream.log.lock();
         let deadline = std::time::Instant::now() + limit;
-        while log.tail_start + log.tail.len() as u64 == self.offset {
+        while log.end() == self.offset {
             if self.stream.grown.wait_until(&mut log, deadline).timed_out() {
                 return false;
             }
@@ -220,7 +305,7 @@ impl Reader {
 impl Drop for Reader {
     fn drop(&mut self) {
         let mut log = self.stream.log.lock();
-        log.positions.retain(|(id, _)| *id != self.id);
+        log.positions.retain(|p| p.reader != self.id);
         log.drop_passed();
         let left = self.stream.readers.fetch_sub(1, Ordering::Relaxed) - 1;
         let active = left > 0 || log.backlog > 0;
@@ -232,8 +317,12 @@ impl Drop for Reader {
 mod tests {
     use super::*;
 
-    fn text(chunks: Vec<Bytes>) -> String {
-        String::from_utf8(chunks.concat()).expect("ASCII")
+    fn bytes(chunks: Vec<Chunk>) -> Vec<u8> {
+        chunks.iter().flat_map(|c| c.bytes.to_vec()).collect()
+    }
+
+    fn text(chunks: Vec<Chunk>) -> String {
+        String::from_utf8(bytes(chunks)).expect("ASCII")
     }
 
     #[test]
@@ -266,8 +355,43 @@ mod tests {
             stream.append(|b| b.command(0, &[&b"SET"[..], b"k", &value]));
             fast.read();
         }
-        assert!(slow.read().concat().len() > 1_000_000);
+        assert!(bytes(slow.read()).len() > 1_000_000);
         assert!(stream.log.lock().sealed.is_empty());
+    }
+
+    #[test]
+    fn a_reader_goes_on_where_another_was_left_as_far_as_the_backlog_reaches() {
+        let stream = Arc::new(Stream::default());
+        stream.set_backlog(1000);
+        let first = stream.append(|b| b.command(0, &["SET", "k", "v"]));
+        let end = stream.append(|b| b.command(0, &["SET", "k", "w"]));
+        let mut reader = stream.reader_at(first).expect("kept");
+        assert_eq!(
+            text(reader.read()),
+            "*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1\r\nw\r\n"
+        );
+        assert!(stream.reader_at(end).is_some() && stream.reader_at(end + 1).is_none());
+        drop(reader);
+        let value = vec![b'x'; 2 * CHUNK];
+        stream.append(|b| b.command(0, &[&b"SET"[..], b"k", &value]));
+        stream.append(|b| b.command(0, &[&b"SET"[..], b"k", &value]));
+        assert!(stream.reader_at(first).is_none());
+    }
+
+    #[test]
+    fn what_is_for_replicas_is_marked_for_files() {
+        let stream = Arc::new(Stream::default());
+        let (mut file, mut replica) = (stream.file_reader(), stream.reader());
+        let end = stream.append(|b| {
+            b.select(0);
+            b.bare(&["MULTI"]);
+            b.for_replicas(&["PUBLISH", "c", "m"]);
+            b.bare(&["EXEC"]);
+        });
+        let kinds: Vec<bool> = file.read().iter().map(|c| c.for_replicas).collect();
+        assert_eq!(kinds, [false, true, false]);
+        assert_eq!((file.offset(), replica.offset()), (end, 0));
+        assert!(text(replica.read()).contains("PUBLISH"));
     }
 
     #[test]

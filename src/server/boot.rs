@@ -200,7 +200,7 @@ fn refuse_unsupported(settings: &Settings) -> Result<(), ()> {
     let refusal = if let Some(lines) = settings.directives.refusal() {
         lines
     } else if settings.replicaof.is_some() {
-        vec!["replicaof: replication is not supported yet".to_owned()]
+        vec!["replicaof: this server cannot be a replica yet".to_owned()]
     } else if settings.cluster_enabled {
         vec!["cluster-enabled yes: cluster mode is not supported yet".to_owned()]
     } else if settings.tls_port != 0 {
@@ -231,6 +231,7 @@ pub fn build(
         keyspace,
         clients: Default::default(),
         pubsub: Default::default(),
+        replication: Default::default(),
         stream: Default::default(),
         commands,
         slowlog: Default::default(),

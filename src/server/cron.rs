@@ -9,7 +9,7 @@ use crate::base::alloc;
 use crate::base::clock::unix_ms;
 use crate::dispatch::context::Shared;
 use crate::dispatch::upkeep::Upkeep;
-use crate::dispatch::{append_only, durability};
+use crate::dispatch::{append_only, durability, replicas};
 use crate::net::worker::Link;
 use crate::observe::rates::Rate;
 
@@ -18,6 +18,7 @@ pub fn run(shared: &Arc<Shared>, links: &[Arc<Link>], stop: &AtomicBool) {
     let mut upkeep = Upkeep::default();
     let mut balancer = Balancer::new();
     let mut behind = false;
+    let (mut seconds, mut last_second) = (0, unix_ms() / 1000);
     while !stop.load(Relaxed) {
         let hz = shared.config.settings().hz.clamp(1, 500) as u64;
         // Eviction that ran out of its time goes on almost at once, as Redis' timer for it does.
@@ -32,6 +33,11 @@ pub fn run(shared: &Arc<Shared>, links: &[Arc<Link>], stop: &AtomicBool) {
         crate::commands::migrate::close_idle();
         durability::save_if_due(shared);
         append_only::rewrite_if_due(shared);
+        if unix_ms() / 1000 != last_second {
+            last_second = unix_ms() / 1000;
+            replicas::cron(shared, seconds);
+            seconds += 1;
+        }
         behind = upkeep.slow(shared);
         sample_rates(shared);
     }

@@ -12,12 +12,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::base::clock::unix_ms;
 use crate::client::mailbox::Bell;
-use crate::propagation::Reader;
+use crate::propagation::{Chunk, Reader};
 
 /// Longest wait for something to write.
 const TICK: Duration = Duration::from_millis(100);
@@ -95,7 +94,7 @@ pub struct Writer {
     file: File,
     progress: Arc<Progress>,
     /// Taken from the stream and not written yet.
-    pending: VecDeque<Bytes>,
+    pending: VecDeque<Chunk>,
     /// Where in the stream `pending` begins.
     at: u64,
     /// Files to go on with, from an offset of the stream on.
@@ -193,20 +192,26 @@ impl Writer {
                 .lock()
                 .front()
                 .map_or(u64::MAX, |(at, _)| at - self.at);
-            let chunk = &self.pending[0];
+            let Chunk {
+                bytes: chunk,
+                for_replicas,
+            } = &self.pending[0];
+            let skipped = *for_replicas;
             let part = chunk.slice(
                 ..chunk
                     .len()
                     .min(usize::try_from(limit).unwrap_or(usize::MAX)),
             );
-            self.stamp(policy)?;
-            self.write(&part)?;
+            if !skipped {
+                self.stamp(policy)?;
+                self.write(&part)?;
+            }
             self.at += part.len() as u64;
-            let rest = self.pending[0].slice(part.len()..);
+            let rest = self.pending[0].bytes.slice(part.len()..);
             if rest.is_empty() {
                 self.pending.pop_front();
             } else {
-                self.pending[0] = rest;
+                self.pending[0].bytes = rest;
             }
             self.progress.written.store(self.at, Ordering::Release);
             self.progress.failing.store(false, Ordering::Relaxed);

@@ -1,0 +1,216 @@
+//! Replication, as the commands see it: replicas announce themselves (REPLCONF, SYNC, PSYNC),
+//! clients ask who follows (ROLE) and how far (WAIT). The work is in [`crate::dispatch::replicas`].
+
+use crate::base::text::split_args;
+use crate::client::session::SyncRequest;
+use crate::dispatch::blocking;
+use crate::dispatch::command::{Acl, Command, Flags, Handler, ROW};
+use crate::dispatch::context::ServerCtx;
+use crate::dispatch::error::Error;
+use crate::dispatch::replicas;
+use crate::replication::State;
+
+/// Longest name of a host, with its end.
+const HOST_LEN: usize = 256;
+
+const SYNCING: Flags = Flags::NO_ASYNC_LOADING
+    .or(Flags::ADMIN)
+    .or(Flags::NO_MULTI)
+    .or(Flags::NOSCRIPT);
+
+/// The rows.
+pub const ROWS: &[Command] = &[
+    Command {
+        name: "sync",
+        arity: 1,
+        flags: SYNCING,
+        handler: Handler::Server(sync),
+        ..ROW
+    },
+    Command {
+        name: "psync",
+        arity: -3,
+        flags: SYNCING,
+        handler: Handler::Server(psync),
+        ..ROW
+    },
+    Command {
+        name: "replconf",
+        arity: -1,
+        flags: Flags::ADMIN
+            .or(Flags::NOSCRIPT)
+            .or(Flags::LOADING)
+            .or(Flags::STALE)
+            .or(Flags::ALLOW_BUSY),
+        handler: Handler::Server(replconf),
+        ..ROW
+    },
+    Command {
+        name: "role",
+        arity: 1,
+        flags: Flags::NOSCRIPT
+            .or(Flags::LOADING)
+            .or(Flags::STALE)
+            .or(Flags::FAST),
+        acl: Acl::ADMIN.or(Acl::DANGEROUS),
+        handler: Handler::Server(role),
+        ..ROW
+    },
+    Command {
+        name: "wait",
+        arity: 3,
+        flags: Flags::NOSCRIPT,
+        acl: Acl::CONNECTION,
+        tips: &["request_policy:all_shards", "response_policy:agg_min"],
+        handler: Handler::Server(wait),
+        ..ROW
+    },
+    replicaof_row("replicaof"),
+    replicaof_row("slaveof"),
+];
+
+const fn replicaof_row(name: &'static str) -> Command {
+    Command {
+        name,
+        arity: 3,
+        flags: Flags::NO_ASYNC_LOADING
+            .or(Flags::ADMIN)
+            .or(Flags::NOSCRIPT)
+            .or(Flags::STALE),
+        handler: Handler::Server(replicaof),
+        ..ROW
+    }
+}
+
+/// `SYNC`
+fn sync(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
+    begin(ctx, SyncRequest::Sync)
+}
+
+/// `PSYNC replicationid offset`
+fn psync(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
+    if ctx.args.len() > 3 && ctx.args.is(3, "failover") {
+        return Err(Error::line("ERR PSYNC FAILOVER can't be sent to a master."));
+    }
+    let offset = ctx.args.int(2)?;
+    let id = ctx.args[1].to_vec();
+    begin(ctx, SyncRequest::Psync { id, offset })
+}
+
+/// Has the worker let the connection go, to become a replica.
+fn begin(ctx: &mut ServerCtx<'_, '_>, request: SyncRequest) -> Result<(), Error> {
+    // A replica has to know which byte is the first of the answer.
+    if !ctx.out.is_empty() {
+        return Err(Error::line(
+            "ERR SYNC and PSYNC are invalid with pending output",
+        ));
+    }
+    let options = ctx.session.replica.get_or_insert_default();
+    if options.is_filtered() && !options.eof {
+        return Err(Error::line("ERR Filtered replica requires EOF capability"));
+    }
+    let host = match &options.address {
+        Some(address) => String::from_utf8_lossy(address).into_owned(),
+        None => ctx.session.handle.address.clone(),
+    };
+    tracing::info!("Replica {host} asks for synchronization");
+    ctx.session.sync = Some(request);
+    Ok(())
+}
+
+/// `REPLCONF option value [option value ...]`
+fn replconf(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
+    if ctx.args.len().is_multiple_of(2) {
+        return Err(Error::Syntax);
+    }
+    let args = ctx.args;
+    let options = ctx.session.replica.get_or_insert_default();
+    for at in (1..args.len()).step_by(2) {
+        let value = args.all()[at + 1];
+        match &args[at].to_ascii_lowercase()[..] {
+            b"listening-port" => options.listening_port = args.int(at + 1)?,
+            b"ip-address" if value.len() < HOST_LEN => options.address = Some(value.into()),
+            b"ip-address" => {
+                return Err(Error::err(format_args!(
+                    "REPLCONF ip-address provided by replica instance is too long: {} bytes",
+                    value.len()
+                )));
+            }
+            b"capa" if value.eq_ignore_ascii_case(b"eof") => options.eof = true,
+            b"capa" if value.eq_ignore_ascii_case(b"psync2") => options.psync2 = true,
+            // Capabilities of later versions.
+            b"capa" => {}
+            // Only a replica confirms, and those are not served here; nobody is answered.
+            b"ack" | b"getack" => return Ok(()),
+            b"rdb-only" => options.rdb_only = args.int_in(at + 1, 0, 1)? == 1,
+            b"rdb-filter-only" => {
+                let Some(parts) = split_args(value) else {
+                    return Err(Error::line("ERR Missing rdb-filter-only values"));
+                };
+                options.without_data = true;
+                options.without_functions = true;
+                for part in parts {
+                    if !part.eq_ignore_ascii_case(b"functions") {
+                        let text = "Unsupported rdb-filter-only option: ";
+                        return Err(Error::quoting(text, &part, ""));
+                    }
+                    options.without_functions = false;
+                }
+            }
+            _ => {
+                let text = "Unrecognized REPLCONF option: ";
+                return Err(Error::quoting(text, &args[at], ""));
+            }
+        }
+    }
+    ctx.out.ok();
+    Ok(())
+}
+
+/// `ROLE`
+fn role(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
+    let mut replicas = ctx.shared.replication.replicas();
+    replicas.retain(|replica| replica.state() == State::Online);
+    ctx.out.array(3);
+    ctx.out.bulk(b"master");
+    ctx.out.uint(ctx.shared.stream.offset());
+    ctx.out.array(replicas.len());
+    for replica in replicas {
+        ctx.out.array(3);
+        ctx.out.bulk(replica.ip.as_bytes());
+        ctx.out.bulk(replica.port.to_string().as_bytes());
+        ctx.out.bulk(replica.acknowledged().to_string().as_bytes());
+    }
+    Ok(())
+}
+
+/// `WAIT numreplicas timeout`
+fn wait(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
+    let replicas = ctx.args.int(1)?;
+    let deadline = ctx.args.timeout_in_ms(2, ctx.worker.now.ms)?;
+    let offset = ctx.session.written;
+    let confirmed = ctx.shared.replication.acknowledged(offset);
+    if confirmed as i64 >= replicas || ctx.held.is_some() {
+        ctx.out.int(confirmed as i64);
+        return Ok(());
+    }
+    let acks = blocking::Acks {
+        offset,
+        replicas: replicas.max(0).unsigned_abs() as usize,
+    };
+    blocking::park_for_acks(ctx, acks, deadline);
+    replicas::ask_for_confirmation(ctx.shared);
+    Ok(())
+}
+
+/// `REPLICAOF host port` and `REPLICAOF NO ONE`
+fn replicaof(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
+    if ctx.args.is(1, "no") && ctx.args.is(2, "one") {
+        ctx.out.ok();
+        return Ok(());
+    }
+    ctx.args.int_from(2, 0, "ERR Invalid master port")?;
+    Err(Error::line(
+        "ERR This server cannot be a replica yet; it can have replicas",
+    ))
+}

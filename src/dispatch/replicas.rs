@@ -1,0 +1,668 @@
+//! Serving replicas: each one by two threads of its own, which have its socket from its worker.
+//!
+//! One thread writes: what the replica needs to begin (a snapshot from a cut, or nothing when it
+//! can go on where it was), then the stream from there. The other reads confirmations and looks
+//! every now and then whether the replica is to be closed: killed, silent, or too far behind. What
+//! a slow replica has not been sent waits in the stream, which is bounded by
+//! `client-output-buffer-limit`; no worker ever waits for a replica.
+//!
+//! A snapshot goes to the socket as it is made (`repl-diskless-sync`, for replicas that can tell
+//! its end), or to a file first, which nobody else sees.
+
+use std::cell::RefCell;
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufWriter, ErrorKind, Read, Seek, Write};
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::context::Shared;
+use super::control::Request;
+use super::durability::{snapshot_fields, snapshot_options};
+use super::{blocking, execute};
+use crate::base::{clock, number, random};
+use crate::client::registry::{Handle, flag};
+use crate::client::session::{ReplicaOptions, Session, SyncRequest};
+use crate::config::strerror;
+use crate::keyspace::shards::LockSet;
+use crate::persistence::snapshot;
+use crate::propagation::Reader;
+use crate::replication::{Replica, State};
+use crate::resp::parse::{self, Limits, Parser};
+
+/// How often a thread that waits looks up, at least.
+const TICK: Duration = Duration::from_millis(100);
+/// How often a replica looks whether its snapshot may begin.
+const LOOK: Duration = Duration::from_millis(10);
+/// Bytes read from a socket or file at once.
+const PIECE: usize = 64 * 1024;
+/// Most bytes of an incomplete request: confirmations are short.
+const LONGEST_REQUEST: usize = 1 << 20;
+
+/// A replica on its way from its worker to its threads.
+pub struct Attachment {
+    socket: OwnedFd,
+    /// Replies that its worker has not written.
+    unsent: Vec<u8>,
+    /// What it sent behind its request.
+    input: Vec<u8>,
+    handle: Arc<Handle>,
+    replica: Arc<Replica>,
+    options: Box<ReplicaOptions>,
+    request: SyncRequest,
+}
+
+impl Attachment {
+    /// Id of its client.
+    pub fn client(&self) -> u64 {
+        self.handle.id
+    }
+}
+
+fn now() -> i64 {
+    clock::unix_ms() / 1000
+}
+
+/// Makes a replica of a connection that asked for it and that its worker has let go.
+pub fn hand_over(
+    shared: &Shared,
+    mut session: Session,
+    socket: OwnedFd,
+    unsent: Vec<u8>,
+    input: Vec<u8>,
+) {
+    let Some(request) = session.sync.take() else {
+        return;
+    };
+    execute::disconnect(shared, &mut session);
+    let options = session.replica.take().unwrap_or_default();
+    let handle = Arc::clone(&session.handle);
+    let ip = match &options.address {
+        Some(address) => String::from_utf8_lossy(address).into_owned(),
+        None => host_of(&handle.address),
+    };
+    let replica = Arc::new(Replica::new(handle.id, ip, options.listening_port, now()));
+    let settings = shared.config.load();
+    if settings.repl_disable_tcp_nodelay {
+        // A matter of taste; the sockets of other families have no such option.
+        let _ = rustix::net::sockopt::set_tcp_nodelay(&socket, false);
+    }
+    handle.live.flags.fetch_or(flag::REPLICA, Relaxed);
+    let replication = &shared.replication;
+    replication.add(&replica);
+    if replication.begin_backlog(&shared.stream, settings.repl_backlog_size.unsigned_abs()) {
+        tracing::info!(
+            "Replication backlog created, my new replication IDs are '{}' and '{}'",
+            replication.id(),
+            "0".repeat(40)
+        );
+    }
+    shared.control.send(Request::Replicate(Box::new(Attachment {
+        socket,
+        unsent,
+        input,
+        handle,
+        replica,
+        options,
+        request,
+    })));
+}
+
+fn host_of(address: &str) -> String {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    host.trim_matches(['[', ']']).to_owned()
+}
+
+/// A replica is gone.
+pub fn forget(shared: &Shared, client: u64) {
+    shared.replication.remove(client, now());
+    shared.clients.remove(client);
+}
+
+/// Serves a replica until one side has enough.
+pub fn run(shared: &Shared, attachment: Attachment) {
+    let Attachment {
+        socket,
+        unsent,
+        input,
+        handle,
+        replica,
+        options,
+        request,
+    } = attachment;
+    let link = Link {
+        shared,
+        socket: TcpStream::from(socket),
+        handle,
+        replica,
+        options,
+        replies: request != SyncRequest::Sync,
+        closed: AtomicBool::new(false),
+        preparing: Mutex::new(false),
+    };
+    let writer = thread::current();
+    let served = thread::scope(|scope| {
+        link.socket.set_nonblocking(false)?;
+        link.socket.set_read_timeout(Some(TICK))?;
+        link.socket.set_write_timeout(Some(TICK))?;
+        let listener = thread::Builder::new().name("replica-acks".to_owned());
+        listener.spawn_scoped(scope, || link.listen(input, &writer))?;
+        let served = link.serve(&unsent, &request);
+        link.close();
+        served
+    });
+    if let Err(error) = served {
+        tracing::debug!("Replica {}: {error}", link.replica.name());
+    }
+    forget(shared, link.handle.id);
+    tracing::info!("Connection with replica {} lost.", link.replica.name());
+}
+
+/// A replica and its socket, as its two threads see it.
+struct Link<'a> {
+    shared: &'a Shared,
+    /// Of any family; in blocking mode, with time limits of [`TICK`].
+    socket: TcpStream,
+    handle: Arc<Handle>,
+    replica: Arc<Replica>,
+    options: Box<ReplicaOptions>,
+    /// It came by PSYNC: it is told where the snapshot is, and it confirms what it gets.
+    replies: bool,
+    closed: AtomicBool,
+    /// The replica waits, and gets empty lines as signs of life. Held while one is written.
+    preparing: Mutex<bool>,
+}
+
+/// Writes to the replica, waiting for it as long as it may take.
+struct Pipe<'l, 'a>(&'l Link<'a>);
+
+impl Write for Pipe<'_, '_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let (link, begun) = (self.0, Instant::now());
+        loop {
+            if link.closed.load(Relaxed) {
+                return Err(ErrorKind::ConnectionAborted.into());
+            }
+            match (&link.socket).write(bytes) {
+                Ok(written) => {
+                    let counter = &link.shared.replication.output_bytes;
+                    counter.fetch_add(written as u64, Relaxed);
+                    return Ok(written);
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    // Once it is in step its confirmations tell whether it is alive.
+                    let limit = link.shared.config.settings().repl_timeout.max(1);
+                    let limit = Duration::from_secs(limit.unsigned_abs().into());
+                    if link.replica.state() != State::Online && begun.elapsed() > limit {
+                        tracing::warn!(
+                            "Disconnecting timedout replica (full sync): {}",
+                            link.replica.name()
+                        );
+                        return Err(ErrorKind::TimedOut.into());
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The writing side.
+impl Link<'_> {
+    fn serve(&self, unsent: &[u8], request: &SyncRequest) -> io::Result<()> {
+        Pipe(self).write_all(unsent)?;
+        if let SyncRequest::Psync { id, offset } = request {
+            if let Some(reader) = self.resume(id, *offset)? {
+                return self.follow(reader);
+            }
+            if id.first() != Some(&b'?') {
+                self.shared.replication.partial_err.fetch_add(1, Relaxed);
+            }
+        }
+        self.shared.replication.full.fetch_add(1, Relaxed);
+        *self.preparing.lock() = true;
+        let reader = self.synchronize()?;
+        if self.options.rdb_only {
+            tracing::info!(
+                "Close the connection with replica {} as RDB transfer is complete",
+                self.replica.name()
+            );
+            return Ok(());
+        }
+        tracing::info!(
+            "Synchronization with replica {} succeeded",
+            self.replica.name()
+        );
+        self.follow(reader)
+    }
+
+    /// Has the replica go on where it was, at `offset` (counted from 1) of the stream `id`; `None`
+    /// when it cannot.
+    fn resume(&self, id: &[u8], offset: i64) -> io::Result<Option<Reader>> {
+        let (replication, stream) = (&self.shared.replication, &self.shared.stream);
+        let (own, name) = (replication.id(), self.replica.name());
+        let asked = String::from_utf8_lossy(id);
+        if asked.starts_with('?') {
+            tracing::info!("Full resync requested by replica {name}");
+            return Ok(None);
+        }
+        if !asked.eq_ignore_ascii_case(&own) {
+            tracing::info!(
+                "Partial resynchronization not accepted: Replication ID mismatch (Replica asked \
+                 for '{asked}', my replication IDs are '{own}' and '{}')",
+                "0".repeat(40)
+            );
+            return Ok(None);
+        }
+        let end = stream.offset();
+        let begins = replication.backlog(end).map(|(first, _)| first as i64);
+        let reader = match begins {
+            Some(first) if offset >= first => stream.reader_at(offset.unsigned_abs() - 1),
+            _ => None,
+        };
+        let Some(reader) = reader else {
+            tracing::info!(
+                "Unable to partial resync with replica {name} for lack of backlog (Replica \
+                 request was: {offset})."
+            );
+            if offset > end as i64 {
+                tracing::warn!(
+                    "Warning: replica {name} tried to PSYNC with an offset that is greater than \
+                     the master replication offset."
+                );
+            }
+            return Ok(None);
+        };
+        self.replica.hear(now());
+        self.replica.enter(State::Online);
+        let answer = match self.options.psync2 {
+            true => format!("+CONTINUE {own}\r\n"),
+            false => "+CONTINUE\r\n".to_owned(),
+        };
+        Pipe(self).write_all(answer.as_bytes())?;
+        replication.partial_ok.fetch_add(1, Relaxed);
+        tracing::info!(
+            "Partial resynchronization request from {name} accepted. Sending {} bytes of backlog \
+             starting from offset {offset}.",
+            end.saturating_sub(reader.offset())
+        );
+        Ok(Some(reader))
+    }
+
+    /// Sends a snapshot, when it is this replica's turn; then the replica is in step with what
+    /// the reader gives.
+    fn synchronize(&self) -> io::Result<Reader> {
+        let (settings, saves) = (self.shared.config.load(), &self.shared.durability.saves);
+        let streams =
+            self.options.eof && (settings.repl_diskless_sync || self.options.is_filtered());
+        if streams && settings.repl_diskless_sync_delay > 0 {
+            tracing::info!("Delay next BGSAVE for diskless SYNC");
+        }
+        self.await_begin(streams)?;
+        let turn = saves.turn();
+        saves.started.store(now(), Relaxed);
+        let target = if streams { "replicas sockets" } else { "disk" };
+        tracing::info!("Starting BGSAVE for SYNC with target: {target}");
+        self.replica.enter(State::WaitEnd);
+        let result = if streams {
+            self.stream_snapshot().map(|reader| (reader, None))
+        } else {
+            self.save_snapshot()
+                .map(|(reader, file)| (reader, Some(file)))
+        };
+        let cancelled = saves.is_cancelled();
+        saves.ended();
+        drop(turn);
+        let what = if streams { "transfer" } else { "saving" };
+        let (reader, file) = result.inspect_err(|error| match cancelled {
+            true => tracing::warn!("Background {what} terminated by signal 10"),
+            false => tracing::warn!("Background {what} error: {}", strerror(error)),
+        })?;
+        match file {
+            Some(file) => self.send_file(file)?,
+            None => self.await_confirmation()?,
+        }
+        Ok(reader)
+    }
+
+    /// Waits until a snapshot may begin: no other is under way, and for one that streams the time
+    /// is over in which others may come.
+    fn await_begin(&self, streams: bool) -> io::Result<()> {
+        let saves = &self.shared.durability.saves;
+        loop {
+            if self.closed.load(Relaxed) {
+                return Err(ErrorKind::ConnectionAborted.into());
+            }
+            let settings = self.shared.config.settings();
+            let (waiting, longest) = self.shared.replication.waiting(now());
+            let enough = settings.repl_diskless_sync_max_replicas;
+            let is_due = !streams
+                || longest >= i64::from(settings.repl_diskless_sync_delay)
+                || (enough > 0 && waiting >= enough.unsigned_abs() as usize);
+            if is_due && !saves.running.swap(true, Relaxed) {
+                return Ok(());
+            }
+            drop(settings);
+            thread::sleep(LOOK);
+        }
+    }
+
+    /// Writes a snapshot to `to`; `begin` is told where in the stream it is, once it is taken.
+    fn snapshot(
+        &self,
+        to: &mut dyn Write,
+        begin: impl FnOnce(u64) -> io::Result<()>,
+    ) -> io::Result<Reader> {
+        let (shared, settings) = (self.shared, self.shared.config.load());
+        let saves = &shared.durability.saves;
+        let opened: RefCell<Option<Reader>> = RefCell::default();
+        let at_cut = |_: &mut LockSet<'_>| {
+            let reader = shared.stream.reader();
+            let offset = reader.offset();
+            self.replica.sent.store(offset, Relaxed);
+            *opened.borrow_mut() = Some(reader);
+            let replication = [
+                ("repl-stream-db", b"0".to_vec()),
+                ("repl-id", shared.replication.id().into_bytes()),
+                ("repl-offset", offset.to_string().into_bytes()),
+            ];
+            let fields = snapshot_fields(&replication, false);
+            match self.options.without_functions {
+                true => snapshot::head(&fields, &[]),
+                false => snapshot::head(&fields, &shared.durability.functions.lock()),
+            }
+        };
+        let mut begun = Ok(());
+        let at = || opened.borrow().as_ref().map_or(0, Reader::offset);
+        let options = snapshot_options(&settings);
+        let written = if self.options.without_data {
+            let mut locks = shared.keyspace.lock_all();
+            let head = at_cut(&mut locks);
+            drop(locks);
+            begun = begin(at());
+            snapshot::write_head(options, to, &head)
+        } else {
+            let progress = &saves.progress;
+            snapshot::write(&shared.keyspace, options, progress, to, at_cut, |cut| {
+                saves.begun(cut);
+                begun = begin(at());
+                if begun.is_err() {
+                    cut.cancel();
+                }
+            })
+        };
+        begun.and(written)?;
+        opened.into_inner().ok_or_else(|| ErrorKind::Other.into())
+    }
+
+    /// Tells the replica that everything follows, from `offset` on.
+    fn announce(&self, offset: u64) -> io::Result<()> {
+        if !self.replies {
+            return Ok(());
+        }
+        let line = format!("+FULLRESYNC {} {offset}\r\n", self.shared.replication.id());
+        // No sign of life comes into the middle of it.
+        let _preparing = self.preparing.lock();
+        Pipe(self).write_all(line.as_bytes())
+    }
+
+    fn stream_snapshot(&self) -> io::Result<Reader> {
+        let mark = random::hex::<40>();
+        let pid = std::process::id();
+        tracing::info!("Background RDB transfer started by pid {pid}");
+        let reader = self.snapshot(&mut Pipe(self), |offset| {
+            self.announce(offset)?;
+            *self.preparing.lock() = false;
+            Pipe(self).write_all(&[b"$EOF:", &mark[..], b"\r\n"].concat())
+        })?;
+        self.replica.listen();
+        Pipe(self).write_all(&mark)?;
+        tracing::info!("Background RDB transfer terminated with success");
+        Ok(reader)
+    }
+
+    fn save_snapshot(&self) -> io::Result<(Reader, File)> {
+        let (pid, client) = (std::process::id(), self.handle.id);
+        tracing::info!("Background saving started by pid {pid}");
+        let path = format!("temp-{pid}-replica-{client}.rdb");
+        let mut options = OpenOptions::new();
+        let options = options.read(true).write(true).create(true).truncate(true);
+        let file = options.open(&path)?;
+        // It lives as long as it is open.
+        std::fs::remove_file(&path)?;
+        let mut file = BufWriter::with_capacity(PIECE, file);
+        let reader = self.snapshot(&mut file, |offset| self.announce(offset))?;
+        let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
+        tracing::info!("Background saving terminated with success");
+        Ok((reader, file))
+    }
+
+    fn send_file(&self, mut file: File) -> io::Result<()> {
+        self.replica.enter(State::SendBulk);
+        let len = file.stream_position()?;
+        file.rewind()?;
+        *self.preparing.lock() = false;
+        let mut pipe = Pipe(self);
+        pipe.write_all(format!("${len}\r\n").as_bytes())?;
+        let sent = io::copy(&mut io::BufReader::with_capacity(PIECE, file), &mut pipe)?;
+        if sent != len {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
+        self.replica.hear(now());
+        self.replica.enter(State::Online);
+        Ok(())
+    }
+
+    /// A replica that finds the end of a snapshot by a mark must not get more behind it before it
+    /// has found it.
+    fn await_confirmation(&self) -> io::Result<()> {
+        self.replica.hear(now());
+        self.replica.enter(State::Online);
+        if self.options.rdb_only {
+            return Ok(());
+        }
+        tracing::info!(
+            "Streamed replication with replica {} succeeded (socket). Waiting for REPLCONF ACK \
+             from replica to enable streaming",
+            self.replica.name()
+        );
+        while !self.replica.spoke() {
+            if self.closed.load(Relaxed) {
+                return Err(ErrorKind::ConnectionAborted.into());
+            }
+            thread::park_timeout(TICK);
+        }
+        Ok(())
+    }
+
+    /// Sends the stream for as long as the replica is there.
+    fn follow(&self, mut reader: Reader) -> io::Result<()> {
+        let sent = &self.replica.sent;
+        sent.store(reader.offset(), Relaxed);
+        while !self.closed.load(Relaxed) {
+            if !reader.wait(TICK) {
+                continue;
+            }
+            for chunk in reader.read() {
+                Pipe(self).write_all(&chunk.bytes)?;
+                sent.fetch_add(chunk.bytes.len() as u64, Relaxed);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The listening side.
+impl Link<'_> {
+    fn close(&self) {
+        self.closed.store(true, Relaxed);
+        // It may be closed already.
+        let _ = self.socket.shutdown(Shutdown::Both);
+    }
+
+    fn listen(&self, mut input: Vec<u8>, writer: &Thread) {
+        let (mut parser, mut request) = (Parser::new(), parse::Request::default());
+        let (mut position, mut piece) = (0, vec![0; 4096]);
+        let mut watch = Watch::default();
+        while !self.closed.load(Relaxed) {
+            let limits = Limits::default();
+            match parser.parse(&input, &mut position, &limits, &mut request) {
+                Ok(parse::Progress::Complete) => {
+                    if !self.hears(&request, &input) {
+                        break;
+                    }
+                    writer.unpark();
+                    request.clear();
+                    continue;
+                }
+                Ok(parse::Progress::Empty) => continue,
+                Ok(parse::Progress::Incomplete) if input.len() < LONGEST_REQUEST => {}
+                _ => break,
+            }
+            if parser.is_idle() && position == input.len() {
+                input.clear();
+                position = 0;
+            }
+            match (&self.socket).read(&mut piece) {
+                Ok(0) => break,
+                Ok(count) => input.extend_from_slice(&piece[..count]),
+                Err(error) => match error.kind() {
+                    ErrorKind::WouldBlock | ErrorKind::Interrupted => {}
+                    _ => break,
+                },
+            }
+            if !self.may_stay(&mut watch) {
+                break;
+            }
+        }
+        self.close();
+        writer.unpark();
+    }
+
+    /// Takes note of what the replica says; false when it says what no replica does.
+    fn hears(&self, request: &parse::Request, input: &[u8]) -> bool {
+        let words: Vec<&[u8]> = (0..request.len()).map(|i| request.arg(input, i)).collect();
+        let is = |i: usize, word: &[u8]| words.get(i).is_some_and(|w| w.eq_ignore_ascii_case(word));
+        if is(0, b"replconf") && is(1, b"ack") {
+            let offset = words.get(2).and_then(|w| number::parse_i64(w)).unwrap_or(0);
+            self.replica
+                .acknowledge(offset.max(0).unsigned_abs(), now());
+            self.handle.live.last_ms.store(clock::unix_ms(), Relaxed);
+            blocking::acknowledged(self.shared);
+            return true;
+        }
+        if is(0, b"replconf") && is(1, b"getack") {
+            return true;
+        }
+        let command = String::from_utf8_lossy(words.first().unwrap_or(&&b""[..])).into_owned();
+        tracing::warn!(
+            "Replica {} generated a reply to command '{command}', disconnecting it",
+            self.replica.name()
+        );
+        false
+    }
+
+    /// False when the replica is to be closed. Sends signs of life meanwhile.
+    fn may_stay(&self, watch: &mut Watch) -> bool {
+        if self.handle.is_killed() {
+            return false;
+        }
+        let at = now();
+        if watch.second == at {
+            return !self.is_too_far_behind(watch);
+        }
+        watch.second = at;
+        let preparing = self.preparing.lock();
+        if *preparing && Pipe(self).write_all(b"\n").is_err() {
+            return false;
+        }
+        drop(preparing);
+        let limit = i64::from(self.shared.config.settings().repl_timeout);
+        if self.replies && self.replica.lag(at) > limit {
+            tracing::warn!(
+                "Disconnecting timedout replica (streaming sync): {}",
+                self.replica.name()
+            );
+            return false;
+        }
+        !self.is_too_far_behind(watch)
+    }
+
+    /// Looks at `client-output-buffer-limit replica`: what waits in the stream counts.
+    fn is_too_far_behind(&self, watch: &mut Watch) -> bool {
+        let waits = self.replica.behind(self.shared.stream.offset());
+        self.handle
+            .live
+            .output_memory
+            .store(waits as usize, Relaxed);
+        let settings = self.shared.config.settings();
+        let limit = settings.client_output_buffer_limit[1];
+        // What the backlog keeps anyway is no reason to close anybody.
+        let backlog = settings.repl_backlog_size.unsigned_abs();
+        let is_over = limit.hard_bytes > 0 && waits > limit.hard_bytes.max(backlog);
+        let is_over_soft = limit.soft_bytes > 0 && waits > limit.soft_bytes.max(backlog);
+        let since = is_over_soft.then(|| watch.over_since.unwrap_or_else(Instant::now));
+        watch.over_since = since;
+        let lasts = |since: Instant| since.elapsed().as_secs() >= u64::from(limit.soft_seconds);
+        if !is_over && !since.is_some_and(lasts) {
+            return false;
+        }
+        let counters = &self.shared.stats.global;
+        counters.output_limit_disconnections.fetch_add(1, Relaxed);
+        tracing::warn!(
+            "Client {} scheduled to be closed ASAP for overcoming of output buffer limits.",
+            self.handle
+                .describe(clock::unix_ms(), &|_| "psync".to_owned())
+        );
+        true
+    }
+}
+
+/// What the listening side remembers from look to look.
+#[derive(Default)]
+struct Watch {
+    second: i64,
+    /// Since when the soft limit is passed.
+    over_since: Option<Instant>,
+}
+
+/// What is done once a second for all replicas together; `seconds` counts these calls.
+pub fn cron(shared: &Shared, seconds: u64) {
+    let (settings, replication) = (shared.config.load(), &shared.replication);
+    let period = settings.repl_ping_replica_period.max(1).unsigned_abs();
+    if seconds.is_multiple_of(period.into()) && !replication.is_empty() {
+        shared.stream.append(|block| block.for_replicas(&["PING"]));
+    }
+    let ttl = settings.repl_backlog_ttl;
+    if replication.end_backlog_if_idle(&shared.stream, ttl, now()) {
+        tracing::info!("Replication backlog freed after {ttl} seconds without connected replicas.");
+    }
+}
+
+/// Asks all replicas to confirm what they have.
+pub fn ask_for_confirmation(shared: &Shared) {
+    shared
+        .stream
+        .append(|block| block.for_replicas(&["REPLCONF", "GETACK", "*"]));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_of_addresses() {
+        assert_eq!(host_of("127.0.0.1:6379"), "127.0.0.1");
+        assert_eq!(host_of("[::1]:6379"), "::1");
+    }
+}

@@ -109,11 +109,6 @@ fn begin(ctx: &mut ServerCtx<'_, '_>, request: SyncRequest) -> Result<(), Error>
     if options.is_filtered() && !options.eof {
         return Err(Error::line("ERR Filtered replica requires EOF capability"));
     }
-    let host = match &options.address {
-        Some(address) => String::from_utf8_lossy(address).into_owned(),
-        None => ctx.session.handle.address.clone(),
-    };
-    tracing::info!("Replica {host} asks for synchronization");
     ctx.session.sync = Some(request);
     Ok(())
 }

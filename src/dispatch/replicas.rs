@@ -87,6 +87,7 @@ pub fn hand_over(
         None => host_of(&handle.address),
     };
     let replica = Arc::new(Replica::new(handle.id, ip, options.listening_port, now()));
+    tracing::info!("Replica {} asks for synchronization", replica.name());
     let settings = shared.config.load();
     if settings.repl_disable_tcp_nodelay {
         // A matter of taste; the sockets of other families have no such option.

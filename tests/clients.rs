@@ -3,108 +3,11 @@
 //! Each test starts the real binary on a Unix socket in a directory of its own and awaits
 //! conditions, never a length of time; every wait has an end.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::net::UnixStream;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+mod sockets;
 
-/// Longest wait for anything.
-const PATIENCE: Duration = Duration::from_secs(20);
+use std::io::{Read, Write};
 
-struct Server {
-    child: Child,
-    dir: tempfile::TempDir,
-}
-
-impl Server {
-    fn start(options: &[&str]) -> Self {
-        let dir = tempfile::tempdir().expect("a directory");
-        let socket = dir.path().join("s");
-        let child = Command::new(env!("CARGO_BIN_EXE_redis-server"))
-            .args(["--port", "0", "--save", "", "--unixsocket"])
-            .arg(&socket)
-            .args(options)
-            .current_dir(dir.path())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("the server starts");
-        let server = Self { child, dir };
-        eventually(|| UnixStream::connect(server.dir.path().join("s")).is_ok());
-        server
-    }
-
-    fn client(&self) -> Client {
-        let stream = UnixStream::connect(self.dir.path().join("s")).expect("a connection");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-        stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
-        Client(BufReader::new(stream))
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn eventually(mut condition: impl FnMut() -> bool) {
-    let begin = Instant::now();
-    while !condition() {
-        assert!(begin.elapsed() < PATIENCE, "waited in vain");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
-
-struct Client(BufReader<UnixStream>);
-
-impl Client {
-    fn send(&mut self, line: &str) {
-        let stream = self.0.get_mut();
-        stream.write_all(line.as_bytes()).expect("room");
-        stream.write_all(b"\r\n").expect("room");
-    }
-
-    /// A line or bulk string; an array as its elements, joined by spaces.
-    fn read(&mut self) -> String {
-        let mut line = String::new();
-        self.0.read_line(&mut line).expect("a reply");
-        assert!(!line.is_empty(), "the connection was closed");
-        let line = line.trim_end().to_owned();
-        let count = || line[1..].parse::<i64>().expect("a length");
-        match line.as_bytes()[0] {
-            b'$' if count() >= 0 => {
-                let mut bulk = vec![0; count() as usize + 2];
-                self.0.read_exact(&mut bulk).expect("a bulk string");
-                String::from_utf8_lossy(&bulk[..bulk.len() - 2]).into_owned()
-            }
-            b'*' | b'>' if count() >= 0 => {
-                let parts: Vec<_> = (0..count()).map(|_| self.read()).collect();
-                parts.join(" ")
-            }
-            _ => line,
-        }
-    }
-
-    fn ask(&mut self, line: &str) -> String {
-        self.send(line);
-        self.read()
-    }
-
-    fn is_closed(&mut self) -> bool {
-        let mut rest = Vec::new();
-        match self.0.read_to_end(&mut rest) {
-            Ok(_) => true,
-            Err(error) => error.kind() != std::io::ErrorKind::WouldBlock,
-        }
-    }
-}
-
-/// Enough clients that both workers of a server have some.
-fn on_both_workers(server: &Server) -> Vec<Client> {
-    (0..80).map(|_| server.client()).collect()
-}
+use sockets::{Server, eventually, on_both_workers};
 
 #[test]
 fn a_killed_client_is_gone_at_once_whichever_worker_has_it() {

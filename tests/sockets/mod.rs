@@ -1,0 +1,118 @@
+//! The real binary on a Unix socket, and clients of it, for tests.
+//!
+//! `SERVER_UNDER_TEST` names another binary: what a test expects can be shown to a real Redis.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Longest wait for anything.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A server with a directory of its own.
+pub struct Server {
+    child: Child,
+    dir: tempfile::TempDir,
+}
+
+impl Server {
+    /// Starts it with further arguments and awaits that it serves.
+    pub fn start(options: &[&str]) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let socket = dir.path().join("s");
+        let program = std::env::var_os("SERVER_UNDER_TEST");
+        let program = program.unwrap_or_else(|| env!("CARGO_BIN_EXE_redis-server").into());
+        let child = Command::new(program)
+            .args(["--port", "0", "--save", "", "--unixsocket"])
+            .arg(&socket)
+            .args(options)
+            .current_dir(dir.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the server starts");
+        let server = Self { child, dir };
+        eventually(|| UnixStream::connect(server.dir.path().join("s")).is_ok());
+        // It listens before it has loaded its data.
+        eventually(|| server.client().ask("PING") == "+PONG");
+        server
+    }
+
+    /// A new connection.
+    pub fn client(&self) -> Client {
+        let stream = UnixStream::connect(self.dir.path().join("s")).expect("a connection");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
+        Client(BufReader::new(stream))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Awaits a condition.
+pub fn eventually(mut condition: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    while !condition() {
+        assert!(begin.elapsed() < PATIENCE, "waited in vain");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// A connection.
+pub struct Client(pub BufReader<UnixStream>);
+
+impl Client {
+    /// Sends a line; several when it holds line ends.
+    pub fn send(&mut self, line: &str) {
+        let stream = self.0.get_mut();
+        stream.write_all(line.as_bytes()).expect("room");
+        stream.write_all(b"\r\n").expect("room");
+    }
+
+    /// A line or bulk string; an array as its elements, joined by spaces.
+    pub fn read(&mut self) -> String {
+        let mut line = String::new();
+        self.0.read_line(&mut line).expect("a reply");
+        assert!(!line.is_empty(), "the connection was closed");
+        let line = line.trim_end().to_owned();
+        let count = || line[1..].parse::<i64>().expect("a length");
+        match line.as_bytes()[0] {
+            b'$' if count() >= 0 => {
+                let mut bulk = vec![0; count() as usize + 2];
+                self.0.read_exact(&mut bulk).expect("a bulk string");
+                String::from_utf8_lossy(&bulk[..bulk.len() - 2]).into_owned()
+            }
+            b'*' | b'>' if count() >= 0 => {
+                let parts: Vec<_> = (0..count()).map(|_| self.read()).collect();
+                parts.join(" ")
+            }
+            _ => line,
+        }
+    }
+
+    /// Sends a line and reads its reply.
+    pub fn ask(&mut self, line: &str) -> String {
+        self.send(line);
+        self.read()
+    }
+
+    /// True once the server has closed the connection.
+    pub fn is_closed(&mut self) -> bool {
+        let mut rest = Vec::new();
+        match self.0.read_to_end(&mut rest) {
+            Ok(_) => true,
+            Err(error) => error.kind() != std::io::ErrorKind::WouldBlock,
+        }
+    }
+}
+
+/// Enough clients that both workers of a server have some.
+pub fn on_both_workers(server: &Server) -> Vec<Client> {
+    (0..80).map(|_| server.client()).collect()
+}

@@ -467,7 +467,7 @@ fn push(mut client: Client, pusher: usize) {
             .map(|i| (pusher * PUSHED + i).to_string())
             .collect();
         let elements = elements.join(" ");
-        if n / 64 % 4 == 0 {
+        if (n / 64).is_multiple_of(4) {
             client.send(&format!("MULTI\r\nRPUSH key:{key} {elements}\r\nEXEC"));
             (0..2).for_each(|_| drop(client.read()));
         } else {

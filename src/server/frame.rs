@@ -207,6 +207,9 @@ impl Frame {
         if !append_only::close(&self.shared, force) {
             return None;
         }
+        // What is loaded in part must not take the place of the file it comes from.
+        let loading = self.shared.durability.loading.active.load(Relaxed);
+        let save = if loading { Some(false) } else { save };
         let points = !settings.save.is_empty();
         self.shared.durability.saves.cancel();
         if save.unwrap_or(points) {
@@ -266,6 +269,7 @@ fn exit_on_another_interrupt() {
             signal(SignalKind::interrupt())?.recv().await;
             if CUT_SHORT.load(Relaxed) == this {
                 tracing::warn!("You insist... exiting now.");
+                durability::remove_temporary();
                 std::process::exit(1)
             }
             Ok(())

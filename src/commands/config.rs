@@ -85,9 +85,11 @@ fn set(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     shared
         .slowlog
         .truncate(ctx.worker.settings.slowlog_max_len as usize);
-    if pairs
-        .iter()
-        .any(|(name, _)| name.eq_ignore_ascii_case(b"maxmemory"))
+    // A transaction holds locks that eviction would wait for; there the cron does it.
+    if ctx.held.is_none()
+        && pairs
+            .iter()
+            .any(|(name, _)| name.eq_ignore_ascii_case(b"maxmemory"))
     {
         crate::dispatch::execute::evict(shared, ctx.worker);
     }

@@ -301,6 +301,11 @@ fn serve_key<'k>(
 ) {
     let keyspace = &shared.keyspace;
     let shard = Keyspace::shard_of(keyspace.hash(key));
+    if !locks.shard(shard).waiters(db, key).is_empty()
+        && keyspace.is_expired(locks, db, key, worker.env.now_ms)
+    {
+        expire(shared, worker, locks, db, key);
+    }
     for ticket in locks.shard(shard).waiters(db, key) {
         let Some(parked) = shared.blocked.get(ticket) else {
             continue;
@@ -329,6 +334,25 @@ fn serve_key<'k>(
             worker.aftermath.ended.push((parked, reply));
         }
     }
+}
+
+/// Removes a key that had expired when it came to those who wait for it, and tells.
+fn expire<'k>(
+    shared: &'k Shared,
+    worker: &mut Worker,
+    locks: &mut LockSet<'k>,
+    db: usize,
+    key: &[u8],
+) {
+    let call = Call {
+        shared,
+        worker,
+        db,
+        args: Args::new(&[], &[]),
+        hints: &[],
+        no_touch: true,
+    };
+    call.under(locks, false, |view| view.expire_if_due(key));
 }
 
 /// Runs a parked command for the key that became ready; its reply, unless it waits on.

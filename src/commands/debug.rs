@@ -17,8 +17,10 @@ use crate::persistence::rdb::{encode, payload};
 use crate::resp::write::Protocol;
 use crate::types::Type;
 use crate::types::list::List;
+use crate::types::object::ObjectRef;
 use crate::types::quicklist;
 use crate::types::string::StringRef;
+use crate::types::zset::ZSet;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// The rows.
@@ -454,12 +456,39 @@ fn htstats(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
 
 fn htstats_key(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     let key = ctx.args.all()[2];
-    if !ctx.with_keys(&[key], |db| db.exists(key)) {
-        return Err(Error::NoSuchKey);
+    let sizes = ctx.with_keys(&[key], |db| {
+        let entry = db.peek(key).ok_or(Error::NoSuchKey)?;
+        table_sizes(entry.object()).ok_or(Error::line(
+            "ERR The value stored at the specified key is not represented using an hash table",
+        ))
+    });
+    let (slots, elements, bytes) = sizes?;
+    // An element never stands behind another one in its slot.
+    let text = format!(
+        "Hash table 0 stats (main hash table):\n table size: {slots}\n number of elements: \
+         {elements}\n different slots: {elements}\n max chain length: 1\n bytes: {bytes}\n"
+    );
+    ctx.out.verbatim("txt", text.as_bytes());
+    Ok(())
+}
+
+/// Slots, elements and bytes of the hash table in a value, if there is one.
+fn table_sizes(object: Option<ObjectRef<'_>>) -> Option<(usize, usize, usize)> {
+    match object? {
+        ObjectRef::Hash(hash) => {
+            let table = hash.table()?;
+            Some((table.slots(), table.len(), table.memory()))
+        }
+        ObjectRef::Set(set) => {
+            let table = set.table()?;
+            Some((table.slots(), table.len(), table.memory()))
+        }
+        ObjectRef::ZSet(ZSet::Tree(tree)) => {
+            let (slots, bytes) = tree.index_size();
+            Some((slots, tree.len(), bytes))
+        }
+        _ => None,
     }
-    Err(Error::line(
-        "ERR The value stored at the specified key is not represented using an hash table",
-    ))
 }
 
 fn config_rewrite_force_all(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {

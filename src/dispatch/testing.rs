@@ -16,7 +16,7 @@ use crate::client::session::Session;
 use crate::propagation;
 use crate::pubsub::Kind;
 use crate::resp::read::{ReadLimits, Reader, Value};
-use crate::resp::write::Output;
+use crate::resp::write::{Output, Protocol};
 
 /// The server and its only client.
 pub struct Harness {
@@ -26,6 +26,8 @@ pub struct Harness {
     pub worker: Worker,
     /// The client.
     pub session: Session,
+    /// What the client speaks.
+    protocol: Protocol,
     /// Subscribed to all events of keys.
     listener: Arc<Handle>,
     /// Reads what is propagated.
@@ -61,6 +63,7 @@ impl Harness {
             worker: Worker::new(&shared, 0),
             log: shared.stream.reader(),
             session,
+            protocol: Protocol::Resp2,
             listener,
             shared,
         }
@@ -77,6 +80,7 @@ impl Harness {
     /// Runs a request; the encoded reply.
     pub fn request(&mut self, args: &[&[u8]]) -> Vec<u8> {
         let mut out = Output::new();
+        out.set_protocol(self.protocol);
         let mut hints = Vec::new();
         let db = self.session.db;
         let known = execute::prepare(&self.shared, db, args.len(), |i| args[i], &mut hints);
@@ -92,6 +96,7 @@ impl Harness {
             },
         );
         execute::to_end(&self.shared, &mut self.worker, &self.session, &mut out);
+        self.protocol = out.protocol();
         out.to_vec()
     }
 

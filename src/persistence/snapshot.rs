@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::aof::rewrite;
-use super::rdb::{encode, file, opcode, write::Writer};
+use super::rdb::{self, encode, file, opcode, write::Writer};
 use crate::base::crc::crc64;
 use crate::keyspace::access::Access;
 use crate::keyspace::cut::{Cut, Visitor};
@@ -163,6 +163,11 @@ pub fn write(
     });
     let mut locks = keyspace.lock_all();
     let head = at_cut(&mut locks);
+    // Whatever is written then is encoded as it was at this moment.
+    let version = match keyspace.has_timed_hashes() {
+        true => rdb::TIMED_VERSION,
+        false => rdb::VERSION,
+    };
     let keys: usize = (0..keyspace.databases()).map(|db| keyspace.len(db)).sum();
     progress.keys.store(0, Relaxed);
     progress.total.store(keys as u64, Relaxed);
@@ -177,7 +182,7 @@ pub fn write(
         failed: None,
     };
     if !options.as_commands {
-        sink.write(&file::magic());
+        sink.write(&file::magic(version));
     }
     sink.write(&head);
     let mut delayed = 0;
@@ -213,7 +218,7 @@ pub fn write_head(options: Options, to: &mut dyn Write, head: &[u8]) -> io::Resu
         sum: options.checksum.then_some(0),
         failed: None,
     };
-    sink.write(&file::magic());
+    sink.write(&file::magic(rdb::VERSION));
     sink.write(head);
     sink.write(&[opcode::EOF]);
     let sum = sink.sum.take().unwrap_or(0);

@@ -200,6 +200,11 @@ impl BTree {
         size_of::<Self>() + self.records.memory() + self.tree.memory() + self.index.memory()
     }
 
+    /// The hash table of members: its slots, and its bytes. For statistics.
+    pub fn index_size(&self) -> (usize, usize) {
+        (self.index.slots(), self.index.memory())
+    }
+
     /// About how many allocations freeing it takes.
     pub fn effort(&self) -> usize {
         self.records.effort() + self.tree.effort() + self.index.effort()

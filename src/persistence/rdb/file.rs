@@ -4,6 +4,8 @@
 //! REDIS0010  aux fields  ( SELECTDB n  ( expiry? idle? type key value )* )*  EOF  checksum
 //! ```
 //!
+//! It is REDIS0012 when fields of hashes expire, which needs type codes that older readers lack.
+//!
 //! A file is read through a window that holds the present record as a whole. The reader finds
 //! the record's end without building the value, so that others can build values meanwhile.
 
@@ -12,16 +14,16 @@ use std::io::{self, Read};
 use super::decode;
 use super::read::{Corrupt, Reader};
 use super::write::Writer;
-use super::{NEWEST, VERSION, opcode};
+use super::{NEWEST, opcode};
 use crate::base::crc::crc64;
 
 /// Bytes read at once, at least.
 const WINDOW: usize = 1 << 20;
 
-/// The first bytes of a file.
-pub fn magic() -> [u8; 9] {
+/// The first bytes of a file of some version.
+pub fn magic(version: u16) -> [u8; 9] {
     let mut magic = *b"REDIS0000";
-    magic[5..].copy_from_slice(format!("{VERSION:04}").as_bytes());
+    magic[5..].copy_from_slice(format!("{version:04}").as_bytes());
     magic
 }
 

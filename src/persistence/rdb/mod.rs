@@ -19,8 +19,18 @@ pub mod write;
 
 /// The version of what Redis 7.0 can hold.
 pub const VERSION: u16 = 10;
+/// The version that hashes need whose fields expire.
+pub const TIMED_VERSION: u16 = 12;
 /// The newest version that is read.
 pub const NEWEST: u16 = 12;
+
+/// The version that a value with this type code needs.
+pub fn version_for(code: u8) -> u16 {
+    match code {
+        code::HASH_METADATA | code::HASH_LISTPACK_EX => TIMED_VERSION,
+        _ => VERSION,
+    }
+}
 
 /// Type codes: how a value in a file is represented.
 pub mod code {

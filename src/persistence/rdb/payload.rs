@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use super::decode::{self, Layouts, Value};
 use super::read::{Corrupt, Reader};
-use super::{NEWEST, VERSION, encode};
+use super::{NEWEST, encode, version_for};
 use crate::base::crc::crc64;
 use crate::keyspace::entry::Entry;
 
@@ -30,7 +30,7 @@ pub fn skips_checksums() -> bool {
 pub fn of(entry: &Entry, compress: bool) -> Vec<u8> {
     let mut payload = Vec::new();
     encode::coded_value(entry, &mut payload, compress);
-    payload.extend(VERSION.to_le_bytes());
+    payload.extend(version_for(payload[0]).to_le_bytes());
     payload.extend(crc64(0, &payload).to_le_bytes());
     payload
 }

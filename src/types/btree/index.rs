@@ -289,6 +289,11 @@ impl Index {
             + self.directory.capacity() * size_of::<u32>()
     }
 
+    /// Number of slots.
+    pub fn slots(&self) -> usize {
+        self.buckets * SLOTS
+    }
+
     /// Allocations.
     pub fn effort(&self) -> usize {
         self.segments.len()

@@ -338,6 +338,11 @@ impl<L: Layout> Table<L> {
             + (bytes as f64 * self.segment_count() as f64 / seen.max(1) as f64) as usize
     }
 
+    /// Number of slots, counted: for statistics.
+    pub fn slots(&self) -> usize {
+        self.segments.iter().flatten().map(Segment::slots).sum()
+    }
+
     /// About how many allocations freeing takes.
     pub fn effort(&self) -> usize {
         3 + self.segment_count() * 2 + self.bigs.len()

@@ -47,6 +47,7 @@ pub const ROWS: &[Command] = &[Command {
         },
     ]),
     find_keys: Some(find_keys),
+    secrets: Some(secrets),
     tips: &["nondeterministic_output"],
     handler: Handler::Server(migrate),
     ..ROW
@@ -139,6 +140,20 @@ fn find_keys(args: Args<'_>, show: &mut dyn FnMut(usize, KeyFlags)) {
         Some(from) => (from..args.len()).for_each(|i| show(i, MOVED)),
         None => show(3, MOVED),
     }
+}
+
+/// Where user and password are, if they are given.
+fn secrets(args: Args<'_>) -> std::ops::Range<usize> {
+    let last = (6..args.len()).find(|&i| args.is(i, "keys"));
+    for i in 6..last.unwrap_or(args.len()) {
+        let count = match &args[i].to_ascii_lowercase()[..] {
+            b"auth" => 1,
+            b"auth2" => 2,
+            _ => continue,
+        };
+        return i + 1..(i + 1 + count).min(args.len());
+    }
+    0..0
 }
 
 /// Why keys did not arrive.

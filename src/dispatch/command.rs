@@ -1,6 +1,8 @@
 //! What a command is: one row, from which arity check, keys and locks, refusals, ACL categories,
 //! COMMAND INFO and statistics follow.
 
+use std::borrow::Cow;
+
 use super::args::Args;
 use super::context::{DataCtx, ServerCtx};
 use super::error::Error;
@@ -20,6 +22,8 @@ pub struct Command {
     pub keys: Keys,
     /// Finds its keys where the specifications cannot.
     pub find_keys: Option<FindKeys>,
+    /// Finds the arguments that neither MONITOR nor the slow log may show.
+    pub secrets: Option<fn(Args<'_>) -> std::ops::Range<usize>>,
     /// Which shards it holds while it runs.
     pub scope: Scope,
     /// What runs it.
@@ -33,6 +37,18 @@ pub struct Command {
     pub tips: &'static [&'static str],
 }
 
+impl Command {
+    /// A request as others may see it.
+    pub fn shown<'a>(&self, args: Args<'a>) -> Cow<'a, [&'a [u8]]> {
+        let Some(secrets) = self.secrets else {
+            return Cow::Borrowed(args.all());
+        };
+        let mut shown = args.all().to_vec();
+        shown[secrets(args)].fill(b"(redacted)");
+        Cow::Owned(shown)
+    }
+}
+
 /// The defaults of a row.
 pub const ROW: Command = Command {
     name: "",
@@ -41,6 +57,7 @@ pub const ROW: Command = Command {
     acl: Acl::NONE,
     keys: Keys::NONE,
     find_keys: None,
+    secrets: None,
     scope: Scope::Keys,
     handler: Handler::Container,
     subcommands: &[],

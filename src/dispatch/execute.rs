@@ -245,7 +245,7 @@ pub fn call<'k>(
         let (now_us, address) = (crate::base::clock::unix_us(), session.monitor_address());
         shared
             .monitors
-            .feed(now_us, session.db, address, args.all());
+            .feed(now_us, session.db, address, &row.shown(args));
     }
 }
 
@@ -313,7 +313,7 @@ pub(super) fn account(
     let micros = nanos / 1000;
     let slower_than = settings.slowlog_log_slower_than;
     if slower_than >= 0 && micros >= slower_than as u64 && !known.flags.has(Flags::SKIP_SLOWLOG) {
-        slow(shared, worker, client, args, micros);
+        slow(shared, worker, client, &known.row.shown(args), micros);
     }
     let threshold = worker.settings.latency_monitor_threshold;
     if threshold > 0 && micros / 1000 >= threshold as u64 {
@@ -329,13 +329,13 @@ pub(super) fn account(
 }
 
 #[cold]
-fn slow(shared: &Shared, worker: &Worker, client: &Handle, args: Args<'_>, micros: u64) {
+fn slow(shared: &Shared, worker: &Worker, client: &Handle, args: &[&[u8]], micros: u64) {
     let name = client.name.read().clone();
     let client = (&client.address[..], &name[..]);
     let max_len = worker.settings.slowlog_max_len as usize;
     shared
         .slowlog
-        .record(worker.now.ms / 1000, micros, args.all(), client, max_len);
+        .record(worker.now.ms / 1000, micros, args, client, max_len);
 }
 
 #[allow(clippy::too_many_arguments)]

@@ -2,6 +2,7 @@
 
 use crate::acl;
 use crate::config::REDIS_VERSION;
+use crate::dispatch::args::Args;
 use crate::dispatch::command::{Acl, Command, Flags, Handler, ROW};
 use crate::dispatch::context::ServerCtx;
 use crate::dispatch::error::Error;
@@ -53,6 +54,7 @@ pub const ROWS: &[Command] = &[
     },
     Command {
         name: "auth",
+        secrets: Some(auth_secrets),
         arity: -2,
         flags: OPEN,
         acl: Acl::CONNECTION,
@@ -61,6 +63,7 @@ pub const ROWS: &[Command] = &[
     },
     Command {
         name: "hello",
+        secrets: Some(hello_secrets),
         arity: -1,
         flags: OPEN,
         acl: Acl::CONNECTION,
@@ -130,6 +133,19 @@ fn reset(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
 fn set_protocol(ctx: &mut ServerCtx<'_, '_>, protocol: Protocol) {
     ctx.out.set_protocol(protocol);
     ctx.session.handle.set_protocol(protocol);
+}
+
+/// All that follows AUTH.
+fn auth_secrets(args: Args<'_>) -> std::ops::Range<usize> {
+    1..args.len()
+}
+
+/// User and password in HELLO.
+fn hello_secrets(args: Args<'_>) -> std::ops::Range<usize> {
+    match (2..args.len()).find(|&i| args.is(i, "auth")) {
+        Some(auth) => (auth + 1).min(args.len())..(auth + 3).min(args.len()),
+        None => 0..0,
+    }
 }
 
 /// `AUTH [username] password`

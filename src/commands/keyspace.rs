@@ -295,7 +295,8 @@ fn flushdb(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
 fn flushall(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     let databases = ctx.shared.keyspace.databases();
     flush(ctx, 0..databases)?;
-    durability::reset_file(ctx.shared);
+    let later = ctx.held.is_some() || ctx.worker.is_playback;
+    durability::reset_file(ctx.shared, later);
     Ok(())
 }
 

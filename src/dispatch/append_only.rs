@@ -346,6 +346,7 @@ pub fn begin_rewrite(shared: &Shared) -> bool {
     if busy || this.rewriting.swap(true, Relaxed) {
         return false;
     }
+    shared.durability.saves.announce();
     this.scheduled.store(false, Relaxed);
     this.rewrites.fetch_add(1, Relaxed);
     this.started.store(unix_ms() / 1000 + 1, Relaxed);
@@ -361,10 +362,9 @@ pub fn begin_rewrite(shared: &Shared) -> bool {
 pub fn run_rewrite(shared: &Arc<Shared>) {
     let this = &shared.append_only;
     let started = mono_us();
-    let turn = shared.durability.saves.turn();
+    let turn = shared.durability.saves.announced_turn();
     let result = rewrite(shared);
     let cancelled = shared.durability.saves.is_cancelled();
-    shared.durability.saves.ended_cut();
     drop(turn);
     match result {
         Ok(()) => {

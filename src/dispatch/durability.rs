@@ -92,9 +92,24 @@ pub fn snapshot_fields(replication: &[Field], is_base: bool) -> Vec<Field> {
 
 /// Writes the dump file and waits for it; false when that failed, which is in the log.
 pub fn save(shared: &Shared) -> bool {
+    let _turn = shared.durability.saves.turn();
+    save_in_turn(shared)
+}
+
+/// Where a dump file is written before it is complete.
+fn temporary() -> PathBuf {
+    PathBuf::from(format!("temp-{}.rdb", std::process::id()))
+}
+
+/// Removes a dump file that is not complete, when the process is about to end at once.
+pub fn remove_temporary() {
+    // There is none unless a save was under way.
+    let _ = std::fs::remove_file(temporary());
+}
+
+fn save_in_turn(shared: &Shared) -> bool {
     let settings = shared.config.load();
     let target = PathBuf::from(settings.dbfilename.as_path());
-    let _turn = shared.durability.saves.turn();
     match write_file(shared, &settings, &target) {
         Ok(()) => {
             tracing::info!("DB saved on disk");
@@ -110,7 +125,7 @@ pub fn save(shared: &Shared) -> bool {
 
 fn write_file(shared: &Shared, settings: &Settings, target: &std::path::Path) -> io::Result<()> {
     let saves = &shared.durability.saves;
-    let temporary = PathBuf::from(format!("temp-{}.rdb", std::process::id()));
+    let temporary = temporary();
     let incremental = settings.rdb_save_incremental_fsync;
     let mut file = Replacement::create(&temporary, target, incremental).inspect_err(|error| {
         let directory = std::env::current_dir().unwrap_or_default();
@@ -149,6 +164,7 @@ pub fn begin_save(shared: &Shared) -> bool {
     if saves.running.swap(true, Relaxed) {
         return false;
     }
+    saves.announce();
     let now = clock::unix_ms() / 1000;
     saves.scheduled.store(false, Relaxed);
     saves.last_attempt.store(now, Relaxed);
@@ -162,8 +178,10 @@ pub fn begin_save(shared: &Shared) -> bool {
 pub fn run_save(shared: &Shared) {
     let saves = &shared.durability.saves;
     let started = clock::mono_us();
-    let ok = save(shared);
+    let turn = saves.announced_turn();
+    let ok = save_in_turn(shared);
     let cancelled = saves.is_cancelled();
+    drop(turn);
     if ok {
         tracing::info!("Background saving terminated with success");
     } else if cancelled {
@@ -321,13 +339,19 @@ pub fn empty(shared: &Shared) {
     drop(locks);
 }
 
-/// What a save leaves is out of date at once: FLUSHALL. A running save is given up, and a new one
-/// begun if there are save points.
-pub fn reset_file(shared: &Shared) {
+/// What a save leaves is out of date at once: FLUSHALL. A running save is given up, and the file
+/// written anew if there are save points: now, or (`later`) in the background, when the caller has
+/// locks.
+pub fn reset_file(shared: &Shared, later: bool) {
     let saves = &shared.durability.saves;
     saves.cancel();
-    if !shared.config.settings().save.is_empty() {
+    if shared.config.settings().save.is_empty() {
+        return;
+    }
+    if later {
         saves.scheduled.store(true, Relaxed);
+    } else {
+        save(shared);
     }
 }
 

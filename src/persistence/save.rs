@@ -123,9 +123,8 @@ pub struct Saves {
     pub running: AtomicBool,
     /// A save is to follow what is under way (BGSAVE SCHEDULE).
     pub scheduled: AtomicBool,
-    /// The cut of the running save, to be cancelled.
-    cut: Mutex<Option<Arc<Cut>>>,
-    cancelled: AtomicBool,
+    /// The snapshot of who has the turn, to be cancelled.
+    snapshot: Mutex<Snapshot>,
     /// What the running snapshot has done.
     pub progress: Arc<Progress>,
     /// Unix seconds of the last success.
@@ -150,8 +149,7 @@ impl Default for Saves {
             turn: Mutex::default(),
             running: AtomicBool::new(false),
             scheduled: AtomicBool::new(false),
-            cut: Mutex::default(),
-            cancelled: AtomicBool::new(false),
+            snapshot: Mutex::default(),
             progress: Arc::default(),
             last_success: AtomicI64::new(unix_ms() / 1000),
             last_attempt: AtomicI64::new(0),
@@ -164,10 +162,56 @@ impl Default for Saves {
     }
 }
 
+/// The snapshot that is under way, or about to begin.
+#[derive(Default)]
+struct Snapshot {
+    cut: Option<Arc<Cut>>,
+    /// Somebody has the turn.
+    active: bool,
+    cancelled: bool,
+    /// Cancelled before it got its turn.
+    unwanted: bool,
+}
+
+/// The turn to take a snapshot: others wait while it lives.
+pub struct Turn<'a> {
+    saves: &'a Saves,
+    _guard: MutexGuard<'a, ()>,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        // Before the next one gets its turn, which a cancellation of this one must not hit.
+        let mut snapshot = self.saves.snapshot.lock();
+        *snapshot = Snapshot {
+            unwanted: snapshot.unwanted,
+            ..Snapshot::default()
+        };
+    }
+}
+
 impl Saves {
     /// Waits for the turn to take a snapshot.
-    pub fn turn(&self) -> MutexGuard<'_, ()> {
-        self.turn.lock()
+    pub fn turn(&self) -> Turn<'_> {
+        let guard = self.turn.lock();
+        self.snapshot.lock().active = true;
+        Turn {
+            saves: self,
+            _guard: guard,
+        }
+    }
+
+    /// The turn of a snapshot that was announced before; it may have been cancelled since.
+    pub fn announced_turn(&self) -> Turn<'_> {
+        let turn = self.turn();
+        let mut snapshot = self.snapshot.lock();
+        snapshot.cancelled |= std::mem::take(&mut snapshot.unwanted);
+        turn
+    }
+
+    /// A snapshot is announced: [`Saves::announced_turn`] follows.
+    pub fn announce(&self) {
+        self.snapshot.lock().unwanted = false;
     }
 
     /// True while any snapshot is taken.
@@ -175,44 +219,68 @@ impl Saves {
         self.turn.try_lock().is_none()
     }
 
-    /// The running save's cut has begun.
+    /// The cut of who has the turn has begun.
     pub fn begun(&self, cut: &Arc<Cut>) {
-        if self.cancelled.load(Relaxed) {
+        let mut snapshot = self.snapshot.lock();
+        if snapshot.cancelled {
             cut.cancel();
         }
-        *self.cut.lock() = Some(Arc::clone(cut));
+        snapshot.cut = Some(Arc::clone(cut));
     }
 
-    /// The running snapshot is over.
-    pub fn ended_cut(&self) {
-        *self.cut.lock() = None;
-        self.cancelled.store(false, Relaxed);
-    }
-
-    /// The running save is over.
+    /// The save in the background is over.
     pub fn ended(&self) {
-        self.ended_cut();
         self.started.store(-1, Relaxed);
         self.running.store(false, Relaxed);
     }
 
-    /// True when the running save was cancelled.
+    /// True when the snapshot was cancelled; asked by who has the turn.
     pub fn is_cancelled(&self) -> bool {
-        self.cancelled.load(Relaxed)
+        self.snapshot.lock().cancelled
     }
 
-    /// Cancels the running save, if there is one. It ends soon after.
+    /// Cancels the save in the background, if there is one. It ends soon after.
     pub fn cancel(&self) {
         if self.running.load(Relaxed) {
             self.cancel_cut();
         }
     }
 
-    /// Cancels the snapshot that is under way or about to begin, of whatever kind.
+    /// Cancels the snapshot that is under way or announced, of whatever kind.
     pub fn cancel_cut(&self) {
-        self.cancelled.store(true, Relaxed);
-        if let Some(cut) = &*self.cut.lock() {
+        let mut snapshot = self.snapshot.lock();
+        if !snapshot.active {
+            snapshot.unwanted = true;
+            return;
+        }
+        snapshot.cancelled = true;
+        if let Some(cut) = &snapshot.cut {
             cut.cancel();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cancellation_hits_one_snapshot_only() {
+        let saves = Saves::default();
+        saves.announce();
+        saves.cancel_cut();
+        let turn = saves.turn();
+        assert!(!saves.is_cancelled(), "it is another that is unwanted");
+        drop(turn);
+        let turn = saves.announced_turn();
+        assert!(saves.is_cancelled());
+        drop(turn);
+        let turn = saves.announced_turn();
+        assert!(!saves.is_cancelled());
+        saves.cancel_cut();
+        assert!(saves.is_cancelled());
+        drop(turn);
+        let _turn = saves.turn();
+        assert!(!saves.is_cancelled());
     }
 }

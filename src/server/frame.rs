@@ -266,6 +266,7 @@ fn exit_on_another_interrupt() {
             signal(SignalKind::interrupt())?.recv().await;
             if CUT_SHORT.load(Relaxed) == this {
                 tracing::warn!("You insist... exiting now.");
+                durability::remove_temporary();
                 std::process::exit(1)
             }
             Ok(())

@@ -3,6 +3,14 @@
 //! what can be checked without knowing the input.
 
 use tessera::base::{glob, long_double::LongDouble, lzf, number, text};
+use tessera::config::Settings;
+use tessera::dispatch::layouts;
+use tessera::keyspace::entry::Entry;
+use tessera::persistence::aof::manifest::Manifest;
+use tessera::persistence::aof::reader;
+use tessera::persistence::rdb::decode::{self, Layouts, Value};
+use tessera::persistence::rdb::file::{FileReader, Item, Record};
+use tessera::persistence::rdb::payload;
 use tessera::resp::parse::{Limits, Parser, Progress, ProtocolError, Request};
 use tessera::resp::read::{ReadLimits, Reader};
 use tessera::types::hyperloglog as hll;
@@ -219,4 +227,90 @@ pub fn stream_block(data: &[u8]) {
         let pack = Pack::validate(block.as_bytes());
         assert!(pack.is_some_and(Block::validate));
     }
+}
+
+/// A value that was read from outside can be written, and what is written can be read.
+fn written_again(value: Value, layouts: &Layouts) -> Entry {
+    let entry = value.into_entry(b"key", None, 0);
+    let written = payload::of(&entry, true);
+    assert!(payload::is_sound(&written));
+    assert!(payload::value(&written, layouts).is_ok());
+    entry
+}
+
+/// A payload of RESTORE, whatever its checksum.
+pub fn restore(data: &[u8]) {
+    let layouts = layouts::all(&Settings::default());
+    let _ = payload::is_sound(data);
+    if let Ok(value) = payload::value(data, &layouts) {
+        written_again(value, &layouts);
+    }
+}
+
+/// A dump file, as it is and as what follows the first bytes of one. All values that are found
+/// lie in the file and are read or refused.
+pub fn rdb_file(data: &[u8]) {
+    let layouts = layouts::all(&Settings::default());
+    let framed = [b"REDIS0010", data].concat();
+    for bytes in [data, &framed] {
+        let Ok(mut reader) = FileReader::new(bytes, false) else {
+            continue;
+        };
+        let mut before = reader.offset();
+        while let Ok(item) = reader.next_item() {
+            assert!(before < reader.offset() && reader.offset() <= bytes.len() as u64);
+            before = reader.offset();
+            match item {
+                Item::Record(_) => {
+                    let mut record = Record::parse(reader.record()).expect("it was measured");
+                    let value = decode::value(record.code, &mut record.value, &layouts);
+                    if let Ok(value) = value {
+                        written_again(value, &layouts);
+                    }
+                }
+                Item::End => break,
+                _ => {}
+            }
+        }
+    }
+}
+
+/// A file of commands: what is sound is known, and is as long as its parts.
+pub fn aof_reader(data: &[u8]) {
+    let mut reader = reader::Reader::new(data, 0);
+    loop {
+        let before = reader.offset();
+        match reader.next_item() {
+            Ok(Some(item)) => {
+                let held: usize = match item {
+                    reader::Item::Command(args) => args.iter().map(|arg| arg.len() + 4).sum(),
+                    reader::Item::Annotation(line) => line.len(),
+                };
+                assert!(before + held as u64 <= reader.offset());
+            }
+            Ok(None) => {
+                assert_eq!(reader.offset(), data.len() as u64);
+                return;
+            }
+            Err(_) => {
+                assert!(reader.offset() == before && reader.fault() >= before);
+                assert!(reader.fault() <= data.len() as u64);
+                return;
+            }
+        }
+    }
+}
+
+/// A manifest, which says the same when it is written again.
+pub fn manifest(data: &[u8]) {
+    let Ok(manifest) = Manifest::parse(data) else {
+        return;
+    };
+    let text = manifest.text();
+    // Quoted names may become longer than a line may be.
+    if text.is_empty() || text.lines().any(|line| line.len() > 1000) {
+        return;
+    }
+    let again = Manifest::parse(text.as_bytes()).expect("what was written is read");
+    assert_eq!(again, manifest);
 }

@@ -27,6 +27,16 @@ const SEEDS: &[&[u8]] = &[
     b"\x1c\0\0\0\x05\0\x05\x01\xc1\x00\x02\xf1\x00\x10\x03\x83abc\x04\xe0\x05hello\x07\xff",
     b"2 1 1 f 0 2 0 0 v 4 0 1 0 1 g w 6 3 1 1 x 4",
     b"\x0c\x02abc\xe0\x00\x02",
+    b"\x00\x05hello\x0a\0\0\0\0\0\0\0\0\0",
+    b"\x12\x01\x02\x0f\x0f\x00\x00\x00\x03\x00\x81a\x02\x01\x01\xc1,\x02\xff\x0a\0\0\0\0\0\0\0\0\0",
+    b"\x0b\x14\x04\0\0\0\x03\0\0\0\x01\0\0\0\x02\0\0\0p\x11\x01\0\x0a\0\0\0\0\0\0\0\0\0",
+    b"\x02\x02\x01a\x01b\x0a\0\0\0\0\0\0\0\0\0",
+    b"\x10\x12\x12\0\0\0\x04\0\x81f\x02\x81v\x02\x81n\x02\x05\x01\xff\x0a\0\0\0\0\0\0\0\0\0",
+    b"\x11\x14\x14\0\0\0\x04\0\x81a\x02\x01\x01\x81b\x02\x832.5\x04\xff\x0a\0\0\0\0\0\0\0\0\0",
+    b"\x13\x01\x10\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x01\x1d\x1d\0\0\0\x0a\0\x01\x01\0\x01\x01\x01\x81f\x02\0\x01\x02\x01\0\x01\0\x01\x81v\x02\x04\x01\xff\x01\x01\x01\x01\x01\0\0\x01\x01\x01g\x01\x01\x01\x01\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x01+\xd2.\x05\xa2\x01\0\0\x01\x01\x01c+\xd2.\x05\xa2\x01\0\0\x01\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x01\x0a\0\0\0\0\0\0\0\0\0",
+    b"\xfa\x09redis-ver\x057.0.0\xfe\0\xfb\x02\x01\xfc\x01\x02\x03\x04\x05\x06\x07\x08\0\x01k\xc0\x05\xf9\x03\x05\x01z\x01\x01m\0\0\0\0\0\0\xf0?\xff\0\0\0\0\0\0\0\0",
+    b"#TS:1700000000\r\n*2\r\n$6\r\nSELECT\r\n$1\r\n0\r\n*1\r\n$5\r\nMULTI\r\n*1\r\n$4\r\nEXEC\r\n",
+    b"file a.aof.1.base.rdb seq 1 type b\nfile \"b c\" seq 2 type i\n# x\nfile d seq 1 type h\n",
 ];
 
 const PIECES: &[&[u8]] = &[
@@ -88,7 +98,7 @@ type Target = fn(&[u8]);
 
 #[test]
 fn seeded_bytes_break_no_parser() {
-    let targets: [(&str, Target); 9] = [
+    let targets: [(&str, Target); 13] = [
         ("parse_request", entries::parse_request),
         ("read_reply", entries::read_reply),
         ("glob", entries::glob),
@@ -98,6 +108,10 @@ fn seeded_bytes_break_no_parser() {
         ("stream_block", entries::stream_block),
         ("hyperloglog", entries::hyperloglog),
         ("intset", entries::intset),
+        ("restore", entries::restore),
+        ("rdb_file", entries::rdb_file),
+        ("aof_reader", entries::aof_reader),
+        ("manifest", entries::manifest),
     ];
     let end = Instant::now() + Duration::from_secs(2);
     let mut seed = 0;

@@ -68,7 +68,12 @@ fn set(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     let pairs: Vec<(&[u8], &[u8])> = words.chunks(2).map(|pair| (pair[0], pair[1])).collect();
     let caller = Caller {
         local: ctx.session.is_local(),
-        loading: false,
+        loading: ctx
+            .shared
+            .durability
+            .loading
+            .active
+            .load(std::sync::atomic::Ordering::Relaxed),
     };
     let shared = ctx.shared;
     let result = shared.config.set(&pairs, caller, &mut |param, settings| {

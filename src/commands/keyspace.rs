@@ -294,6 +294,9 @@ fn flushdb(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
 /// `FLUSHALL [ASYNC | SYNC]`
 fn flushall(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     let databases = ctx.shared.keyspace.databases();
+    is_lazy_flush(ctx)?;
+    // First, as a snapshot would be complete once every key is shown to it that goes.
+    ctx.shared.durability.saves.cancel();
     flush(ctx, 0..databases)?;
     let later = ctx.held.is_some() || ctx.worker.is_playback;
     durability::reset_file(ctx.shared, later);

@@ -339,17 +339,14 @@ pub fn empty(shared: &Shared) {
     drop(locks);
 }
 
-/// What a save leaves is out of date at once: FLUSHALL. A running save is given up, and the file
-/// written anew if there are save points: now, or (`later`) in the background, when the caller has
-/// locks.
+/// The file is out of date at once: FLUSHALL. It is written anew if there are save points: now, or
+/// (`later`) in the background, when the caller has locks.
 pub fn reset_file(shared: &Shared, later: bool) {
-    let saves = &shared.durability.saves;
-    saves.cancel();
     if shared.config.settings().save.is_empty() {
         return;
     }
     if later {
-        saves.scheduled.store(true, Relaxed);
+        shared.durability.saves.scheduled.store(true, Relaxed);
     } else {
         save(shared);
     }

@@ -207,6 +207,9 @@ impl Frame {
         if !append_only::close(&self.shared, force) {
             return None;
         }
+        // What is loaded in part must not take the place of the file it comes from.
+        let loading = self.shared.durability.loading.active.load(Relaxed);
+        let save = if loading { Some(false) } else { save };
         let points = !settings.save.is_empty();
         self.shared.durability.saves.cancel();
         if save.unwrap_or(points) {

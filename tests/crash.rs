@@ -409,7 +409,7 @@ fn a_dump_is_the_data_set_of_one_moment() {
     let saved = std::sync::Mutex::new(None);
     let during = |client: &mut Client, round: u64| {
         let begin = Instant::now();
-        if round % 2 == 0 {
+        if round.is_multiple_of(2) {
             client.ask("SAVE").expect("a reply");
             *saved.lock().expect("no panic") = Some(begin);
         } else {

@@ -154,6 +154,10 @@ fn apply(shared: &Shared, param: &'static Param, settings: &Settings) -> Result<
             shared.replication.resize_backlog(&shared.stream, size);
             Ok(())
         }
+        Effect::AofAutoGc => {
+            append_only::follow_gc(shared, settings);
+            Ok(())
+        }
         Effect::TlsPort | Effect::Tls if settings.tls_port != 0 => {
             Err("TLS is not supported yet".to_owned())
         }

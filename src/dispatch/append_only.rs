@@ -457,6 +457,20 @@ fn rewrite(shared: &Arc<Shared>) -> io::Result<()> {
     Ok(())
 }
 
+/// CONFIG SET aof-disable-auto-gc: files that were kept go when they are not to be kept any more.
+/// While a base is written, they go with the next one.
+pub fn follow_gc(shared: &Shared, settings: &Settings) {
+    let this = &shared.append_only;
+    // A renewal that begins now waits for the manifest.
+    let mut manifest = this.manifest.lock();
+    if settings.aof_disable_auto_gc || this.rewriting.load(Relaxed) {
+        return;
+    }
+    if let Err(error) = place(settings).delete_history(&mut manifest) {
+        tracing::warn!("Cannot delete history files: {}", strerror(&error));
+    }
+}
+
 /// CONFIG SET appendonly yes.
 pub fn turn_on(shared: &Shared, settings: &Settings) {
     let this = &shared.append_only;

@@ -250,6 +250,16 @@ impl Worker {
         }
     }
 
+    /// Has the time that stood still within a transaction go on.
+    pub fn catch_up(&mut self) {
+        let now = Now::read();
+        if now.ms > self.now.ms && !self.is_playback {
+            self.now = now;
+            self.env.now_ms = now.ms;
+            self.env.expired_before_ms = now.ms;
+        }
+    }
+
     /// While CLIENT PAUSE holds writes back, no key is removed for having expired: that would be
     /// a write.
     #[inline]

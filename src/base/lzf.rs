@@ -14,6 +14,8 @@
 const REACH: usize = 1 << 13;
 /// Longest repetition in bytes.
 const LONGEST: usize = 264;
+/// Most bytes for which room is made before they have come.
+const AHEAD: usize = 1 << 20;
 /// Longest run of literal bytes.
 const RUN: usize = 32;
 /// Shortest repetition in bytes.
@@ -89,7 +91,8 @@ pub fn decompress(input: &[u8], len: usize) -> Option<Vec<u8>> {
     if len > input.len().saturating_mul(LONGEST) {
         return None;
     }
-    let mut out = Vec::with_capacity(len);
+    // Room for more is made when it has come: the length may be a lie.
+    let mut out = Vec::with_capacity(len.min(AHEAD));
     let mut rest = input;
     while let Some((&control, after)) = rest.split_first() {
         rest = after;

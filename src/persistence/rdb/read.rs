@@ -131,10 +131,6 @@ impl<'a> Reader<'a> {
         let packed = self.count()?;
         let len = usize::try_from(self.length()?).map_err(|_| Corrupt::Short)?;
         let bytes = self.raw(packed)?;
-        // Each byte of LZF gives at most 264 / 3; more is a lie that must not be believed.
-        if len > packed.saturating_mul(264) {
-            return Err(Corrupt::Invalid("Invalid LZF compressed string"));
-        }
         lzf::decompress(bytes, len)
             .map(Cow::Owned)
             .ok_or(Corrupt::Invalid("Invalid LZF compressed string"))

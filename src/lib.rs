@@ -63,7 +63,10 @@
 //!
 //! # Invariants
 //!
-//! - Nothing is freed that is big, sent, formatted for others or awaited under a shard lock.
+//! - Nothing is freed that is big, sent or awaited under a shard lock, and nothing is formatted there
+//!   for others than the command's own client, but for: the entries of a cut, replies of clients
+//!   that a write wakes (they take what it left before anybody else can), and MIGRATE, whose keys
+//!   must stand still until the other server has them.
 //! - A handler of [`dispatch::command::Handler::Data`] touches its own keys and nothing else.
 //! - A [`client::session::Session`] is touched by its connection's worker only; others use the
 //!   client's [`client::registry::Handle`].
@@ -73,8 +76,9 @@
 //!
 //! # Unsafe code
 //!
-//! Denied in the crate, allowed at the `mod` line of these modules, each block with its proof. They
-//! run under AddressSanitizer (`scripts/test asan`).
+//! Denied in the crate, allowed at the `mod` line of these modules, each block with its proof. Their
+//! tests run under AddressSanitizer (`scripts/test asan`), but for two: jemalloc in `base::alloc`,
+//! which the sanitizer's own allocator replaces, and `base::fault`, whose purpose is to crash.
 //!
 //! | module | why |
 //! |---|---|

@@ -2,7 +2,7 @@
 
 use crate::base::number;
 use crate::dispatch::args::Args;
-use crate::dispatch::command::{Acl, Command, Flags, Handler, KeyFlags, KeySpec, Keys, ROW};
+use crate::dispatch::command::{Acl, Command, Flags, KeyFlags, KeySpec};
 use crate::dispatch::context::DataCtx;
 use crate::dispatch::error::Error;
 use crate::keyspace::event;
@@ -12,23 +12,7 @@ use super::bitfield;
 use super::string_edits::{edit_padded, put_raw};
 use super::strings::of_string;
 
-const fn row(
-    name: &'static str,
-    arity: i32,
-    flags: Flags,
-    keys: &'static [KeySpec],
-    run: fn(&mut DataCtx<'_, '_>) -> Result<(), Error>,
-) -> Command {
-    Command {
-        name,
-        arity,
-        flags,
-        keys: Keys(keys),
-        acl: Acl::BITMAP,
-        handler: Handler::Data(run),
-        ..ROW
-    }
-}
+data_rows!(Acl::BITMAP);
 
 const READ_FAST: Flags = Flags::READONLY.or(Flags::FAST);
 const GROW: Flags = Flags::WRITE.or(Flags::DENYOOM);

@@ -9,7 +9,7 @@ use crate::config::Settings;
 use crate::dispatch::command::{Command, Flags, Handler, ROW, Scope};
 use crate::dispatch::context::ServerCtx;
 use crate::dispatch::error::Error;
-use crate::dispatch::{append_only, durability};
+use crate::dispatch::{append_only_load, durability};
 use crate::keyspace::db::Ttl;
 use crate::keyspace::entry::NewValue;
 use crate::keyspace::shards::SHARDS;
@@ -122,7 +122,7 @@ fn load_aof(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
             "ERR DEBUG LOADAOF is not possible within a transaction",
         ));
     }
-    if !append_only::reload(ctx.shared) {
+    if !append_only_load::reload(ctx.shared) {
         std::process::exit(1);
     }
     tracing::warn!("Append Only File loaded by DEBUG LOADAOF");

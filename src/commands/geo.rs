@@ -2,9 +2,7 @@
 
 use crate::base::number;
 use crate::dispatch::args::Args;
-use crate::dispatch::command::{
-    Acl, Begin, Command, Find, Flags, Handler, KeyFlags, KeySpec, Keys, ROW,
-};
+use crate::dispatch::command::{Acl, Begin, Command, Find, Flags, KeyFlags, KeySpec};
 use crate::dispatch::context::DataCtx;
 use crate::dispatch::error::Error;
 use crate::keyspace::event;
@@ -45,24 +43,7 @@ const fn radius_keys(from: i32) -> [KeySpec; 3] {
     ]
 }
 
-/// A row of the family.
-const fn row(
-    name: &'static str,
-    arity: i32,
-    flags: Flags,
-    keys: &'static [KeySpec],
-    run: fn(&mut DataCtx<'_, '_>) -> Result<(), Error>,
-) -> Command {
-    Command {
-        name,
-        arity,
-        flags,
-        keys: Keys(keys),
-        acl: Acl::GEO,
-        handler: Handler::Data(run),
-        ..ROW
-    }
-}
+data_rows!(Acl::GEO);
 
 /// The rows.
 pub const ROWS: &[Command] = &[

@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use crate::base::long_double::LongDouble;
 use crate::base::random;
 use crate::config::Settings;
-use crate::dispatch::command::{Acl, Command, Flags, Handler, KeyFlags, KeySpec, Keys, ROW};
+use crate::dispatch::command::{Acl, Command, Flags, KeyFlags, KeySpec};
 use crate::dispatch::context::DataCtx;
 use crate::dispatch::error::Error;
 use crate::dispatch::layouts;
@@ -42,24 +42,7 @@ const TAKE_KEY: &[KeySpec] = &[KeySpec::at(
 const GETEX_KEY: &[KeySpec] =
     &[KeySpec::at(1, KeyFlags::READ_UPDATE).note("RW and UPDATE because it changes the TTL")];
 
-/// A row of the family.
-const fn row(
-    name: &'static str,
-    arity: i32,
-    flags: Flags,
-    keys: &'static [KeySpec],
-    run: fn(&mut DataCtx<'_, '_>) -> Result<(), Error>,
-) -> Command {
-    Command {
-        name,
-        arity,
-        flags,
-        keys: Keys(keys),
-        acl: Acl::HASH,
-        handler: Handler::Data(run),
-        ..ROW
-    }
-}
+data_rows!(Acl::HASH);
 
 /// A row whose replies differ from run to run as `tips` say.
 const fn tipped(tips: &'static [&'static str], row: Command) -> Command {

@@ -1,6 +1,6 @@
 //! HyperLogLog commands. The values are strings; what is in them is in [`crate::types::hyperloglog`].
 
-use crate::dispatch::command::{Acl, Command, Flags, Handler, KeyFlags, KeySpec, Keys, ROW};
+use crate::dispatch::command::{Acl, Command, Flags, Handler, KeyFlags, KeySpec};
 use crate::dispatch::context::{DataCtx, ServerCtx};
 use crate::dispatch::error::Error;
 use crate::keyspace::db::EntryMut;
@@ -21,24 +21,7 @@ const MERGE_KEYS: &[KeySpec] = &[
 const DEBUG_KEY: &[KeySpec] = &[KeySpec::at(2, KeyFlags::RW.or(KeyFlags::ACCESS))];
 const GROW: Flags = Flags::WRITE.or(Flags::DENYOOM);
 
-/// A row of the family.
-const fn row(
-    name: &'static str,
-    arity: i32,
-    flags: Flags,
-    keys: &'static [KeySpec],
-    run: fn(&mut DataCtx<'_, '_>) -> Result<(), Error>,
-) -> Command {
-    Command {
-        name,
-        arity,
-        flags,
-        keys: Keys(keys),
-        acl: Acl::HYPERLOGLOG,
-        handler: Handler::Data(run),
-        ..ROW
-    }
-}
+data_rows!(Acl::HYPERLOGLOG);
 
 /// The rows.
 pub const ROWS: &[Command] = &[

@@ -1,7 +1,7 @@
 //! Commands on keys whatever they hold: DEL, EXISTS, RENAME, COPY, MOVE, OBJECT and the like.
 
 use crate::config::MaxmemoryPolicy;
-use crate::dispatch::command::{Acl, Command, Flags, Handler, KeyFlags, KeySpec, Keys, ROW};
+use crate::dispatch::command::{Acl, Command, Flags, Handler, KeyFlags, KeySpec, ROW};
 use crate::dispatch::context::{DataCtx, ServerCtx};
 use crate::dispatch::error::Error;
 use crate::keyspace::entry::Entry;
@@ -9,23 +9,7 @@ use crate::keyspace::event;
 use crate::types::Type;
 use crate::types::string::StringRef;
 
-const fn row(
-    name: &'static str,
-    arity: i32,
-    flags: Flags,
-    keys: &'static [KeySpec],
-    run: fn(&mut DataCtx<'_, '_>) -> Result<(), Error>,
-) -> Command {
-    Command {
-        name,
-        arity,
-        flags,
-        keys: Keys(keys),
-        acl: Acl::KEYSPACE,
-        handler: Handler::Data(run),
-        ..ROW
-    }
-}
+data_rows!(Acl::KEYSPACE);
 
 /// A row whose keys are all its arguments and whose replies a cluster client adds up.
 const fn summed(

@@ -5,9 +5,7 @@ use std::ops::ControlFlow;
 
 use crate::config::Settings;
 use crate::dispatch::args::Args;
-use crate::dispatch::command::{
-    Acl, Begin, Command, Find, Flags, Handler, KeyFlags, KeySpec, Keys, ROW,
-};
+use crate::dispatch::command::{Acl, Begin, Command, Find, Flags, KeyFlags, KeySpec};
 use crate::dispatch::context::DataCtx;
 use crate::dispatch::error::Error;
 use crate::dispatch::layouts;
@@ -24,24 +22,7 @@ const WRITE: Flags = Flags::WRITE;
 const GROW: Flags = Flags::WRITE.or(Flags::DENYOOM);
 const WAIT: Flags = Flags::WRITE.or(Flags::NOSCRIPT).or(Flags::BLOCKING);
 
-/// A row of the family.
-const fn row(
-    name: &'static str,
-    arity: i32,
-    flags: Flags,
-    keys: &'static [KeySpec],
-    run: fn(&mut DataCtx<'_, '_>) -> Result<(), Error>,
-) -> Command {
-    Command {
-        name,
-        arity,
-        flags,
-        keys: Keys(keys),
-        acl: Acl::LIST,
-        handler: Handler::Data(run),
-        ..ROW
-    }
-}
+data_rows!(Acl::LIST);
 
 const INSERT: KeyFlags = KeyFlags::RW.or(KeyFlags::INSERT);
 const DELETE: KeyFlags = KeyFlags::RW.or(KeyFlags::DELETE);

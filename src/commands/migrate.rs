@@ -21,8 +21,8 @@ use crate::dispatch::context::ServerCtx;
 use crate::dispatch::error::Error;
 use crate::keyspace::db::Db;
 use crate::keyspace::event;
-use crate::persistence::aof::rewrite::command as request;
 use crate::persistence::rdb::payload;
+use crate::resp::write::request;
 
 const MOVED: KeyFlags = KeyFlags::RW.or(KeyFlags::ACCESS).or(KeyFlags::DELETE);
 

@@ -1,5 +1,31 @@
 //! The commands: one file per family, each with its rows and the handlers they name.
 
+/// Makes `row(name, arity, flags, keys, handler)`, a row of a family whose handlers run under the
+/// locks of their keys and whose ACL category is this.
+macro_rules! data_rows {
+    ($acl:expr) => {
+        const fn row(
+            name: &'static str,
+            arity: i32,
+            flags: crate::dispatch::command::Flags,
+            keys: &'static [crate::dispatch::command::KeySpec],
+            run: fn(
+                &mut crate::dispatch::context::DataCtx<'_, '_>,
+            ) -> Result<(), crate::dispatch::error::Error>,
+        ) -> crate::dispatch::command::Command {
+            crate::dispatch::command::Command {
+                name,
+                arity,
+                flags,
+                keys: crate::dispatch::command::Keys(keys),
+                acl: $acl,
+                handler: crate::dispatch::command::Handler::Data(run),
+                ..crate::dispatch::command::ROW
+            }
+        }
+    };
+}
+
 mod bitfield;
 mod bitmaps;
 mod client;

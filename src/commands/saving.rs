@@ -50,10 +50,11 @@ fn save(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     if ctx.shared.durability.saves.running.load(Relaxed) {
         return Err(IN_PROGRESS);
     }
-    if !durability::save(ctx.shared) {
-        return Err(Error::line("ERR"));
+    match durability::try_save(ctx.shared) {
+        Some(true) => ctx.out.ok(),
+        Some(false) => return Err(Error::line("ERR")),
+        None => return Err(IN_PROGRESS),
     }
-    ctx.out.ok();
     Ok(())
 }
 

@@ -6,9 +6,7 @@ use std::ops::ControlFlow;
 
 use crate::base::random;
 use crate::config::Settings;
-use crate::dispatch::command::{
-    Acl, Begin, Command, Find, Flags, Handler, KeyFlags, KeySpec, Keys, ROW,
-};
+use crate::dispatch::command::{Acl, Begin, Command, Find, Flags, KeyFlags, KeySpec};
 use crate::dispatch::context::DataCtx;
 use crate::dispatch::error::Error;
 use crate::dispatch::layouts;
@@ -55,24 +53,7 @@ const SINTERCARD_KEYS: &[KeySpec] = &[KeySpec {
     ..KeySpec::at(1, KeyFlags::READ)
 }];
 
-/// A row of the family.
-const fn row(
-    name: &'static str,
-    arity: i32,
-    flags: Flags,
-    keys: &'static [KeySpec],
-    run: fn(&mut DataCtx<'_, '_>) -> Result<(), Error>,
-) -> Command {
-    Command {
-        name,
-        arity,
-        flags,
-        keys: Keys(keys),
-        acl: Acl::SET,
-        handler: Handler::Data(run),
-        ..ROW
-    }
-}
+data_rows!(Acl::SET);
 
 /// A row whose replies differ from run to run as `tips` say.
 const fn tipped(tips: &'static [&'static str], row: Command) -> Command {

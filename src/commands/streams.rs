@@ -6,9 +6,7 @@ use std::ops::ControlFlow;
 
 use crate::config::Settings;
 use crate::dispatch::args::Args;
-use crate::dispatch::command::{
-    Acl, Begin, Command, Find, Flags, Handler, KeyFlags, KeySpec, Keys, ROW,
-};
+use crate::dispatch::command::{Acl, Begin, Command, Find, Flags, Handler, KeyFlags, KeySpec, ROW};
 use crate::dispatch::context::DataCtx;
 use crate::dispatch::error::Error;
 use crate::keyspace::event::{self, Event};
@@ -28,24 +26,7 @@ const WRITE: Flags = Flags::WRITE;
 const GROW: Flags = Flags::WRITE.or(Flags::DENYOOM);
 const FAST: Flags = Flags::FAST;
 
-/// A row of the family.
-const fn row(
-    name: &'static str,
-    arity: i32,
-    flags: Flags,
-    keys: &'static [KeySpec],
-    run: fn(&mut DataCtx<'_, '_>) -> Result<(), Error>,
-) -> Command {
-    Command {
-        name,
-        arity,
-        flags,
-        keys: Keys(keys),
-        acl: Acl::STREAM,
-        handler: Handler::Data(run),
-        ..ROW
-    }
-}
+data_rows!(Acl::STREAM);
 
 /// With the tip that two servers may answer differently.
 const fn varying(row: Command) -> Command {

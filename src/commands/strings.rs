@@ -3,7 +3,7 @@
 //! What changes a value in place is in [`super::string_edits`], the rows of both are here.
 
 use crate::dispatch::args::Args;
-use crate::dispatch::command::{Acl, Command, Flags, Handler, KeyFlags, KeySpec, Keys, ROW};
+use crate::dispatch::command::{Acl, Command, Flags, KeyFlags, KeySpec};
 use crate::dispatch::context::DataCtx;
 use crate::dispatch::error::Error;
 use crate::keyspace::db::{EntryRef, Ttl};
@@ -21,24 +21,7 @@ const WRITE_FAST: Flags = Flags::WRITE.or(Flags::FAST);
 const GROW: Flags = Flags::WRITE.or(Flags::DENYOOM);
 const GROW_FAST: Flags = GROW.or(Flags::FAST);
 
-/// A row of the family with one key at argument 1.
-const fn row(
-    name: &'static str,
-    arity: i32,
-    flags: Flags,
-    keys: &'static [KeySpec],
-    run: fn(&mut DataCtx<'_, '_>) -> Result<(), Error>,
-) -> Command {
-    Command {
-        name,
-        arity,
-        flags,
-        keys: Keys(keys),
-        acl: Acl::STRING,
-        handler: Handler::Data(run),
-        ..ROW
-    }
-}
+data_rows!(Acl::STRING);
 
 const READS: &[KeySpec] = &[KeySpec::at(1, KeyFlags::READ)];
 const UPDATES: &[KeySpec] = &[KeySpec::at(1, KeyFlags::READ_UPDATE)];

@@ -5,9 +5,7 @@
 
 use crate::config::Settings;
 use crate::dispatch::args::Args;
-use crate::dispatch::command::{
-    Acl, Begin, Command, Find, Flags, Handler, KeyFlags, KeySpec, Keys, ROW,
-};
+use crate::dispatch::command::{Acl, Begin, Command, Find, Flags, KeyFlags, KeySpec};
 use crate::dispatch::context::DataCtx;
 use crate::dispatch::error::Error;
 use crate::dispatch::layouts;
@@ -71,24 +69,7 @@ const fn counted(at: usize, flags: KeyFlags) -> KeySpec {
     }
 }
 
-/// A row of the family.
-const fn row(
-    name: &'static str,
-    arity: i32,
-    flags: Flags,
-    keys: &'static [KeySpec],
-    run: fn(&mut DataCtx<'_, '_>) -> Result<(), Error>,
-) -> Command {
-    Command {
-        name,
-        arity,
-        flags,
-        keys: Keys(keys),
-        acl: Acl::SORTEDSET,
-        handler: Handler::Data(run),
-        ..ROW
-    }
-}
+data_rows!(Acl::SORTEDSET);
 
 /// The rows.
 pub const ROWS: &[Command] = &[

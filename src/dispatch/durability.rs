@@ -15,7 +15,7 @@ use crate::keyspace::access::Access;
 use crate::keyspace::db::{Db, Effects};
 use crate::keyspace::shards::LockSet;
 use crate::observe::stats::Counters;
-use crate::persistence::load::{self, Loading, Origin};
+use crate::persistence::load::{self, Loading};
 use crate::persistence::rdb::file::Failure;
 use crate::persistence::rdb::read::Corrupt;
 use crate::persistence::save::{Replacement, Saves};
@@ -90,10 +90,17 @@ pub fn snapshot_fields(replication: &[Field], is_base: bool) -> Vec<Field> {
     fields
 }
 
-/// Writes the dump file and waits for it; false when that failed, which is in the log.
+/// Writes the dump file and waits for it; false when that failed, which is in the log. It waits for
+/// a snapshot that is under way, too: for callers that serve nobody.
 pub fn save(shared: &Shared) -> bool {
     let _turn = shared.durability.saves.turn();
     save_in_turn(shared)
+}
+
+/// As [`save`], but `None` when another snapshot is under way: a worker must not wait for that.
+pub fn try_save(shared: &Shared) -> Option<bool> {
+    let _turn = shared.durability.saves.try_turn()?;
+    Some(save_in_turn(shared))
 }
 
 /// Where a dump file is written before it is complete.
@@ -234,16 +241,15 @@ pub fn refuses_writes(shared: &Shared, settings: &Settings) -> bool {
         && !shared.durability.saves.last_ok.load(Relaxed)
 }
 
-/// Loads the dump file into the keyspace; what the file says of its origin, or `None` when there
-/// is no file.
+/// Loads the dump file into the keyspace; false when there is no file.
 ///
 /// # Errors
 /// Why the file cannot be loaded; nothing is logged yet.
-pub fn load_file(shared: &Shared, replace: bool) -> Result<Option<Origin>, Failure> {
+pub fn load_file(shared: &Shared, replace: bool) -> Result<bool, Failure> {
     let settings = shared.config.load();
     let file = match std::fs::File::open(settings.dbfilename.as_path()) {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(error.into()),
     };
     let loading = &shared.durability.loading;
@@ -251,14 +257,13 @@ pub fn load_file(shared: &Shared, replace: bool) -> Result<Option<Origin>, Failu
     let options = load_options(&settings, replace, true);
     let result = load::file(&shared.keyspace, file, &options, loading);
     loading.end();
-    let (mut origin, ..) = result?;
-    *shared.durability.functions.lock() = std::mem::take(&mut origin.functions);
+    *shared.durability.functions.lock() = result?.functions;
     shared
         .durability
         .saves
         .saved_changes
         .store(shared.changes(), Relaxed);
-    Ok(Some(origin))
+    Ok(true)
 }
 
 /// Loads the data set when the server starts. The process ends when that fails: it must not write
@@ -266,11 +271,11 @@ pub fn load_file(shared: &Shared, replace: bool) -> Result<Option<Origin>, Failu
 pub fn load_at_start(shared: &Shared) {
     let started = clock::mono_us();
     match load_file(shared, false) {
-        Ok(Some(_)) => tracing::info!(
+        Ok(true) => tracing::info!(
             "DB loaded from disk: {:.3} seconds",
             (clock::mono_us() - started) as f64 / 1e6
         ),
-        Ok(None) => {}
+        Ok(false) => {}
         Err(failure) => {
             explain(shared, &failure);
             if !matches!(failure, Failure::Corrupt(_) | Failure::Checksum(..)) {
@@ -340,15 +345,13 @@ pub fn empty(shared: &Shared) {
 }
 
 /// The file is out of date at once: FLUSHALL. It is written anew if there are save points: now, or
-/// (`later`) in the background, when the caller has locks.
+/// (`later`) in the background, when the caller has locks, or while another snapshot is taken.
 pub fn reset_file(shared: &Shared, later: bool) {
     if shared.config.settings().save.is_empty() {
         return;
     }
-    if later {
+    if later || try_save(shared).is_none() {
         shared.durability.saves.scheduled.store(true, Relaxed);
-    } else {
-        save(shared);
     }
 }
 

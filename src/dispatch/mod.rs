@@ -6,6 +6,7 @@
 
 pub mod admit;
 pub mod append_only;
+pub mod append_only_load;
 pub mod args;
 pub mod blocking;
 pub mod command;

@@ -85,6 +85,11 @@ fn expire_fields(shared: &Shared, env: Env) -> bool {
         while more && clock::mono_us() < deadline_us {
             let mut locks = LockSet::One(keyspace.lock(shard));
             more = field_expiry::slice(keyspace, shard, &mut locks, &env, &mut effects);
+            // The hash itself may have been over its time.
+            for (db, key) in effects.expired.drain(..) {
+                propagate(shared, db, &key, env.lazy_expire);
+                shared.stats.global.actively_expired.fetch_add(1, Relaxed);
+            }
             let gone = effects.expired_fields.len() as u64;
             if gone > 0 {
                 if shared.stream.is_active() {
@@ -96,6 +101,10 @@ fn expire_fields(shared: &Shared, env: Env) -> bool {
             }
             drop(locks);
             keyspace.lazyfree.free(&mut effects.garbage);
+            effects
+                .lazy
+                .drain(..)
+                .for_each(|load| keyspace.lazyfree.send(load));
         }
     }
     effects.noticed

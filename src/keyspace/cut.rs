@@ -172,20 +172,8 @@ mod tests {
     use std::sync::atomic::Ordering;
 
     use super::*;
-    use crate::keyspace::access::Access;
     use crate::keyspace::db::{Effects, Env, Ttl};
     use crate::keyspace::entry::NewValue;
-
-    const ENV: Env = Env {
-        now_ms: 1000,
-        expired_before_ms: 1000,
-        access: Access::Lru { now: 1 },
-        notify: 0,
-        expires_keys: true,
-        touches: true,
-        lazy_expire: false,
-        lazy_overwrite: false,
-    };
 
     /// Database and key.
     type Place = (usize, Vec<u8>);
@@ -215,7 +203,7 @@ mod tests {
         work(&mut Db::new(
             keyspace,
             &mut locks,
-            &ENV,
+            &Env::at(1000),
             &mut effects,
             db,
             &[],

@@ -54,6 +54,21 @@ pub struct Env {
 }
 
 impl Env {
+    /// What tests see: a time, LRU, nobody who listens.
+    #[cfg(test)]
+    pub fn at(now_ms: i64) -> Self {
+        Self {
+            now_ms,
+            expired_before_ms: now_ms,
+            access: Access::lru(now_ms),
+            notify: 0,
+            expires_keys: true,
+            touches: true,
+            lazy_expire: false,
+            lazy_overwrite: false,
+        }
+    }
+
     /// True when a key that is to expire at a time (Unix milliseconds) would not live at all.
     pub fn is_past(&self, at: i64) -> bool {
         at <= self.now_ms.min(self.expired_before_ms)

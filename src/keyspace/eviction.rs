@@ -592,14 +592,8 @@ mod tests {
             _ => Access::lru(now_ms),
         };
         Env {
-            now_ms,
-            expired_before_ms: now_ms,
             access,
-            notify: 0,
-            expires_keys: true,
-            touches: true,
-            lazy_expire: false,
-            lazy_overwrite: false,
+            ..Env::at(now_ms)
         }
     }
 

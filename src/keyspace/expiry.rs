@@ -300,25 +300,11 @@ fn slice(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::keyspace::access::Access;
     use crate::keyspace::db::Ttl;
     use crate::keyspace::entry::NewValue;
 
-    fn env(now_ms: i64) -> Env {
-        Env {
-            now_ms,
-            expired_before_ms: now_ms,
-            access: Access::lru(now_ms),
-            notify: 0,
-            expires_keys: true,
-            touches: true,
-            lazy_expire: false,
-            lazy_overwrite: false,
-        }
-    }
-
     fn put(keyspace: &Keyspace, db: usize, key: &str, ttl: Ttl) {
-        let (env, mut effects) = (env(1000), Effects::default());
+        let (env, mut effects) = (Env::at(1000), Effects::default());
         let mut locks = keyspace.lock_one(keyspace.hash(key.as_bytes()));
         let none = &[];
         let mut view = Db::new(keyspace, &mut locks, &env, &mut effects, db, none);
@@ -343,7 +329,7 @@ mod tests {
             let scene = Scene {
                 keyspace: &keyspace,
                 settings: &settings,
-                env: env(now_ms),
+                env: Env::at(now_ms),
                 stats: &stats,
             };
             expiry.cycle(&scene, kind, &mut |_, _| gone += 1);
@@ -372,7 +358,7 @@ mod tests {
         let scene = Scene {
             keyspace: &keyspace,
             settings: &settings,
-            env: env(3000),
+            env: Env::at(3000),
             stats: &stats,
         };
         let mut expiry = ActiveExpiry::default();

@@ -153,23 +153,11 @@ pub fn random_key(db: &Db<'_, '_>, shard: usize) -> Option<Box<[u8]>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::keyspace::access::Access;
     use crate::keyspace::db::{Effects, Env, Ttl};
     use crate::keyspace::entry::NewValue;
     use crate::keyspace::shards::LockSet;
     use std::collections::{HashMap, HashSet};
     use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-
-    const ENV: Env = Env {
-        now_ms: 1000,
-        expired_before_ms: 1000,
-        access: Access::Lru { now: 1 },
-        notify: 0,
-        expires_keys: true,
-        touches: true,
-        lazy_expire: false,
-        lazy_overwrite: false,
-    };
 
     fn with_db<R>(
         keyspace: &Keyspace,
@@ -181,7 +169,7 @@ mod tests {
         work(&mut Db::new(
             keyspace,
             &mut locks,
-            &ENV,
+            &Env::at(1000),
             &mut effects,
             0,
             none,

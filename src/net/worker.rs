@@ -875,6 +875,10 @@ impl EventLoop {
         }
         if !self.held.is_empty() {
             shared.append_only.progress.hold(&self.link.bell);
+            if shared.append_only.progress.durable() != durable {
+                // It moved before the writer knew of us.
+                self.link.bell.ring();
+            }
         }
     }
 

@@ -75,19 +75,6 @@ impl Loading {
     }
 }
 
-/// What a file says of the replication it belongs to, and of itself.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Origin {
-    /// Replication id (40 hexadecimal digits).
-    pub replication_id: Option<[u8; 40]>,
-    /// Replication offset.
-    pub offset: Option<i64>,
-    /// Database that was selected in the stream.
-    pub stream_db: Option<usize>,
-    /// Sources of function libraries, in order.
-    pub functions: Vec<Vec<u8>>,
-}
-
 /// Records on their way to those who build values.
 struct Batch {
     bytes: Vec<u8>,
@@ -95,8 +82,17 @@ struct Batch {
     records: Vec<(Meta, usize)>,
 }
 
-/// Loads a whole file into `keyspace`. Returns what the file says of its origin, and what follows
-/// the end of it (for files that go on as commands).
+/// A file that was loaded to its end.
+pub struct Loaded<R> {
+    /// The sources of function libraries.
+    pub functions: Vec<Vec<u8>>,
+    /// Bytes after the end that were read already, for files that go on as commands.
+    pub rest: Vec<u8>,
+    /// Where what follows them is read.
+    pub input: R,
+}
+
+/// Loads a whole file into `keyspace`.
 ///
 /// # Errors
 /// The first failure met. What was loaded until then stays.
@@ -105,7 +101,7 @@ pub fn file<R: Read>(
     input: R,
     options: &Options,
     loading: &Loading,
-) -> Result<(Origin, Vec<u8>, R), Failure> {
+) -> Result<Loaded<R>, Failure> {
     for count in [
         &loading.keys_loaded,
         &loading.keys_expired,
@@ -114,7 +110,7 @@ pub fn file<R: Read>(
         count.store(0, Relaxed);
     }
     let mut reader = FileReader::new(input, options.checksum)?;
-    let mut origin = Origin::default();
+    let mut functions = Vec::new();
     let failed: Mutex<Option<Corrupt>> = Mutex::default();
     let (sender, receiver) = sync_channel(2 * options.threads);
     let receiver = Mutex::new(receiver);
@@ -122,7 +118,14 @@ pub fn file<R: Read>(
         for _ in 0..options.threads.max(1) {
             scope.spawn(|| build(keyspace, &receiver, options, loading, &failed));
         }
-        read(keyspace, &mut reader, sender, &mut origin, loading, &failed)
+        read(
+            keyspace,
+            &mut reader,
+            sender,
+            &mut functions,
+            loading,
+            &failed,
+        )
     });
     if let Some(error) = failed.into_inner() {
         return Err(error.into());
@@ -133,7 +136,11 @@ pub fn file<R: Read>(
     }
     report(loading);
     let (rest, input) = reader.into_rest();
-    Ok((origin, rest, input))
+    Ok(Loaded {
+        functions,
+        rest,
+        input,
+    })
 }
 
 fn report(loading: &Loading) {
@@ -153,7 +160,7 @@ fn read<R: Read>(
     keyspace: &Keyspace,
     reader: &mut FileReader<R>,
     sender: SyncSender<Batch>,
-    origin: &mut Origin,
+    functions: &mut Vec<Vec<u8>>,
     loading: &Loading,
     failed: &Mutex<Option<Corrupt>>,
 ) -> Result<(), Failure> {
@@ -174,8 +181,8 @@ fn read<R: Read>(
                 batch.bytes.extend_from_slice(reader.record());
                 batch.records.push((meta, batch.bytes.len()));
             }
-            Item::Aux(name, value) => aux(&name, &value, origin, loading),
-            Item::Function(source) => origin.functions.push(source),
+            Item::Aux(name, value) => aux(&name, &value, loading),
+            Item::Function(source) => functions.push(source),
             Item::Select(_) | Item::End => {}
         }
         if ended || batch.bytes.len() >= BATCH {
@@ -199,14 +206,11 @@ fn too_many_databases(databases: usize) -> Failure {
 }
 
 /// Takes in a field about the file, and logs what people look for.
-fn aux(name: &[u8], value: &[u8], origin: &mut Origin, loading: &Loading) {
+fn aux(name: &[u8], value: &[u8], loading: &Loading) {
     let text = String::from_utf8_lossy(value);
     let number = || text.parse::<i64>().unwrap_or(0);
     match name {
         [b'%', ..] => tracing::info!("RDB '{}': {text}", String::from_utf8_lossy(name)),
-        b"repl-stream-db" => origin.stream_db = usize::try_from(number()).ok(),
-        b"repl-id" => origin.replication_id = value.try_into().ok(),
-        b"repl-offset" => origin.offset = Some(number()),
         b"redis-ver" => tracing::info!("Loading RDB produced by version {text}"),
         b"ctime" => {
             let age = (unix_ms() / 1000 - number()).max(0);
@@ -221,6 +225,8 @@ fn aux(name: &[u8], value: &[u8], origin: &mut Origin, loading: &Loading) {
         b"aof-preamble" if number() != 0 => tracing::info!("RDB has an AOF tail"),
         b"aof-base" if number() != 0 => tracing::info!("RDB is base AOF"),
         b"aof-preamble" | b"aof-base" | b"redis-bits" | b"lua" => {}
+        // Nobody can go on in the stream of a process that has ended.
+        b"repl-stream-db" | b"repl-id" | b"repl-offset" => {}
         _ => {
             let name = String::from_utf8_lossy(name);
             tracing::debug!("Unrecognized RDB AUX field: '{name}'");

@@ -193,7 +193,15 @@ impl Drop for Turn<'_> {
 impl Saves {
     /// Waits for the turn to take a snapshot.
     pub fn turn(&self) -> Turn<'_> {
-        let guard = self.turn.lock();
+        self.begin(self.turn.lock())
+    }
+
+    /// The turn to take a snapshot, unless another one is under way.
+    pub fn try_turn(&self) -> Option<Turn<'_>> {
+        self.turn.try_lock().map(|guard| self.begin(guard))
+    }
+
+    fn begin<'a>(&'a self, guard: MutexGuard<'a, ()>) -> Turn<'a> {
         self.snapshot.lock().active = true;
         Turn {
             saves: self,

@@ -19,6 +19,7 @@ use crate::keyspace::access::Access;
 use crate::keyspace::cut::{Cut, Visitor};
 use crate::keyspace::entry::Entry;
 use crate::keyspace::shards::{Keyspace, LockSet};
+use crate::resp::write::request;
 
 /// Bytes gathered before they are written.
 const CHUNK: usize = 256 * 1024;
@@ -73,7 +74,7 @@ impl Visitor for Collector {
         *last = Some(db);
         if self.options.as_commands {
             if selects {
-                rewrite::command(bytes, &[b"SELECT", db.to_string().as_bytes()]);
+                request(bytes, &[b"SELECT", db.to_string().as_bytes()]);
             }
             rewrite::entry(bytes, entry);
         } else {

@@ -18,6 +18,7 @@ use bytes::Bytes;
 
 use crate::base::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use crate::base::sync::{Condvar, Mutex};
+use crate::resp::write;
 
 /// Chunks are sealed at this size, in bytes, at the next end of a block.
 const CHUNK: usize = 64 * 1024;
@@ -236,19 +237,7 @@ impl Block<'_> {
     }
 
     fn encode<A: AsRef<[u8]>>(&mut self, args: &[A]) {
-        let mut digits = itoa::Buffer::new();
-        let tail = &mut self.log.tail;
-        let mut header = |tail: &mut Vec<u8>, kind: u8, n: usize| {
-            tail.push(kind);
-            tail.extend_from_slice(digits.format(n).as_bytes());
-            tail.extend_from_slice(b"\r\n");
-        };
-        header(tail, b'*', args.len());
-        for arg in args {
-            header(tail, b'$', arg.as_ref().len());
-            tail.extend_from_slice(arg.as_ref());
-            tail.extend_from_slice(b"\r\n");
-        }
+        write::request(&mut self.log.tail, args);
     }
 }
 

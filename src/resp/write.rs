@@ -615,6 +615,22 @@ impl<'a> Iterator for Chunks<'a> {
     }
 }
 
+/// Appends a request: its arguments as an array of strings.
+pub fn request<A: AsRef<[u8]>>(out: &mut Vec<u8>, args: &[A]) {
+    let mut digits = itoa::Buffer::new();
+    let mut header = |out: &mut Vec<u8>, kind: u8, n: usize| {
+        out.push(kind);
+        out.extend_from_slice(digits.format(n).as_bytes());
+        out.extend_from_slice(b"\r\n");
+    };
+    header(out, b'*', args.len());
+    for arg in args {
+        header(out, b'$', arg.as_ref().len());
+        out.extend_from_slice(arg.as_ref());
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

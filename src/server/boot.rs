@@ -14,7 +14,7 @@ use crate::config::REDIS_VERSION;
 use crate::config::command_line::{CommandLine, Special, absolute_path, options_to_text};
 use crate::config::file::{self, Checks, LoadError};
 use crate::config::{Config, Effect, Settings};
-use crate::dispatch::append_only;
+use crate::dispatch::append_only_load;
 use crate::dispatch::blocking::Blocked;
 use crate::dispatch::context::{REPLY_PEAK_RESET_MS, Shared, Stall, Status};
 use crate::dispatch::control::{Control, Request};
@@ -295,7 +295,7 @@ fn start(
     let stop = Arc::new(AtomicBool::new(false));
     let threads = spawn_threads(&shared, &links, &stop).map_err(failed)?;
     shared.status.startup_memory.store(alloc::used(), Relaxed);
-    append_only::read_manifest(&shared).map_err(|_| ())?;
+    append_only_load::read_manifest(&shared).map_err(|_| ())?;
     begin_loading(&shared).map_err(failed)?;
     // Comforts: when one of them is not to be had, the server serves all the same.
     let _ = tikv_jemalloc_ctl::background_thread::write(settings.jemalloc_bg_thread);
@@ -318,7 +318,7 @@ fn begin_loading(shared: &Arc<Shared>) -> std::io::Result<()> {
     let shared = Arc::clone(shared);
     let thread = std::thread::Builder::new().name("load".to_owned());
     thread.spawn(move || {
-        append_only::load_or_exit(&shared);
+        append_only_load::load_or_exit(&shared);
         shared.durability.loading.end();
         ready(&shared.config.load());
     })?;

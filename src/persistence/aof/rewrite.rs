@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 
 use crate::base::number;
 use crate::keyspace::entry::Entry;
+use crate::resp::write::request as command;
 use crate::types::hash::Hash;
 use crate::types::listpack::Element;
 use crate::types::object::{Collection, ObjectRef};
@@ -12,22 +13,6 @@ use crate::types::stream_id::StreamId;
 
 /// Elements that one command adds, at most.
 const ITEMS: usize = 64;
-
-/// Appends a request.
-pub fn command(out: &mut Vec<u8>, args: &[&[u8]]) {
-    let mut digits = itoa::Buffer::new();
-    let mut head = |out: &mut Vec<u8>, kind: u8, n: usize| {
-        out.push(kind);
-        out.extend_from_slice(digits.format(n).as_bytes());
-        out.extend_from_slice(b"\r\n");
-    };
-    head(out, b'*', args.len());
-    for arg in args {
-        head(out, b'$', arg.len());
-        out.extend_from_slice(arg);
-        out.extend_from_slice(b"\r\n");
-    }
-}
 
 /// Appends the commands that make an entry where there is none.
 pub fn entry(out: &mut Vec<u8>, entry: &Entry) {
@@ -176,7 +161,7 @@ fn stream(out: &mut Vec<u8>, key: &[u8], stream: &Stream) {
             if consumer.pending().is_empty() {
                 command(
                     out,
-                    &[b"XGROUP", b"CREATECONSUMER", key, name, &consumer.name],
+                    &[&b"XGROUP"[..], b"CREATECONSUMER", key, name, &consumer.name],
                 );
             }
             for id in consumer.pending() {

@@ -155,7 +155,18 @@ impl Session {
         }
     }
 
+    /// In no state that decides about its commands: authenticated, answered, without MULTI or
+    /// subscriptions.
+    #[inline]
+    pub fn is_plain(&self) -> bool {
+        self.authenticated
+            && self.multi.is_none()
+            && self.replies == Replies::On
+            && !self.is_subscriber()
+    }
+
     /// Serves no further request.
+    #[inline]
     pub fn is_closing(&self) -> bool {
         self.close_after_reply || self.close_now || self.handle.is_killed()
     }
@@ -217,6 +228,7 @@ impl Session {
     }
 
     /// Subscribed to anything.
+    #[inline]
     pub fn is_subscriber(&self) -> bool {
         !self.channels.is_empty() || !self.patterns.is_empty() || !self.shard_channels.is_empty()
     }

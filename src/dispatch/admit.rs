@@ -11,6 +11,7 @@ use super::pause::Paused;
 use super::table::Known;
 use crate::base::alloc;
 use crate::client::session::Session;
+use crate::config::Settings;
 use crate::resp::write::{Output, Protocol};
 
 /// What becomes of a request.
@@ -76,6 +77,17 @@ fn unknown_subcommand(args: Args<'_>) -> Error {
     line.extend_from_slice(&args[0].to_ascii_uppercase());
     line.extend_from_slice(b" HELP.");
     Error::Bytes(line)
+}
+
+/// True when nothing that concerns the whole server stands against any command on keys: what
+/// [`admit`] finds for a client that is [`Session::is_plain`] then is known.
+pub fn is_calm(shared: &Shared, settings: &Settings) -> bool {
+    settings.maxmemory == 0
+        && settings.min_replicas_to_write == 0
+        && shared.durability.saves.last_ok.load(Relaxed)
+        && !shared.append_only.progress.failing.load(Relaxed)
+        && !shared.durability.loading.active.load(Relaxed)
+        && !shared.pause.is_set()
 }
 
 /// Decides about a resolved command.

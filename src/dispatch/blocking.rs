@@ -352,7 +352,7 @@ fn expire<'k>(
         hints: &[],
         no_touch: true,
     };
-    call.under(locks, false, |view| view.expire_if_due(key));
+    call.under(locks, false, |view, _| view.expire_if_due(key));
 }
 
 /// Runs a parked command for the key that became ready; its reply, unless it waits on.
@@ -370,7 +370,6 @@ fn run_again<'k>(
     let started = Ticks::now();
     let list: SmallVec<[&[u8]; 8]> = parked.request.iter().map(|a| &a[..]).collect();
     let args = Args::new(&list, &[]);
-    let settings = Arc::clone(&worker.settings);
     let mut out = Output::new();
     out.set_protocol(parked.protocol);
     let mut block = None;
@@ -382,12 +381,12 @@ fn run_again<'k>(
         hints: &[],
         no_touch: parked.no_touch,
     };
-    let result = call.under(locks, false, |db| {
+    let result = call.under(locks, false, |db, settings| {
         run(&mut DataCtx {
             args,
             db: db.reborrow(),
             out: &mut out,
-            settings: &settings,
+            settings,
             woken: Some(key),
             may_block: true,
             parks: &mut block,

@@ -173,6 +173,9 @@ pub struct Worker {
     pub stats: Arc<WorkerStats>,
     /// When the last command ended.
     pub ticks: Ticks,
+    /// Nothing stands against commands of clients that are in no particular state, as of the last
+    /// [`Worker::look_around`].
+    pub calm: bool,
     /// Left by a command that goes on in slices, for its connection.
     pub job: Option<Box<dyn Job>>,
     /// The job of the command that just ran, to be taken by its connection.
@@ -217,6 +220,7 @@ impl Worker {
             effects: Effects::default(),
             stats,
             ticks: Ticks::now(),
+            calm: false,
             job: None,
             running: None,
             parked: None,
@@ -240,6 +244,14 @@ impl Worker {
         }
         self.renew_env();
         self.follow_pause(shared);
+        self.look_around(shared);
+    }
+
+    /// Looks at what may stand against commands, in place of a look before each: after the requests
+    /// of a wave were received, so that none misses what was answered to anybody before it was sent.
+    #[inline]
+    pub fn look_around(&mut self, shared: &Shared) {
+        self.calm = super::admit::is_calm(shared, &self.settings);
     }
 
     fn renew_env(&mut self) {
@@ -386,10 +398,10 @@ impl<'k> ServerCtx<'_, 'k> {
             no_touch: self.session.no_touch,
         };
         match &mut self.held {
-            Some(held) => call.under(held, true, work),
+            Some(held) => call.under(held, true, |db, _| work(db)),
             None => {
                 let mut locks = lock(&self.shared.keyspace);
-                let result = call.under(&mut locks, false, work);
+                let result = call.under(&mut locks, false, |db, _| work(db));
                 super::execute::conclude(self.shared, self.worker, locks);
                 result
             }

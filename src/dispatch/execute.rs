@@ -15,6 +15,7 @@ use super::transaction;
 use crate::base::ticks::Ticks;
 use crate::client::registry::Handle;
 use crate::client::session::{Replies, Session};
+use crate::config::Settings;
 use crate::keyspace::db::{Db, Effects, Hint, Rewrite};
 use crate::keyspace::outbox::{Notice, Outgoing};
 use crate::keyspace::shards::{Keyspace, LockSet};
@@ -55,9 +56,12 @@ pub fn prepare<'t, 'a>(
     hints: &mut Vec<Hint>,
 ) -> Option<&'t Known> {
     let known = shared.commands.find(arg(0))?;
-    keys::each_plain(known.row, len, |index| {
-        hints.push(Hint::new(&shared.keyspace, db, arg(index)));
-    });
+    let mut hint = |index| hints.push(Hint::new(&shared.keyspace, db, arg(index)));
+    match known.key {
+        0 => keys::each_plain(known.row, len, hint),
+        key if key < len => hint(key),
+        _ => {}
+    }
     Some(known)
 }
 
@@ -81,6 +85,7 @@ pub fn warm(
 }
 
 /// Serves one request.
+#[inline]
 pub fn request(
     shared: &Shared,
     worker: &mut Worker,
@@ -89,6 +94,16 @@ pub fn request(
     args: Args<'_>,
     prepared: Prepared<'_>,
 ) -> Flow {
+    // Most are commands on keys while nothing stands against them: no more to be asked.
+    if let Some(known) = prepared.known
+        && worker.calm
+        && known.is_plain(args.len())
+        && session.is_plain()
+    {
+        let hints = prepared.hints;
+        call(shared, worker, session, out, known, args, hints, None);
+        return flow_after(worker);
+    }
     let silent = session.replies != Replies::On;
     let mark = silent.then(|| out.mark());
     let flow = answer(shared, worker, session, out, args, prepared);
@@ -100,6 +115,18 @@ pub fn request(
         None => {}
     }
     flow
+}
+
+/// Where the connection goes on after a command that ran.
+#[inline]
+fn flow_after(worker: &Worker) -> Flow {
+    if worker.running.is_some() {
+        Flow::Job
+    } else if worker.parked.is_some() {
+        Flow::Block
+    } else {
+        Flow::Next
+    }
 }
 
 /// CLIENT REPLY OFF and SKIP: drops what the command answered.
@@ -114,6 +141,7 @@ fn suppress(session: &mut Session, out: &mut Output, mark: crate::resp::write::M
     out.truncate_to(mark);
 }
 
+#[inline(never)]
 fn answer(
     shared: &Shared,
     worker: &mut Worker,
@@ -140,12 +168,7 @@ fn answer(
                 prepared.hints,
                 None,
             );
-            if worker.running.is_some() {
-                return Flow::Job;
-            }
-            if worker.parked.is_some() {
-                return Flow::Block;
-            }
+            return flow_after(worker);
         }
         Ok(Verdict::Queue(known)) => {
             transaction::queue(session, known, args);
@@ -214,7 +237,10 @@ pub fn call<'k>(
                 out,
                 held,
             };
-            run(&mut ctx)
+            let result = run(&mut ctx);
+            // It may have changed what stands against commands.
+            worker.look_around(shared);
+            result
         }
         Handler::Container => Err(Error::Arity(known.full_name.clone().into())),
     };
@@ -351,21 +377,17 @@ fn data<'k>(
     hints: &[Hint],
     held: Option<&mut LockSet<'k>>,
 ) -> Result<(), Error> {
-    let settings = std::sync::Arc::clone(&worker.settings);
-    let settings = &*settings;
-    let db = session.db;
-    let no_touch = session.no_touch;
     let call = Call {
         shared,
         worker: &mut *worker,
-        db,
+        db: session.db,
         args,
         hints,
-        no_touch,
+        no_touch: session.no_touch,
     };
     let mut parks = None;
     let may_block = held.is_none();
-    let work = |db: &mut Db<'_, 'k>| {
+    let work = |db: &mut Db<'_, 'k>, settings: &Settings| {
         // The context owns its view of the database; `db` gets what it did back by reference.
         let mut ctx = DataCtx {
             args,
@@ -381,7 +403,7 @@ fn data<'k>(
     match held {
         Some(held) => call.under(held, true, work),
         None => {
-            let mut locks = lock(shared, known.row, args, hints);
+            let mut locks = lock(shared, known, args, hints);
             let result = call.under(&mut locks, false, work);
             if let Some(block) = parks {
                 let request = (known, args);
@@ -408,9 +430,20 @@ pub(super) fn conclude<'k>(shared: &'k Shared, worker: &mut Worker, mut locks: L
 
 /// Locks the shards of a command's keys.
 #[inline]
-fn lock<'k>(shared: &'k Shared, row: &Command, args: Args<'_>, hints: &[Hint]) -> LockSet<'k> {
+fn lock<'k>(shared: &'k Shared, known: &Known, args: Args<'_>, hints: &[Hint]) -> LockSet<'k> {
     match hints {
-        [one] if keys::is_single(row) => shared.keyspace.lock_one(one.hash()),
+        [one] if known.key != 0 => shared.keyspace.lock_one(one.hash()),
+        _ => lock_several(shared, known.row, args, hints),
+    }
+}
+
+fn lock_several<'k>(
+    shared: &'k Shared,
+    row: &Command,
+    args: Args<'_>,
+    hints: &[Hint],
+) -> LockSet<'k> {
+    match hints {
         [_, ..] if keys::is_plain(row) => shared.keyspace.lock_many(hints.iter().map(Hint::hash)),
         _ if row.scope.is_all(args) => shared.keyspace.lock_all(),
         _ => {
@@ -434,11 +467,12 @@ pub(super) struct Call<'a, 'k> {
 impl<'k> Call<'_, 'k> {
     /// Runs `work` under `locks` and propagates what it did, at once or (`within` a transaction)
     /// with the rest of it.
+    #[inline]
     pub fn under<R>(
         self,
         locks: &mut LockSet<'k>,
         within: bool,
-        work: impl FnOnce(&mut Db<'_, 'k>) -> R,
+        work: impl FnOnce(&mut Db<'_, 'k>, &Settings) -> R,
     ) -> R {
         let Self {
             shared,
@@ -453,7 +487,7 @@ impl<'k> Call<'_, 'k> {
         worker.effects.unheard = !heard;
         let keyspace: &'k Keyspace = &shared.keyspace;
         let mut view = Db::new(keyspace, locks, &worker.env, &mut worker.effects, db, hints);
-        let result = work(&mut view);
+        let result = work(&mut view, &worker.settings);
         let effects = &mut worker.effects;
         let met_expired = !effects.expired.is_empty() || !effects.expired_fields.is_empty();
         if effects.dirty > 0 || effects.forced || met_expired {

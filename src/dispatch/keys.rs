@@ -49,17 +49,18 @@ pub fn each_plain(command: &Command, len: usize, mut found: impl FnMut(usize)) {
     }
 }
 
-/// True when the command has exactly one key, at a fixed place.
-#[inline]
-pub fn is_single(command: &Command) -> bool {
-    matches!(
-        command.keys.0,
-        [KeySpec {
-            begin: Begin::Index(_),
-            find: Find::Range { last: 0, .. },
-            ..
-        }]
-    )
+/// The argument that is the command's only key, when it has exactly one, at a fixed place.
+pub fn single(command: &Command) -> Option<usize> {
+    match command.keys.0 {
+        [
+            KeySpec {
+                begin: Begin::Index(index),
+                find: Find::Range { last: 0, .. },
+                ..
+            },
+        ] if command.find_keys.is_none() => Some(*index),
+        _ => None,
+    }
 }
 
 /// True when [`each_plain`] finds every key.

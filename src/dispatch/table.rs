@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher};
+use std::ops::RangeInclusive;
 
 use super::command::{Acl, Begin, Command, Find, Flags, Handler};
 
@@ -21,6 +22,19 @@ pub struct Known {
     pub subcommands: Vec<usize>,
     /// Id of its container.
     pub container: Option<usize>,
+    /// Where its only key is; 0: it has none, several, or one at no fixed place.
+    pub key: usize,
+    /// How many arguments it takes, name included, if its row says all of that.
+    plain: RangeInclusive<usize>,
+}
+
+impl Known {
+    /// True when a request of `len` arguments needs no look at anything but keys: its number of
+    /// arguments is right, no subcommand is to be found, and parameters do not forbid it.
+    #[inline]
+    pub fn is_plain(&self, len: usize) -> bool {
+        self.plain.contains(&len)
+    }
 }
 
 /// All commands.
@@ -28,26 +42,64 @@ pub struct Table {
     known: Vec<Known>,
     /// Names as clients use them, which `rename-command` may have changed.
     names: HashMap<Box<[u8]>, usize, foldhash::fast::FixedState>,
-    /// The names of the most frequent commands by a hash of their own: a table of small size
-    /// that needs neither a lower-case copy of the name nor a general hash.
-    quick: Box<[Option<Quick>]>,
+    /// The short ones of them once more: found by comparing words, without a lower-case copy.
+    quick: Box<[Quick]>,
 }
 
-/// A name in lower case and the id of its command.
-type Quick = (Box<[u8]>, usize);
+/// A name of at most 16 letters and the id of its command.
+#[derive(Clone, Copy, Default)]
+struct Quick {
+    name: Packed,
+    id: usize,
+}
 
-const QUICK: usize = 1024;
+/// A name with bit 5 set in every byte, in which the two cases of a letter differ, and only they
+/// become it: its first 8 bytes, its last 8 if it has so many, its length (0: none).
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+struct Packed {
+    head: u64,
+    tail: u64,
+    len: usize,
+}
 
-#[inline]
-fn quick_hash(name: &[u8]) -> usize {
-    // Letters differ in bit 5 only by case; the other bits and the length tell names apart.
-    let mut hash = name.len() as u32;
-    for &byte in name.iter().take(16) {
-        hash = (hash ^ u32::from(byte | 0x20))
-            .wrapping_mul(0x9e37_79b1)
-            .rotate_left(7);
+/// Places for quick names, as a power of two.
+const QUICK_BITS: u32 = 10;
+
+impl Packed {
+    #[inline]
+    fn new(name: &[u8]) -> Option<Self> {
+        let len = name.len();
+        let (head, tail) = match name {
+            [] => return None,
+            [first, ..] if len < 4 => {
+                let middle = u64::from(name[len / 2]) << (len / 2 * 8);
+                let last = u64::from(name[len - 1]) << ((len - 1) * 8);
+                (u64::from(*first) | middle | last, 0)
+            }
+            _ => match (name.first_chunk(), name.last_chunk()) {
+                (Some(first), Some(last)) if len <= 16 => {
+                    (u64::from_le_bytes(*first), u64::from_le_bytes(*last))
+                }
+                (None, None) => {
+                    let first = u64::from(u32::from_le_bytes(*name.first_chunk()?));
+                    let last = u64::from(u32::from_le_bytes(*name.last_chunk()?));
+                    (first | last << ((len - 4) * 8), 0)
+                }
+                _ => return None,
+            },
+        };
+        Some(Self {
+            head: head | 0x2020_2020_2020_2020,
+            tail: tail | 0x2020_2020_2020_2020,
+            len,
+        })
     }
-    (hash >> 3) as usize % QUICK
+
+    #[inline]
+    fn place(self) -> usize {
+        let mixed = (self.head ^ self.tail.rotate_left(29)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (mixed >> (64 - QUICK_BITS)) as usize
+    }
 }
 
 impl Table {
@@ -59,7 +111,7 @@ impl Table {
         let mut table = Self {
             known: Vec::new(),
             names: HashMap::default(),
-            quick: (0..QUICK).map(|_| None).collect(),
+            quick: vec![Quick::default(); 1 << QUICK_BITS].into(),
         };
         for row in rows {
             let id = table.add(row, row.name.to_owned(), None);
@@ -87,15 +139,21 @@ impl Table {
             acl: categories(row),
             subcommands: Vec::new(),
             container,
+            key: super::keys::single(row).unwrap_or(0),
+            plain: plain_arity(row),
         });
         id
     }
 
     fn name(&mut self, name: &[u8], id: usize) {
         let lower: Box<[u8]> = name.to_ascii_lowercase().into();
-        let place = &mut self.quick[quick_hash(&lower)];
-        if place.is_none() {
-            *place = Some((lower.clone(), id));
+        // Where two names meet, the second is found the general way.
+        if lower.iter().all(u8::is_ascii_lowercase)
+            && let Some(packed) = Packed::new(&lower)
+            && let place = &mut self.quick[packed.place()]
+            && place.name.len == 0
+        {
+            *place = Quick { name: packed, id };
         }
         assert!(
             self.names.insert(lower, id).is_none(),
@@ -114,9 +172,11 @@ impl Table {
             .names
             .remove(&lower)
             .ok_or("No such command in rename-command")?;
-        let place = &mut self.quick[quick_hash(&lower)];
-        if place.as_ref().is_some_and(|(name, _)| *name == lower) {
-            *place = None;
+        if let Some(packed) = Packed::new(&lower)
+            && let place = &mut self.quick[packed.place()]
+            && place.name == packed
+        {
+            *place = Quick::default();
         }
         if !to.is_empty() {
             self.name(to, id);
@@ -127,10 +187,13 @@ impl Table {
     /// The command of a name in any case.
     #[inline]
     pub fn find(&self, name: &[u8]) -> Option<&Known> {
-        match &self.quick[quick_hash(name)] {
-            Some((quick, id)) if quick.eq_ignore_ascii_case(name) => Some(&self.known[*id]),
-            _ => self.find_slow(name),
+        if let Some(packed) = Packed::new(name)
+            && let quick = &self.quick[packed.place()]
+            && quick.name == packed
+        {
+            return Some(&self.known[quick.id]);
         }
+        self.find_slow(name)
     }
 
     fn find_slow(&self, name: &[u8]) -> Option<&Known> {
@@ -193,6 +256,18 @@ impl Table {
             hasher.write(known.full_name.as_bytes());
         }
         hasher.finish()
+    }
+}
+
+/// See [`Known::is_plain`]; an empty range where that is never true.
+fn plain_arity(row: &Command) -> RangeInclusive<usize> {
+    let least = row.arity.unsigned_abs() as usize;
+    match row.handler {
+        Handler::Data(_) if row.subcommands.is_empty() && !row.flags.has(Flags::PROTECTED) => {
+            let most = if row.arity < 0 { usize::MAX } else { least };
+            least..=most
+        }
+        _ => RangeInclusive::new(1, 0),
     }
 }
 

@@ -22,6 +22,7 @@ use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+use super::arena::LINE;
 use super::table::TableEntry;
 use crate::base::alloc::size_class;
 use crate::types::object::{Collection, OBJECT_SIZE, Object, ObjectRef};
@@ -295,6 +296,7 @@ impl Entry {
     }
 
     /// Bytes in use, before rounding to the allocator's class.
+    #[inline]
     fn content_size(&self) -> usize {
         key_offset(self.flags()) + self.key_len() + self.inline_len()
     }
@@ -672,6 +674,12 @@ unsafe impl TableEntry for Entry {
     unsafe fn key<'a>(raw: NonNull<u8>) -> &'a [u8] {
         // SAFETY: by contract the entry is alive for 'a.
         unsafe { &*std::ptr::from_ref(ManuallyDrop::new(Self { raw }).key()) }
+    }
+
+    #[inline]
+    unsafe fn further_lines(raw: NonNull<u8>) -> usize {
+        let size = ManuallyDrop::new(Self { raw }).content_size();
+        (raw.as_ptr() as usize % LINE + size - 1) / LINE
     }
 }
 

@@ -45,6 +45,11 @@ pub unsafe trait TableEntry {
     /// # Safety
     /// `raw` came from `into_raw` and the entry stays alive and unchanged for `'a`.
     unsafe fn key<'a>(raw: NonNull<u8>) -> &'a [u8];
+    /// How many cache lines after the one at `raw` reading the entry is likely to touch.
+    ///
+    /// # Safety
+    /// As for [`TableEntry::key`].
+    unsafe fn further_lines(raw: NonNull<u8>) -> usize;
 }
 
 /// Buckets after the home that may hold a displaced entry.
@@ -55,6 +60,8 @@ const MAX_CLASS: usize = CLASSES.len() - 1;
 const SPLIT_CLASS: usize = MAX_CLASS - 1;
 const POINTER: u64 = (1 << 48) - 8;
 const VOLATILE: u64 = 1;
+/// How many cache lines after its first an entry covers, up to 3: what is worth a prefetch.
+const EXTENT: u64 = 6;
 const ONES: u64 = 0x0001_0101_0101_0101;
 const HIGHS: u64 = 0x0080_8080_8080_8080;
 /// Bits at the top of a hash that the caller used up to choose the shard.
@@ -324,6 +331,31 @@ fn pointer_of(word: u64) -> NonNull<u8> {
     NonNull::new((word & POINTER) as *mut u8).expect("slots in use hold pointers")
 }
 
+/// The lower bits of the slot of an entry: address, extent, volatile.
+///
+/// # Safety
+/// `raw` is a live entry, unchanged meanwhile.
+#[inline]
+unsafe fn reference<E: TableEntry>(raw: NonNull<u8>, volatile: bool) -> u64 {
+    // SAFETY: as the caller promises.
+    let lines = unsafe { E::further_lines(raw) }.min(3) as u64;
+    raw.as_ptr() as u64 | lines << 1 | u64::from(volatile)
+}
+
+/// Equality of keys, most of which are short: two words instead of a call.
+#[inline]
+fn is_same(a: &[u8], b: &[u8]) -> bool {
+    if a.len() != b.len() {
+        return false;
+    }
+    match (a.first_chunk::<8>(), b.first_chunk::<8>()) {
+        (Some(first), Some(other)) if a.len() <= 16 => {
+            first == other && a.last_chunk::<8>() == b.last_chunk::<8>()
+        }
+        _ => a == b,
+    }
+}
+
 #[inline]
 fn directory_index(local: u64, depth: u32) -> usize {
     ((local >> 1) >> (63 - depth)) as usize
@@ -453,9 +485,13 @@ impl Ahead {
     pub fn prefetch_entry(self, hash: u64) {
         let Some(bucket) = self.0 else { return };
         if let Some(index) = matching(tags(bucket), tag_of(hash)).next() {
-            let address = (slot_word(bucket, index) & POINTER) as *const u8;
+            let word = slot_word(bucket, index);
+            let address = (word & POINTER) as *const u8;
+            let lines = ((word & EXTENT) >> 1) as usize;
+            // Asking twice for a line costs less than a branch that is hard to predict.
             prefetch(address);
-            prefetch(address.wrapping_add(64));
+            prefetch(address.wrapping_add(lines.min(1) * 64));
+            prefetch(address.wrapping_add(lines * 64));
         }
     }
 }
@@ -501,7 +537,7 @@ impl<'t, E: TableEntry> Locked<'t, E> {
             for index in matching(bucket_tags, tag) {
                 let word = slot_word(bucket, index);
                 // SAFETY: slots in use hold live entries, unchanged while the lock is held.
-                if word >> 48 == home.bits && unsafe { E::key(pointer_of(word)) } == key {
+                if word >> 48 == home.bits && is_same(unsafe { E::key(pointer_of(word)) }, key) {
                     return Some(Slot {
                         bucket,
                         index,
@@ -521,8 +557,10 @@ impl<'t, E: TableEntry> Locked<'t, E> {
     /// Stores an entry whose key is not in the table yet.
     pub fn insert(&mut self, hash: u64, entry: E, volatile: bool, rehash: Rehash<'_>) {
         let local = hash << SKIP;
-        let address = entry.into_raw().as_ptr() as u64;
-        debug_assert_eq!(address & !POINTER, 0);
+        let raw = entry.into_raw();
+        debug_assert_eq!(raw.as_ptr() as u64 & !POINTER, 0);
+        // SAFETY: the table owns the entry now.
+        let reference = unsafe { reference::<E>(raw, volatile) };
         if self.table.directory().is_none() {
             let base = directory_allocate(0);
             directory_word(base, 0).store(Segment::new(0, 0).encode(), Relaxed);
@@ -535,7 +573,7 @@ impl<'t, E: TableEntry> Locked<'t, E> {
                 .segment(local)
                 .expect("a directory names segments");
             let home = segment.home(local);
-            let word = address | u64::from(volatile) | home.bits << 48;
+            let word = reference | home.bits << 48;
             if segment.place(home, tag, word) {
                 break;
             }
@@ -564,7 +602,8 @@ impl<'t, E: TableEntry> Locked<'t, E> {
     pub fn replace(&mut self, slot: Slot, raw: NonNull<u8>, volatile: bool) {
         let target = word(slot.bucket, slot.index + 1);
         let old = target.load(Relaxed);
-        let new = old & !(POINTER | VOLATILE) | raw.as_ptr() as u64 | u64::from(volatile);
+        // SAFETY: the caller hands the entry to the table.
+        let new = old & (u64::MAX << 48) | unsafe { reference::<E>(raw, volatile) };
         if new != old {
             target.store(new, Relaxed);
             add(
@@ -999,6 +1038,9 @@ mod tests {
         unsafe fn key<'a>(raw: NonNull<u8>) -> &'a [u8] {
             // SAFETY: by contract the entry is alive.
             unsafe { raw.cast::<Vec<u8>>().as_ref() }
+        }
+        unsafe fn further_lines(_: NonNull<u8>) -> usize {
+            3
         }
     }
 

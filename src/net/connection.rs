@@ -221,17 +221,23 @@ impl Connection {
             authenticated: self.session.authenticated,
             ..Limits::default()
         };
+        if !self.parser.is_idle() {
+            std::mem::swap(&mut self.partial, request);
+            self.partial.clear();
+        }
         loop {
-            let progress =
-                self.parser
-                    .parse(&self.input, &mut self.position, &limits, &mut self.partial)?;
+            let progress = self
+                .parser
+                .parse(&self.input, &mut self.position, &limits, request)?;
             match progress {
-                Progress::Complete => {
-                    std::mem::swap(&mut self.partial, request);
-                    return Ok(true);
-                }
+                Progress::Complete => return Ok(true),
                 Progress::Empty => {}
-                Progress::Incomplete => return Ok(false),
+                Progress::Incomplete => {
+                    if !self.parser.is_idle() {
+                        std::mem::swap(&mut self.partial, request);
+                    }
+                    return Ok(false);
+                }
             }
         }
     }

@@ -2,10 +2,11 @@
 //!
 //! [`driver`] is the only file that knows the kernel's interface for waiting, reading and writing;
 //! another one (io_uring) can stand beside it. [`worker`] turns readiness into batches of
-//! commands, [`connection`] holds one client's buffers, [`listener`] accepts.
+//! commands, `wave` is such a batch, [`connection`] holds one client's buffers, [`listener`] accepts.
 
 pub mod connection;
 pub mod driver;
 mod evict;
 pub mod listener;
+mod wave;
 pub mod worker;

@@ -10,7 +10,6 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
-use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -22,6 +21,7 @@ use smallvec::SmallVec;
 use super::connection::{Closed, Connection, REPLY_BUFFER};
 use super::driver::{Driver, Ready};
 use super::evict;
+use super::wave::{self, Planned, RUN, SHARE, Wave};
 use crate::base::ticks::Ticks;
 use crate::client::mailbox::Bell;
 use crate::client::session::{Replies, Session};
@@ -32,21 +32,15 @@ use crate::dispatch::execute::{self, Flow, Prepared};
 use crate::dispatch::replicas;
 use crate::keyspace::db::Hint;
 use crate::observe::stats::bump;
-use crate::resp::parse::{Arg, Request};
-use crate::types::string::SharedBytes;
+use crate::resp::parse::Request;
 
-/// Requests of one connection in one wave.
-const SHARE: usize = 64;
-/// Requests in one wave.
-const WAVE: usize = 64;
-/// Requests for elements of one key in a row for which it pays to read ahead.
-const RUN: usize = 4;
+/// Keys whose entries are asked for ahead of the request that runs: as long as it takes them to
+/// arrive.
+const AHEAD: usize = 12;
 /// Token of the bell.
 const BELL: u64 = u64::MAX;
 /// With at most so many connections each keeps its input buffer between requests.
 const KEPT_BUFFERS: usize = 64;
-/// Room for arguments that an emptied request keeps.
-const KEPT_ARGS: usize = 1024;
 /// Connections looked at in one tick, at least.
 const TICKED: usize = 64;
 /// How often a worker looks at its connections without being asked.
@@ -102,50 +96,6 @@ impl Link {
     }
 }
 
-/// A request in a wave.
-struct Planned {
-    connection: usize,
-    /// Id of its command, if the name is known.
-    known: Option<usize>,
-    request: Request,
-    /// Its keys: a range of the wave's hints.
-    hints: Range<usize>,
-}
-
-/// Requests that are prefetched and run together.
-#[derive(Default)]
-struct Wave {
-    planned: Vec<Planned>,
-    hints: Vec<Hint>,
-}
-
-/// The database and the hash of the key of a request that names an element.
-#[inline]
-fn subject(
-    connections: &[Option<Box<Connection>>],
-    shared: &Shared,
-    wave: &Wave,
-    planned: &Planned,
-) -> Option<(usize, u64)> {
-    let row = shared.commands.get(planned.known?).row;
-    if row.element == 0 {
-        return None;
-    }
-    let connection = connections[planned.connection].as_ref()?;
-    let hint = wave.hints[planned.hints.clone()].first()?;
-    Some((connection.session.db, hint.hash()))
-}
-
-fn argument<'a>(
-    connections: &'a [Option<Box<Connection>>],
-    planned: &'a Planned,
-    index: usize,
-) -> Option<&'a [u8]> {
-    let connection = connections[planned.connection].as_ref()?;
-    let request = &planned.request;
-    (index < request.len()).then(|| request.arg(&connection.input, index))
-}
-
 /// The worker's thread state.
 pub struct EventLoop {
     shared: Arc<Shared>,
@@ -170,9 +120,7 @@ pub struct EventLoop {
     held: Vec<usize>,
     /// Emptied input buffers.
     buffers: Vec<Vec<u8>>,
-    /// Emptied requests.
-    requests: Vec<Request>,
-    /// The vectors of the wave, while there is none.
+    /// The wave, empty but for what it keeps for the next one.
     wave: Wave,
     /// Connections that may have more requests in this turn.
     queue: VecDeque<usize>,
@@ -206,7 +154,6 @@ impl EventLoop {
             woken: Vec::new(),
             held: Vec::new(),
             buffers: Vec::new(),
-            requests: Vec::new(),
             wave: Wave::default(),
             queue: VecDeque::new(),
             giving: None,
@@ -459,38 +406,48 @@ impl EventLoop {
                 if self.plan(shared, place, &mut wave) {
                     self.queue.push_back(place);
                 }
-                if wave.planned.len() >= WAVE {
+                if wave.is_full() {
                     break;
                 }
             }
-            if wave.hints.len() > 1 {
-                wave.hints.iter().for_each(Hint::prefetch_entry);
-            }
-            if wave.planned.len() >= RUN {
-                self.warm(shared, &wave);
-            }
-            // The time that parsing and waiting took is nobody's command's.
-            self.worker.ticks = Ticks::now();
-            let Wave { planned, hints } = &mut wave;
-            for planned in planned.drain(..) {
-                self.run_one(shared, planned, hints);
-            }
-            hints.clear();
+            self.run_wave(shared, &mut wave);
         }
         self.wave = wave;
+    }
+
+    /// Runs the requests of a wave, while the entries of those behind them are on their way.
+    fn run_wave(&mut self, shared: &Shared, wave: &mut Wave) {
+        // A single key is met as soon as it would be asked for.
+        let mut asked = if wave.hints.len() == 1 { 1 } else { 0 };
+        if wave.names_elements && wave.planned().len() >= RUN {
+            self.warm(shared, wave);
+        }
+        self.worker.look_around(shared);
+        // The time that parsing and waiting took is nobody's command's.
+        self.worker.ticks = Ticks::now();
+        let (planned, hints) = wave.parts();
+        for planned in planned {
+            let until = (planned.hints.end + AHEAD).min(hints.len());
+            while asked < until {
+                hints[asked].prefetch_entry();
+                asked += 1;
+            }
+            self.run_one(shared, planned, hints);
+        }
+        wave.clear();
     }
 
     /// Reads ahead for runs of requests that each name an element of the same key's collection.
     fn warm(&mut self, shared: &Shared, wave: &Wave) {
         let connections = &self.connections[..];
-        let mut rest = &wave.planned[..];
+        let mut rest = wave.planned();
         while let Some(first) = rest.first() {
-            let subject = subject(connections, shared, wave, first);
+            let subject = wave::subject(connections, shared, wave, first);
             let run = match subject {
                 None => 1,
                 Some(_) => {
                     let same = |planned: &&Planned| {
-                        self::subject(connections, shared, wave, planned) == subject
+                        wave::subject(connections, shared, wave, planned) == subject
                     };
                     rest.iter().take_while(same).count()
                 }
@@ -498,13 +455,13 @@ impl EventLoop {
             if let Some((db, _)) = subject
                 && run >= RUN
                 // The key of the commands that name elements is their first argument.
-                && let Some(key) = argument(connections, first, 1)
+                && let Some(key) = wave::argument(connections, first, 1)
             {
                 let elements = rest[..run].iter().filter_map(|planned| {
                     let row = shared.commands.get(planned.known?).row;
-                    argument(connections, planned, row.element)
+                    wave::argument(connections, planned, row.element)
                 });
-                let elements: SmallVec<[&[u8]; WAVE]> = elements.collect();
+                let elements: SmallVec<[&[u8]; wave::SIZE]> = elements.collect();
                 let hint = &wave.hints[first.hints.start];
                 execute::warm(shared, &mut self.worker, db, (key, hint), &elements);
             }
@@ -528,35 +485,16 @@ impl EventLoop {
         let db = session.db;
         let mut may_read = true;
         for _ in 0..share {
-            let mut request = self.requests.pop().unwrap_or_default();
-            let parsed = self.parse(place, &mut request, &mut may_read);
+            let parsed = self.parse(place, wave.spare(), &mut may_read);
             let Some(connection) = &mut self.connections[place] else {
                 return false;
             };
             match parsed {
-                Ok(true) => {
-                    let (input, first) = (&connection.input[..], wave.hints.len());
-                    let arg = |i| request.arg(input, i);
-                    let known = execute::prepare(shared, db, request.len(), arg, &mut wave.hints);
-                    wave.planned.push(Planned {
-                        connection: place,
-                        known: known.map(|k| k.id),
-                        request,
-                        hints: first..wave.hints.len(),
-                    });
-                }
-                Ok(false) => {
-                    self.requests.push(request);
-                    return false;
-                }
+                Ok(true) => wave.plan(shared, db, place, &connection.input),
+                Ok(false) => return false,
                 Err(error) => {
-                    self.requests.push(request);
                     // Requests before the broken one are answered first.
-                    if wave
-                        .planned
-                        .iter()
-                        .any(|planned| planned.connection == place)
-                    {
+                    if wave.holds(place) {
                         connection.broken = Some(error);
                     } else {
                         self.protocol_error(place, error);
@@ -581,15 +519,12 @@ impl EventLoop {
         tracing::debug!("Protocol error ({}) from client", error.log_reason());
     }
 
-    fn run_one(&mut self, shared: &Shared, planned: Planned, hints: &[Hint]) {
-        let Planned {
-            connection: place,
-            mut request,
-            ..
-        } = planned;
+    fn run_one(&mut self, shared: &Shared, planned: &mut Planned, hints: &[Hint]) {
+        let place = planned.connection;
+        let request = &mut planned.request;
         let prepared = Prepared {
             known: planned.known.map(|id| shared.commands.get(id)),
-            hints: &hints[planned.hints],
+            hints: &hints[planned.hints.clone()],
         };
         let Some(connection) = &mut self.connections[place] else {
             return;
@@ -597,24 +532,17 @@ impl EventLoop {
         let connection = &mut **connection;
         // What came before may have ended or occupied the connection: drop or keep the rest.
         if connection.is_occupied() {
-            connection
-                .backlog
-                .push_back(owned(&request, &connection.input));
+            let owned = wave::owned(request, &connection.input);
+            connection.backlog.push_back(owned);
             return;
         }
         let session = &mut connection.session;
         if session.is_closing() {
             return;
         }
-        let big = take_big(&mut request);
+        let big = wave::take_big(request);
         connection.bulky |= !big.is_empty();
-        let mut list: SmallVec<[&[u8]; 8]> = SmallVec::new();
-        for i in 0..request.len() {
-            list.push(match big.iter().find(|(index, _)| *index == i) {
-                Some((_, bytes)) => bytes,
-                None => request.arg(&connection.input, i),
-            });
-        }
+        let list = wave::list(request, &connection.input, &big);
         let args = Args::new(&list, &big);
         let flow = execute::request(
             shared,
@@ -626,7 +554,7 @@ impl EventLoop {
         );
         connection.served += 1;
         if flow == Flow::Park {
-            connection.parked = Some(owned_args(&list));
+            connection.parked = Some(list.iter().map(|a| a.to_vec()).collect());
             self.parked.push(place);
         } else if flow == Flow::Job {
             connection.job = self.worker.running.take();
@@ -641,22 +569,19 @@ impl EventLoop {
         } else if connection.session.is_closing() {
             connection.backlog.clear();
         }
+        let waits_much = connection.out.len_pending() > REPLY_BUFFER;
         drop(list);
-        request.clear();
-        if self.requests.len() < WAVE && request.args.capacity() <= KEPT_ARGS {
-            self.requests.push(request);
+        if waits_much {
+            self.limit_output(place);
         }
-        self.limit_output(place);
     }
 
     /// Takes a client off that is over its output limit, at once, as others of this turn may look.
-    #[inline]
     fn limit_output(&mut self, place: usize) {
         let Some(connection) = &mut self.connections[place] else {
             return;
         };
-        if connection.out.len_pending() > REPLY_BUFFER
-            && !connection.session.close_now
+        if !connection.session.close_now
             && connection.over_output_limit(&self.worker.settings, self.worker.now.ms)
         {
             connection.session.close_now = true;
@@ -1072,27 +997,4 @@ fn block(
     {
         deadlines.insert((deadline, parked.ticket()), place);
     }
-}
-
-/// Takes the arguments that have buffers of their own, to be shared with the keyspace.
-fn take_big(request: &mut Request) -> SmallVec<[(usize, SharedBytes); 1]> {
-    if request.big.is_empty() {
-        return SmallVec::new();
-    }
-    (0..request.len())
-        .filter(|&i| matches!(request.args[i], Arg::Big(_)))
-        .collect::<Vec<_>>()
-        .into_iter()
-        .filter_map(|i| Some((i, SharedBytes::new(request.take_big(i)?))))
-        .collect()
-}
-
-fn owned(request: &Request, input: &[u8]) -> Vec<Vec<u8>> {
-    (0..request.len())
-        .map(|i| request.arg(input, i).to_vec())
-        .collect()
-}
-
-fn owned_args(list: &[&[u8]]) -> Vec<Vec<u8>> {
-    list.iter().map(|a| a.to_vec()).collect()
 }

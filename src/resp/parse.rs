@@ -31,6 +31,9 @@ pub const BIG_ARG: usize = 32 * 1024;
 /// Longest line (in bytes) without an end that is tolerated in a request's framing.
 const MAX_LINE: usize = 64 * 1024;
 
+/// Most arguments of a request that is read in one go.
+const QUICK_ARGS: i64 = 1024;
+
 /// A big argument's vector grows by at least this many bytes, then by doubling.
 const BIG_STEP: usize = 1024 * 1024;
 
@@ -295,6 +298,13 @@ impl Parser {
                 None => return Ok(Progress::Incomplete),
                 Some(b'*') => {}
                 Some(_) => return self.parse_inline(input, pos, limits, request),
+            }
+            if let Some(end) = quick_request(input, *pos, limits, &mut request.args) {
+                request.wire_bytes = (end - *pos) as u64;
+                *pos = end;
+                self.start = end;
+                self.scanned = 0;
+                return Ok(Progress::Complete);
             }
             let Some(count) = self.multibulk_header(input, pos, limits)? else {
                 return Ok(Progress::Incomplete);
@@ -586,11 +596,66 @@ impl Parser {
     }
 }
 
+/// Reads a request that lies in the input as a whole and in its common form. Gives the index past
+/// it; `None` leaves all else, errors included, to the general way, with `args` empty.
+#[inline]
+fn quick_request(
+    input: &[u8],
+    start: usize,
+    limits: &Limits,
+    args: &mut Vec<Arg>,
+) -> Option<usize> {
+    if !limits.authenticated {
+        return None;
+    }
+    let (count, mut at) = quick_number(input, start + 1)?;
+    if !(1..=QUICK_ARGS).contains(&count) {
+        return None;
+    }
+    args.reserve(count as usize);
+    for _ in 0..count {
+        let bulk = quick_bulk(input, at, limits);
+        let Some((start, end)) = bulk else {
+            args.clear();
+            return None;
+        };
+        args.push(Arg::Range { start, end });
+        at = end + 2;
+    }
+    Some(at)
+}
+
+/// The range of a bulk whose header stands at `at`, if all of it is there.
+#[inline]
+fn quick_bulk(input: &[u8], at: usize, limits: &Limits) -> Option<(usize, usize)> {
+    if *input.get(at)? != b'$' {
+        return None;
+    }
+    let (len, start) = quick_number(input, at + 1)?;
+    let end = start + len as usize;
+    (end + 2 <= input.len() && len as u64 <= limits.max_bulk_len).then_some((start, end))
+}
+
 /// Reads the number of a header line in its common form: digits in canonical form, then `\r` and
 /// one more byte. Gives the number and the index past the line; `None` leaves all else, errors
 /// included, to the general way.
 #[inline]
 fn quick_number(input: &[u8], at: usize) -> Option<(i64, usize)> {
+    // One or two digits, as nearly all are.
+    if let Some(&[first, second, third, _]) = input.get(at..at + 4) {
+        let (tens, ones) = (first.wrapping_sub(b'0'), second.wrapping_sub(b'0'));
+        if tens <= 9 && second == b'\r' {
+            return Some((i64::from(tens), at + 3));
+        }
+        if (1..=9).contains(&tens) && ones <= 9 && third == b'\r' {
+            return Some((i64::from(tens) * 10 + i64::from(ones), at + 4));
+        }
+    }
+    long_number(input, at)
+}
+
+/// [`quick_number`] for any number of digits.
+fn long_number(input: &[u8], at: usize) -> Option<(i64, usize)> {
     let rest = input.get(at..)?;
     let mut number: i64 = 0;
     for (i, &byte) in rest.iter().enumerate().take(18) {

@@ -147,9 +147,12 @@ fn add(ctx: &mut DataCtx<'_, '_>, by: i64) -> Result<(), Error> {
         if entry.kind() != Type::String {
             return Err(Error::WrongType);
         }
-        let old = entry.string().integer().ok_or(Error::NotInteger)?;
-        const OVERFLOW: Error = Error::line("ERR increment or decrement would overflow");
-        let sum = old.checked_add(by).ok_or(OVERFLOW)?;
+        let Some(old) = entry.string().integer() else {
+            return Err(Error::NotInteger);
+        };
+        let Some(sum) = old.checked_add(by) else {
+            return Err(Error::line("ERR increment or decrement would overflow"));
+        };
         entry.set_value(NewValue::Int(sum));
         sum
     } else {

@@ -352,7 +352,7 @@ fn expire<'k>(
         hints: &[],
         no_touch: true,
     };
-    call.under(locks, false, |view, _| view.expire_if_due(key));
+    call.under(locks, false, |mut view, _| view.expire_if_due(key));
 }
 
 /// Runs a parked command for the key that became ready; its reply, unless it waits on.
@@ -384,7 +384,7 @@ fn run_again<'k>(
     let result = call.under(locks, false, |db, settings| {
         run(&mut DataCtx {
             args,
-            db: db.reborrow(),
+            db,
             out: &mut out,
             settings,
             woken: Some(key),

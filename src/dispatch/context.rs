@@ -176,6 +176,8 @@ pub struct Worker {
     /// Nothing stands against commands of clients that are in no particular state, as of the last
     /// [`Worker::look_around`].
     pub calm: bool,
+    /// Commands of this duration may be for the slow log or the latency monitor.
+    pub notable_nanos: u64,
     /// Left by a command that goes on in slices, for its connection.
     pub job: Option<Box<dyn Job>>,
     /// The job of the command that just ran, to be taken by its connection.
@@ -215,12 +217,13 @@ impl Worker {
             index,
             env: env_of(&settings, now),
             settings_version: shared.config.version(),
-            settings,
             now,
             effects: Effects::default(),
             stats,
             ticks: Ticks::now(),
             calm: false,
+            notable_nanos: notable_nanos(&settings),
+            settings,
             job: None,
             running: None,
             parked: None,
@@ -241,6 +244,7 @@ impl Worker {
         if version != self.settings_version {
             self.settings_version = version;
             self.settings = shared.config.load();
+            self.notable_nanos = notable_nanos(&self.settings);
         }
         self.renew_env();
         self.follow_pause(shared);
@@ -284,9 +288,20 @@ impl Worker {
         if shared.config.version() != self.settings_version {
             self.settings_version = shared.config.version();
             self.settings = shared.config.load();
+            self.notable_nanos = notable_nanos(&self.settings);
             self.renew_env();
             self.follow_pause(shared);
         }
+    }
+}
+
+/// From which duration on a command may concern the slow log or the latency monitor.
+fn notable_nanos(settings: &Settings) -> u64 {
+    let slow = u64::try_from(settings.slowlog_log_slower_than);
+    let slow = slow.map_or(u64::MAX, |micros| micros.saturating_mul(1000));
+    match settings.latency_monitor_threshold {
+        millis @ 1.. => slow.min((millis as u64).saturating_mul(1_000_000)),
+        _ => slow,
     }
 }
 
@@ -398,10 +413,10 @@ impl<'k> ServerCtx<'_, 'k> {
             no_touch: self.session.no_touch,
         };
         match &mut self.held {
-            Some(held) => call.under(held, true, |db, _| work(db)),
+            Some(held) => call.under(held, true, |mut db, _| work(&mut db)),
             None => {
                 let mut locks = lock(&self.shared.keyspace);
-                let result = call.under(&mut locks, false, |db, _| work(db));
+                let result = call.under(&mut locks, false, |mut db, _| work(&mut db));
                 super::execute::conclude(self.shared, self.worker, locks);
                 result
             }

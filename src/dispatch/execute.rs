@@ -323,7 +323,7 @@ pub fn to_end(shared: &Shared, worker: &mut Worker, session: &Session, out: &mut
 }
 
 /// Counts a command that just ended.
-#[inline]
+#[inline(always)]
 pub(super) fn account(
     shared: &Shared,
     worker: &mut Worker,
@@ -332,36 +332,47 @@ pub(super) fn account(
     args: Args<'_>,
     nanos: u64,
 ) {
-    let settings = &worker.settings;
-    worker.stats.commands[known.id].record(nanos, settings.latency_tracking);
+    let tracked = worker.settings.latency_tracking;
+    worker.stats.commands[known.id].record(nanos, tracked);
     bump(&worker.stats.counters.commands, 1);
     bump(&worker.stats.counters.command_nanos, nanos);
-    let micros = nanos / 1000;
+    if nanos >= worker.notable_nanos {
+        notable(shared, worker, client, known, args, nanos);
+    }
+}
+
+/// Tells the slow log and the latency monitor of a command that one of them may want.
+#[cold]
+fn notable(
+    shared: &Shared,
+    worker: &Worker,
+    client: &Handle,
+    known: &Known,
+    args: Args<'_>,
+    nanos: u64,
+) {
+    let settings = &worker.settings;
+    let (seconds, micros) = (worker.now.ms / 1000, nanos / 1000);
     let slower_than = settings.slowlog_log_slower_than;
     if slower_than >= 0 && micros >= slower_than as u64 && !known.flags.has(Flags::SKIP_SLOWLOG) {
-        slow(shared, worker, client, &known.row.shown(args), micros);
+        let name = client.name.read().clone();
+        let client = (&client.address[..], &name[..]);
+        let max_len = settings.slowlog_max_len as usize;
+        let args = known.row.shown(args);
+        shared
+            .slowlog
+            .record(seconds, micros, &args, client, max_len);
     }
-    let threshold = worker.settings.latency_monitor_threshold;
+    let threshold = settings.latency_monitor_threshold;
     if threshold > 0 && micros / 1000 >= threshold as u64 {
         let event = if known.flags.has(Flags::FAST) {
             "fast-command"
         } else {
             "command"
         };
-        shared
-            .latency
-            .record(event, worker.now.ms / 1000, (micros / 1000) as u32);
+        let millis = (micros / 1000) as u32;
+        shared.latency.record(event, seconds, millis);
     }
-}
-
-#[cold]
-fn slow(shared: &Shared, worker: &Worker, client: &Handle, args: &[&[u8]], micros: u64) {
-    let name = client.name.read().clone();
-    let client = (&client.address[..], &name[..]);
-    let max_len = worker.settings.slowlog_max_len as usize;
-    shared
-        .slowlog
-        .record(worker.now.ms / 1000, micros, args, client, max_len);
 }
 
 #[allow(clippy::too_many_arguments)]
@@ -387,11 +398,10 @@ fn data<'k>(
     };
     let mut parks = None;
     let may_block = held.is_none();
-    let work = |db: &mut Db<'_, 'k>, settings: &Settings| {
-        // The context owns its view of the database; `db` gets what it did back by reference.
+    let work = |db: Db<'_, 'k>, settings: &Settings| {
         let mut ctx = DataCtx {
             args,
-            db: db.reborrow(),
+            db,
             out: &mut *out,
             settings,
             woken: None,
@@ -400,19 +410,21 @@ fn data<'k>(
         };
         run(&mut ctx)
     };
-    match held {
-        Some(held) => call.under(held, true, work),
-        None => {
-            let mut locks = lock(shared, known, args, hints);
-            let result = call.under(&mut locks, false, work);
-            if let Some(block) = parks {
-                let request = (known, args);
-                blocking::park(shared, worker, session, out, &mut locks, request, *block);
-            }
-            conclude(shared, worker, locks);
-            result
+    let mut own = None;
+    let within = held.is_some();
+    let locks = match held {
+        Some(held) => held,
+        None => own.insert(lock(shared, known, args, hints)),
+    };
+    let result = call.under(locks, within, work);
+    if let Some(mut locks) = own {
+        if let Some(block) = parks {
+            let request = (known, args);
+            blocking::park(shared, worker, session, out, &mut locks, request, *block);
         }
+        conclude(shared, worker, locks);
     }
+    result
 }
 
 /// Ends the work under `locks`: serves who waits for what it made, unlocks, and does the rest.
@@ -467,12 +479,12 @@ pub(super) struct Call<'a, 'k> {
 impl<'k> Call<'_, 'k> {
     /// Runs `work` under `locks` and propagates what it did, at once or (`within` a transaction)
     /// with the rest of it.
-    #[inline]
+    #[inline(always)]
     pub fn under<R>(
         self,
         locks: &mut LockSet<'k>,
         within: bool,
-        work: impl FnOnce(&mut Db<'_, 'k>, &Settings) -> R,
+        work: impl FnOnce(Db<'_, 'k>, &Settings) -> R,
     ) -> R {
         let Self {
             shared,
@@ -486,8 +498,8 @@ impl<'k> Call<'_, 'k> {
         let heard = shared.stream.is_active() && !worker.is_playback;
         worker.effects.unheard = !heard;
         let keyspace: &'k Keyspace = &shared.keyspace;
-        let mut view = Db::new(keyspace, locks, &worker.env, &mut worker.effects, db, hints);
-        let result = work(&mut view, &worker.settings);
+        let view = Db::new(keyspace, locks, &worker.env, &mut worker.effects, db, hints);
+        let result = work(view, &worker.settings);
         let effects = &mut worker.effects;
         let met_expired = !effects.expired.is_empty() || !effects.expired_fields.is_empty();
         if effects.dirty > 0 || effects.forced || met_expired {
@@ -631,18 +643,11 @@ pub fn tell_replicas(ctx: &mut ServerCtx<'_, '_>) {
 }
 
 /// What follows a command once its locks are released: freeing, statistics, notifications.
-#[inline]
+#[inline(always)]
 pub(super) fn release(shared: &Shared, worker: &mut Worker) {
     let effects = &mut worker.effects;
-    let lazyfree = &shared.keyspace.lazyfree;
-    if !effects.garbage.is_empty() {
-        lazyfree.free(&mut effects.garbage);
-    }
-    if !effects.lazy.is_empty() {
-        effects.lazy.drain(..).for_each(|load| lazyfree.send(load));
-    }
-    if !effects.detached.is_empty() {
-        effects.detached.clear();
+    if effects.leave_work() {
+        free_and_tell(shared, effects);
     }
     if effects.hits > 0 {
         bump(&worker.stats.counters.hits, effects.hits);
@@ -652,8 +657,16 @@ pub(super) fn release(shared: &Shared, worker: &mut Worker) {
         bump(&worker.stats.counters.misses, effects.misses);
         effects.misses = 0;
     }
-    if effects.noticed {
-        effects.noticed = false;
+}
+
+fn free_and_tell(shared: &Shared, effects: &mut Effects) {
+    let lazyfree = &shared.keyspace.lazyfree;
+    if !effects.garbage.is_empty() {
+        lazyfree.free(&mut effects.garbage);
+    }
+    effects.lazy.drain(..).for_each(|load| lazyfree.send(load));
+    effects.detached.clear();
+    if std::mem::take(&mut effects.noticed) {
         deliver(shared);
     }
 }

@@ -338,3 +338,65 @@ fn categories(row: &Command) -> Acl {
 pub fn is_container(row: &Command) -> bool {
     matches!(row.handler, Handler::Container)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::command::ROW;
+    use super::*;
+
+    const NAMES: [&str; 12] = [
+        "a",
+        "to",
+        "get",
+        "mset",
+        "getex",
+        "expireat",
+        "sismember",
+        "zrevrangebyscore",
+        "zremrangebyscores",
+        "sort_ro",
+        "hello2",
+        "config",
+    ];
+    static ROWS: [Command; NAMES.len()] = {
+        let mut rows = [ROW; NAMES.len()];
+        let mut i = 0;
+        while i < NAMES.len() {
+            rows[i].name = NAMES[i];
+            i += 1;
+        }
+        rows
+    };
+
+    #[test]
+    fn names_are_found_in_any_case_and_nothing_like_them() {
+        let table = Table::new(&ROWS);
+        let found = |name: &[u8]| table.find(name).map(|known| known.row.name);
+        for name in NAMES {
+            let upper = name.to_ascii_uppercase();
+            assert_eq!(found(name.as_bytes()), Some(name));
+            assert_eq!(found(upper.as_bytes()), Some(name));
+            // One byte more, one less, and any other byte at any place.
+            assert_eq!(found(&[name.as_bytes(), b"\0"].concat()), None);
+            assert_eq!(found(&[name.as_bytes(), b" "].concat()), None);
+            assert_eq!(found(&name.as_bytes()[..name.len() - 1]), None);
+            for (place, byte) in (0..name.len()).flat_map(|p| (0..=255).map(move |b| (p, b))) {
+                let mut other = name.as_bytes().to_vec();
+                other[place] = byte;
+                let same = other.eq_ignore_ascii_case(name.as_bytes());
+                assert_eq!(found(&other).is_some(), same, "{other:?}");
+            }
+        }
+        assert_eq!(found(b""), None);
+    }
+
+    #[test]
+    fn renamed_commands_are_found_by_their_new_names_alone() {
+        let mut table = Table::new(&ROWS);
+        table.rename(b"get", b"fetch").expect("a free name");
+        table.rename(b"config", b"").expect("a known name");
+        assert!(table.find(b"get").is_none() && table.find(b"CONFIG").is_none());
+        assert_eq!(table.find(b"FETCH").map(|k| k.row.name), Some("get"));
+        assert!(table.rename(b"mset", b"getex").is_err());
+    }
+}

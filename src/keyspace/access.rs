@@ -59,16 +59,21 @@ impl Access {
     }
 
     /// Records an access.
-    #[inline]
+    #[inline(always)]
     pub fn touch(self, entry: &Entry) {
         match self {
             Self::Lru { now } => entry.set_clock(now),
-            Self::Lfu {
-                minute, log_factor, ..
-            } => {
-                let counter = incremented(self.frequency(entry.clock()), log_factor);
-                entry.set_clock(minute << 8 | counter);
-            }
+            Self::Lfu { .. } => self.count(entry),
+        }
+    }
+
+    fn count(self, entry: &Entry) {
+        if let Self::Lfu {
+            minute, log_factor, ..
+        } = self
+        {
+            let counter = incremented(self.frequency(entry.clock()), log_factor);
+            entry.set_clock(minute << 8 | counter);
         }
     }
 

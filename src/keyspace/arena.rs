@@ -9,16 +9,19 @@
 //! nothing but addresses of segments, and following one ends in a segment, old or new.
 //!
 //! Blocks are multiples of a cache line, in [`CLASSES`], cut from 64 KiB spans, each span for one
-//! class; spans are cut from 2 MiB chunks on huge pages. Directories of more than 4 KiB are
+//! class; spans are cut from 2 MiB chunks on huge pages. The kernel takes milliseconds for the first
+//! touch of such a page, so a thread of its own makes the next chunk ready ([`Supply`]) while one is
+//! half used; whoever outruns it goes on with small pages. Directories of more than 4 KiB are
 //! mapped on their own and kept by size for the next one that needs it. The arena's lock is a
-//! leaf: it is taken under shard locks, rarely (a table grows by a step), and nothing under it.
+//! leaf: it is taken under shard locks, rarely (a table grows by a step), and nothing under it but
+//! the supply's.
 
 use std::collections::HashMap;
 use std::ffi::c_void;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
 
 use crate::base::alloc;
@@ -62,7 +65,6 @@ struct Arena {
     /// What is left of the newest chunk.
     fresh: usize,
     fresh_end: usize,
-    chunks: usize,
     /// Directories given back, by the base-two logarithm of their size.
     large: HashMap<u32, Vec<usize>>,
 }
@@ -176,23 +178,92 @@ impl Arena {
 
     fn cut_span(&mut self) -> usize {
         if self.fresh == self.fresh_end {
-            // Twice the size guarantees an aligned chunk inside; the rest is never touched.
-            let raw = map(2 * CHUNK);
-            self.fresh = (raw + CHUNK - 1) & !(CHUNK - 1);
-            self.fresh_end = self.fresh + CHUNK;
-            self.chunks += 1;
             // The first chunk stays on small pages: an almost empty server should be small.
-            if self.chunks > 1 {
-                // SAFETY: the range was mapped just now and belongs to the arena alone.
-                let advised =
-                    unsafe { madvise(self.fresh as *mut c_void, CHUNK, Advice::LinuxHugepage) };
-                // Huge pages are a gain, not a need: kernels without them refuse.
-                let _ = advised;
-            }
+            self.fresh = SUPPLY.take().unwrap_or_else(map_chunk);
+            self.fresh_end = self.fresh + CHUNK;
         }
         self.fresh += SPAN;
+        if self.fresh_end - self.fresh == CHUNK / 2 {
+            SUPPLY.order();
+        }
         self.fresh - SPAN
     }
+}
+
+/// Chunks whose pages are there already, made by a thread that starts with the first order.
+struct Supply {
+    state: Mutex<Supplied>,
+    ordered: Condvar,
+}
+
+struct Supplied {
+    /// Addresses of chunks.
+    ready: Vec<usize>,
+    orders: usize,
+    started: bool,
+}
+
+static SUPPLY: Supply = Supply {
+    state: Mutex::new(Supplied {
+        ready: Vec::new(),
+        orders: 0,
+        started: false,
+    }),
+    ordered: Condvar::new(),
+};
+
+impl Supply {
+    fn take(&self) -> Option<usize> {
+        self.state.lock().ready.pop()
+    }
+
+    /// Has a chunk made ready, if none is.
+    fn order(&'static self) {
+        let mut state = self.state.lock();
+        if !state.ready.is_empty() {
+            return;
+        }
+        if !state.started {
+            // Without the thread all chunks are like the first one.
+            let thread = std::thread::Builder::new().name("arena".into());
+            state.started = thread.spawn(|| self.serve()).is_ok();
+        }
+        state.orders += 1;
+        self.ordered.notify_one();
+    }
+
+    fn serve(&self) {
+        let mut state = self.state.lock();
+        loop {
+            while state.orders == 0 {
+                self.ordered.wait(&mut state);
+            }
+            state.orders -= 1;
+            drop(state);
+            let chunk = populated_chunk();
+            state = self.state.lock();
+            state.ready.push(chunk);
+        }
+    }
+}
+
+/// A chunk of which no page is there yet.
+fn map_chunk() -> usize {
+    // Twice the size guarantees an aligned chunk inside; the rest is never touched.
+    let raw = map(2 * CHUNK);
+    (raw + CHUNK - 1) & !(CHUNK - 1)
+}
+
+/// A chunk on a huge page that is there.
+fn populated_chunk() -> usize {
+    let chunk = map_chunk();
+    for advice in [Advice::LinuxHugepage, Advice::LinuxPopulateWrite] {
+        // SAFETY: the range was mapped just now and belongs to this function alone.
+        let advised = unsafe { madvise(chunk as *mut c_void, CHUNK, advice) };
+        // Both are a gain, not a need: kernels without them refuse.
+        let _ = advised;
+    }
+    chunk
 }
 
 fn map(size: usize) -> usize {

@@ -24,7 +24,8 @@ use super::lazyfree::{Detached, Load};
 use super::outbox::Notice;
 use super::shards::{Keyspace, LockSet, SHARDS};
 use super::table::{
-    Ahead, Locked, Position, Slot, Table, TableEntry, position_of_shard, shard_of_position,
+    Ahead, AheadBucket, Locked, Position, Slot, Table, TableEntry, position_of_shard,
+    shard_of_position,
 };
 use crate::types::Type;
 use crate::types::hash::Hash;
@@ -140,6 +141,13 @@ impl Effects {
         }
     }
 
+    /// True when something is to be freed or told once the locks are released.
+    #[inline]
+    pub fn leave_work(&self) -> bool {
+        let frees = self.garbage.len() + self.lazy.len() + self.detached.len();
+        frees > 0 || self.noticed
+    }
+
     /// Forgets everything, keeping the vectors.
     pub fn clear(&mut self) {
         self.dirty = 0;
@@ -175,10 +183,11 @@ pub struct Hint {
     len: usize,
     hash: u64,
     ahead: Ahead,
+    bucket: AheadBucket,
 }
 
 impl Hint {
-    /// Hashes a key, which must stay where it is, and asks the processor for its bucket.
+    /// Hashes a key, which must stay where it is, and asks the processor for the first step to it.
     #[inline]
     pub fn new(keyspace: &Keyspace, db: usize, key: &[u8]) -> Self {
         let hash = keyspace.hash(key);
@@ -187,6 +196,7 @@ impl Hint {
             len: key.len(),
             hash,
             ahead: keyspace.prefetch(db, hash),
+            bucket: AheadBucket::default(),
         }
     }
 
@@ -196,10 +206,18 @@ impl Hint {
         self.hash
     }
 
+    /// Asks the processor for the key's bucket, once the first step should have arrived.
+    #[inline]
+    pub fn prefetch_bucket(&mut self) {
+        self.bucket = self.ahead.prefetch_bucket(self.hash);
+    }
+
     /// Asks the processor for the key's entry, once its bucket should have arrived.
     #[inline]
     pub fn prefetch_entry(&self) {
-        self.ahead.prefetch_entry(self.hash);
+        if !self.bucket.prefetch_entry(self.hash) {
+            self.ahead.prefetch_displaced(self.hash);
+        }
     }
 
     #[inline]
@@ -407,7 +425,6 @@ impl<'c, 'k> Db<'c, 'k> {
         Some((hash, slot))
     }
 
-    #[inline]
     fn find_hashed(&mut self, hash: u64, key: &[u8]) -> Option<Slot> {
         let slot = self.table(hash).find(hash, key)?;
         if !slot.is_volatile() {
@@ -487,18 +504,22 @@ impl<'c, 'k> Db<'c, 'k> {
     }
 
     /// As [`Db::read`], but the access is not recorded: for what asks about keys (TTL, EXISTS).
-    #[inline]
+    #[inline(always)]
     pub fn view(&mut self, key: &[u8]) -> Option<EntryRef<'_>> {
         let Some((_, slot)) = self.find(key) else {
-            self.effects.misses += 1;
-            if self.env.notify & event::KEY_MISS != 0 {
-                self.announce(key, event::ON_KEY_MISS);
-            }
+            self.missed(key);
             return None;
         };
         self.effects.hits += 1;
         // SAFETY: found under the lock that `self` holds; the borrow of self keeps others out.
         Some(unsafe { borrow(slot.pointer()) })
+    }
+
+    fn missed(&mut self, key: &[u8]) {
+        self.effects.misses += 1;
+        if self.env.notify & event::KEY_MISS != 0 {
+            self.announce(key, event::ON_KEY_MISS);
+        }
     }
 
     /// As [`Db::view`], but a miss is not announced: for OBJECT.

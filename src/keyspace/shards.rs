@@ -213,14 +213,14 @@ impl Keyspace {
         })
     }
 
-    /// Asks the processor for what a command on a key will touch first: the shard's lock and the
-    /// key's bucket. Callable at any time.
+    /// Asks the processor for what a command on a key will touch first: the shard's lock and where
+    /// the way to the key begins. Callable at any time.
     #[inline]
     pub fn prefetch(&self, db: usize, hash: u64) -> Ahead {
         let shard = Self::shard_of(hash);
         prefetch(std::ptr::from_ref(&self.shards[shard]).cast());
         match self.tables(db) {
-            Some(tables) => tables[shard].prefetch_bucket(hash),
+            Some(tables) => tables[shard].prefetch_directory(hash),
             None => Ahead::default(),
         }
     }

@@ -18,7 +18,7 @@
 //! insert ever costs more than the redistribution of 448 slots.
 //!
 //! Threads: mutation and lookup need the shard's lock ([`Table::assume_locked`]); only
-//! [`Table::prefetch_bucket`] and [`Ahead::prefetch_entry`] may run at any time. They read
+//! [`Table::prefetch_directory`] and the steps from [`Ahead`] on may run at any time. They read
 //! directory and buckets, which are atomics in memory that stays readable for ever
 //! (`super::arena`), and use what they find, right or stale, for nothing but a prefetch.
 
@@ -457,43 +457,100 @@ impl<E: TableEntry> Table<E> {
         (word != 0).then(|| Segment::decode(word))
     }
 
-    /// Asks the processor for the bucket of `hash`. Callable at any time by any thread.
+    /// Asks the processor for the directory's word for `hash`. Callable at any time by any thread.
     #[inline]
-    pub fn prefetch_bucket(&self, hash: u64) -> Ahead {
-        let local = hash << SKIP;
-        let Some(segment) = self.segment(local) else {
+    pub fn prefetch_directory(&self, hash: u64) -> Ahead {
+        let Some((base, depth)) = self.directory() else {
             return Ahead(None);
         };
-        let bucket = segment.bucket(segment.home(local).bucket);
-        prefetch(bucket.as_ptr().cast());
-        Ahead(Some(bucket))
+        let word = directory_word(base, directory_index(hash << SKIP, depth));
+        prefetch(std::ptr::from_ref(word).cast());
+        Ahead(Some(word))
     }
 }
 
-/// A bucket that was asked for: where a key is expected. It may be stale when it is used, but
-/// stays readable.
+/// The directory's word on the way to a key, asked for. It may be stale when it is used, but stays
+/// readable, as all that follows. A step should follow when the one before has had the time to
+/// arrive; the same step for many keys in a row overlaps.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Ahead(Option<Block>);
+pub struct Ahead(Option<&'static AtomicU64>);
+
+/// The bucket in which a key is expected, asked for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AheadBucket {
+    bucket: Option<Block>,
+    /// The hash bits in the key's slot.
+    bits: u64,
+}
 
 // SAFETY: buckets are atomics that are never unmapped, so any thread may read them.
-unsafe impl Send for Ahead {}
+unsafe impl Send for AheadBucket {}
 
 impl Ahead {
-    /// Asks the processor for the entry of `hash` in the bucket, which should be at hand by now.
-    /// Callable at any time by any thread.
     #[inline]
-    pub fn prefetch_entry(self, hash: u64) {
-        let Some(bucket) = self.0 else { return };
-        if let Some(index) = matching(tags(bucket), tag_of(hash)).next() {
-            let word = slot_word(bucket, index);
+    fn segment(self) -> Option<Segment> {
+        let word = self.0?.load(Relaxed);
+        (word != 0).then(|| Segment::decode(word))
+    }
+
+    /// Asks the processor for the bucket of `hash`. Callable at any time by any thread.
+    #[inline]
+    pub fn prefetch_bucket(self, hash: u64) -> AheadBucket {
+        let Some(segment) = self.segment() else {
+            return AheadBucket::default();
+        };
+        let home = segment.home(hash << SKIP);
+        let bucket = segment.bucket(home.bucket);
+        prefetch(bucket.as_ptr().cast());
+        AheadBucket {
+            bucket: Some(bucket),
+            bits: home.bits,
+        }
+    }
+
+    /// Asks the processor for the entry of `hash` that its home was too full for. Callable at any
+    /// time by any thread.
+    pub fn prefetch_displaced(self, hash: u64) {
+        let Some(segment) = self.segment() else {
+            return;
+        };
+        let home = segment.home(hash << SKIP);
+        for distance in 1..=segment.reach() {
+            if ask_entry(segment.nth(home.bucket, distance), hash, home.bits) {
+                return;
+            }
+        }
+    }
+}
+
+impl AheadBucket {
+    /// Asks the processor for the entry of `hash`; false when it is to be looked for elsewhere, with
+    /// [`Ahead::prefetch_displaced`]. Callable at any time by any thread.
+    #[inline]
+    pub fn prefetch_entry(self, hash: u64) -> bool {
+        let Some(bucket) = self.bucket else {
+            return true;
+        };
+        ask_entry(bucket, hash, self.bits) || displaced(tags(bucket)) == 0
+    }
+}
+
+/// Asks the processor for the entry of `hash`, if it is in the bucket.
+#[inline]
+fn ask_entry(bucket: Block, hash: u64, bits: u64) -> bool {
+    for index in matching(tags(bucket), tag_of(hash)) {
+        let word = slot_word(bucket, index);
+        if word >> 48 == bits {
             let address = (word & POINTER) as *const u8;
             let lines = ((word & EXTENT) >> 1) as usize;
             // Asking twice for a line costs less than a branch that is hard to predict.
             prefetch(address);
             prefetch(address.wrapping_add(lines.min(1) * 64));
             prefetch(address.wrapping_add(lines * 64));
+            return true;
         }
     }
+    false
 }
 
 #[inline]
@@ -518,7 +575,7 @@ impl<'t, E: TableEntry> Locked<'t, E> {
     }
 
     /// Where `key` is stored.
-    #[inline]
+    #[inline(always)]
     pub fn find(&self, hash: u64, key: &[u8]) -> Option<Slot> {
         let local = hash << SKIP;
         let segment = self.table.segment(local)?;

@@ -21,6 +21,12 @@ pub const SHARE: usize = 64;
 pub const SIZE: usize = 64;
 /// Requests for elements of one key in a row for which it pays to read ahead.
 pub const RUN: usize = 4;
+/// Arguments of a request with few: they are listed without an allocation.
+const FEW: usize = 6;
+/// Keys whose entries are asked for in one go.
+const GROUP: usize = 16;
+/// Keys behind the present one that are on their way when the next group is asked for.
+const NEAR: usize = 6;
 /// Room for arguments that an emptied request keeps.
 const KEPT_ARGS: usize = 1024;
 
@@ -45,7 +51,9 @@ pub struct Wave {
     /// How many requests there are.
     len: usize,
     /// What is known of their keys.
-    pub hints: Vec<Hint>,
+    hints: Vec<Hint>,
+    /// How many of the hints have had their entries asked for.
+    asked: usize,
     /// A request names an element of a collection.
     pub names_elements: bool,
 }
@@ -81,10 +89,44 @@ impl Wave {
         &self.places[..self.len]
     }
 
-    /// The requests, to be run, and what is known of their keys.
+    /// Asks for the buckets of all keys. That is done in one go, as asking for entries is done in
+    /// groups, because the processor waits for address translations more than for memory, and so
+    /// for many at once.
     #[inline]
-    pub fn parts(&mut self) -> (&mut [Planned], &[Hint]) {
-        (&mut self.places[..self.len], &self.hints)
+    pub fn ask_buckets(&mut self) {
+        // A single key is met as soon as it could be asked for.
+        if self.hints.len() > 1 {
+            self.hints.iter_mut().for_each(Hint::prefetch_bucket);
+        } else {
+            self.asked = self.hints.len();
+        }
+    }
+
+    /// A request to be run, and what is known of its keys; the entries of those behind it are on
+    /// their way.
+    #[inline]
+    pub fn take(&mut self, index: usize) -> (&mut Planned, &[Hint]) {
+        let planned = &mut self.places[index];
+        let hints = planned.hints.clone();
+        if self.asked < (hints.end + NEAR).min(self.hints.len()) {
+            let until = (hints.end + NEAR + GROUP).min(self.hints.len());
+            let group = &self.hints[self.asked..until];
+            group.iter().for_each(Hint::prefetch_entry);
+            self.asked = until;
+        }
+        (planned, &self.hints[hints])
+    }
+
+    /// Number of requests.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// What is known of a request's first key.
+    #[inline]
+    pub fn hint(&self, planned: &Planned) -> Option<&Hint> {
+        self.hints[planned.hints.clone()].first()
     }
 
     /// True when there is a request of the connection at `place`.
@@ -110,6 +152,7 @@ impl Wave {
         self.places.truncate(SIZE);
         self.len = 0;
         self.hints.clear();
+        self.asked = 0;
         self.names_elements = false;
     }
 }
@@ -126,7 +169,7 @@ pub fn subject(
         return None;
     }
     let connection = connections[planned.connection].as_ref()?;
-    let hint = wave.hints[planned.hints.clone()].first()?;
+    let hint = wave.hint(planned)?;
     Some((connection.session.db, hint.hash()))
 }
 
@@ -141,16 +184,27 @@ pub fn argument<'a>(
     (index < request.len()).then(|| request.arg(&connection.input, index))
 }
 
-/// All arguments of a request, those that `big` took from it included.
+/// The arguments of a request that has few and none in a buffer of its own, which nearly all are.
 #[inline]
+pub fn few<'a>(request: &Request, input: &'a [u8]) -> Option<([&'a [u8]; FEW], usize)> {
+    let mut few: [&[u8]; FEW] = [&[]; FEW];
+    if request.len() > FEW || !request.big.is_empty() {
+        return None;
+    }
+    for (to, arg) in few.iter_mut().zip(&request.args) {
+        if let Arg::Range { start, end } = *arg {
+            *to = &input[start..end];
+        }
+    }
+    Some((few, request.len()))
+}
+
+/// All arguments of a request, those that `big` took from it included.
 pub fn list<'a>(
     request: &'a Request,
     input: &'a [u8],
     big: &'a [(usize, SharedBytes)],
-) -> SmallVec<[&'a [u8]; 8]> {
-    if big.is_empty() && request.big.is_empty() {
-        return ranges(request, input);
-    }
+) -> SmallVec<[&'a [u8]; 24]> {
     let bytes = |i| match big.iter().find(|(index, _)| *index == i) {
         Some((_, bytes)) => &bytes[..],
         None => request.arg(input, i),
@@ -158,30 +212,8 @@ pub fn list<'a>(
     (0..request.len()).map(bytes).collect()
 }
 
-/// [`list`] of a request without arguments in buffers of their own.
-#[inline]
-fn ranges<'a>(request: &'a Request, input: &'a [u8]) -> SmallVec<[&'a [u8]; 8]> {
-    let range = |arg: &Arg| match *arg {
-        Arg::Range { start, end } => &input[start..end],
-        Arg::Big(_) => &[],
-    };
-    let mut few: [&[u8]; 8] = [&[]; 8];
-    let len = request.len();
-    if len > few.len() {
-        return request.args.iter().map(range).collect();
-    }
-    for (to, arg) in few.iter_mut().zip(&request.args) {
-        *to = range(arg);
-    }
-    SmallVec::from_buf_and_len(few, len)
-}
-
 /// Takes the arguments that have buffers of their own, to be shared with the keyspace.
-#[inline]
 pub fn take_big(request: &mut Request) -> SmallVec<[(usize, SharedBytes); 1]> {
-    if request.big.is_empty() {
-        return SmallVec::new();
-    }
     (0..request.len())
         .filter(|&i| matches!(request.args[i], Arg::Big(_)))
         .collect::<Vec<_>>()

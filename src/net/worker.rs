@@ -34,9 +34,6 @@ use crate::keyspace::db::Hint;
 use crate::observe::stats::bump;
 use crate::resp::parse::Request;
 
-/// Keys whose entries are asked for ahead of the request that runs: as long as it takes them to
-/// arrive.
-const AHEAD: usize = 12;
 /// Token of the bell.
 const BELL: u64 = u64::MAX;
 /// With at most so many connections each keeps its input buffer between requests.
@@ -417,22 +414,19 @@ impl EventLoop {
 
     /// Runs the requests of a wave, while the entries of those behind them are on their way.
     fn run_wave(&mut self, shared: &Shared, wave: &mut Wave) {
-        // A single key is met as soon as it would be asked for.
-        let mut asked = if wave.hints.len() == 1 { 1 } else { 0 };
-        if wave.names_elements && wave.planned().len() >= RUN {
+        wave.ask_buckets();
+        if wave.names_elements && wave.len() >= RUN {
             self.warm(shared, wave);
         }
         self.worker.look_around(shared);
         // The time that parsing and waiting took is nobody's command's.
         self.worker.ticks = Ticks::now();
-        let (planned, hints) = wave.parts();
-        for planned in planned {
-            let until = (planned.hints.end + AHEAD).min(hints.len());
-            while asked < until {
-                hints[asked].prefetch_entry();
-                asked += 1;
+        for index in 0..wave.len() {
+            let (planned, hints) = wave.take(index);
+            let place = planned.connection;
+            if self.run_one(shared, planned, hints) {
+                self.limit_output(place);
             }
-            self.run_one(shared, planned, hints);
         }
         wave.clear();
     }
@@ -456,13 +450,13 @@ impl EventLoop {
                 && run >= RUN
                 // The key of the commands that name elements is their first argument.
                 && let Some(key) = wave::argument(connections, first, 1)
+                && let Some(hint) = wave.hint(first)
             {
                 let elements = rest[..run].iter().filter_map(|planned| {
                     let row = shared.commands.get(planned.known?).row;
                     wave::argument(connections, planned, row.element)
                 });
                 let elements: SmallVec<[&[u8]; wave::SIZE]> = elements.collect();
-                let hint = &wave.hints[first.hints.start];
                 execute::warm(shared, &mut self.worker, db, (key, hint), &elements);
             }
             rest = &rest[run..];
@@ -519,31 +513,42 @@ impl EventLoop {
         tracing::debug!("Protocol error ({}) from client", error.log_reason());
     }
 
-    fn run_one(&mut self, shared: &Shared, planned: &mut Planned, hints: &[Hint]) {
+    /// Runs a request; true when more output waits than a client may always leave waiting.
+    #[inline]
+    fn run_one(&mut self, shared: &Shared, planned: &mut Planned, hints: &[Hint]) -> bool {
         let place = planned.connection;
         let request = &mut planned.request;
         let prepared = Prepared {
             known: planned.known.map(|id| shared.commands.get(id)),
-            hints: &hints[planned.hints.clone()],
+            hints,
         };
         let Some(connection) = &mut self.connections[place] else {
-            return;
+            return false;
         };
         let connection = &mut **connection;
         // What came before may have ended or occupied the connection: drop or keep the rest.
         if connection.is_occupied() {
             let owned = wave::owned(request, &connection.input);
             connection.backlog.push_back(owned);
-            return;
+            return false;
         }
         let session = &mut connection.session;
         if session.is_closing() {
-            return;
+            return false;
         }
-        let big = wave::take_big(request);
-        connection.bulky |= !big.is_empty();
-        let list = wave::list(request, &connection.input, &big);
-        let args = Args::new(&list, &big);
+        let (big, many, few);
+        let args = match wave::few(request, &connection.input) {
+            Some((list, len)) => {
+                few = list;
+                Args::new(&few[..len], &[])
+            }
+            None => {
+                big = wave::take_big(request);
+                connection.bulky |= !big.is_empty();
+                many = wave::list(request, &connection.input, &big);
+                Args::new(&many, &big)
+            }
+        };
         let flow = execute::request(
             shared,
             &mut self.worker,
@@ -554,7 +559,7 @@ impl EventLoop {
         );
         connection.served += 1;
         if flow == Flow::Park {
-            connection.parked = Some(list.iter().map(|a| a.to_vec()).collect());
+            connection.parked = Some(args.all().iter().map(|a| a.to_vec()).collect());
             self.parked.push(place);
         } else if flow == Flow::Job {
             connection.job = self.worker.running.take();
@@ -569,11 +574,7 @@ impl EventLoop {
         } else if connection.session.is_closing() {
             connection.backlog.clear();
         }
-        let waits_much = connection.out.len_pending() > REPLY_BUFFER;
-        drop(list);
-        if waits_much {
-            self.limit_output(place);
-        }
+        connection.out.len_pending() > REPLY_BUFFER
     }
 
     /// Takes a client off that is over its output limit, at once, as others of this turn may look.

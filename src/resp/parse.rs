@@ -626,7 +626,7 @@ fn quick_request(
 }
 
 /// The range of a bulk whose header stands at `at`, if all of it is there.
-#[inline]
+#[inline(always)]
 fn quick_bulk(input: &[u8], at: usize, limits: &Limits) -> Option<(usize, usize)> {
     if *input.get(at)? != b'$' {
         return None;
@@ -639,7 +639,7 @@ fn quick_bulk(input: &[u8], at: usize, limits: &Limits) -> Option<(usize, usize)
 /// Reads the number of a header line in its common form: digits in canonical form, then `\r` and
 /// one more byte. Gives the number and the index past the line; `None` leaves all else, errors
 /// included, to the general way.
-#[inline]
+#[inline(always)]
 fn quick_number(input: &[u8], at: usize) -> Option<(i64, usize)> {
     // One or two digits, as nearly all are.
     if let Some(&[first, second, third, _]) = input.get(at..at + 4) {

@@ -378,17 +378,6 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_may_begin_by_freeing() {
-        use_huge_pages();
-        for round in 0..500 {
-            let big: Vec<_> = (1..40).map(|i| vec![0u8; (i + round % 7) << 13]).collect();
-            let others: Vec<_> = (1..40).map(|i| vec![0u8; i << 13]).collect();
-            std::thread::spawn(move || drop(big)).join().expect("frees");
-            drop(others);
-        }
-    }
-
-    #[test]
     fn alignment_is_kept() {
         for (size, align) in [
             (24, 16),

@@ -1,8 +1,9 @@
 //! A snapshot: the data set as it was at one moment, written as a dump file while it changes.
 //!
 //! The [`Cut`] shows each entry once, under its shard's lock, to whichever thread meets it first;
-//! there it is encoded into a buffer. The snapshot's own thread walks, and between two slices
-//! writes what has gathered. So a slow disk holds back the walk, and what writers put in ahead of
+//! there it is encoded into a buffer, or, when its value is big, kept as it is ([`Entry::keep`]) to be
+//! encoded without the lock. The snapshot's own thread walks, and between two slices writes what
+//! has gathered. So a slow disk holds back the walk, and what writers put in ahead of
 //! it is bounded by what they change. Big bursts of these are what the buffer is for.
 
 use std::io::{self, Write};
@@ -17,7 +18,7 @@ use super::rdb::{self, encode, file, opcode, write::Writer};
 use crate::base::crc::crc64;
 use crate::keyspace::access::Access;
 use crate::keyspace::cut::{Cut, Visitor};
-use crate::keyspace::entry::Entry;
+use crate::keyspace::entry::{Entry, Kept, ValueRef};
 use crate::keyspace::shards::{Keyspace, LockSet};
 use crate::resp::write::request;
 
@@ -58,6 +59,23 @@ struct Gathered {
     bytes: Vec<u8>,
     /// Database of the last record in `bytes`.
     db: Option<usize>,
+    /// Entries whose values are too big to be encoded while others wait.
+    big: Vec<Big>,
+}
+
+/// A big value and what belongs to it.
+struct Big {
+    db: usize,
+    key: Box<[u8]>,
+    about: About,
+    value: Kept,
+}
+
+/// What is saved of an entry beside key and value.
+#[derive(Clone, Copy)]
+struct About {
+    expiry: Option<i64>,
+    clock: u32,
 }
 
 struct Collector {
@@ -67,48 +85,85 @@ struct Collector {
 }
 
 impl Visitor for Collector {
-    fn visit(&self, db: usize, entry: &Entry) {
-        let mut gathered = self.gathered.lock();
-        let Gathered { bytes, db: last } = &mut *gathered;
-        let selects = *last != Some(db);
-        *last = Some(db);
-        if self.options.as_commands {
-            if selects {
-                request(bytes, &[b"SELECT", db.to_string().as_bytes()]);
-            }
-            rewrite::entry(bytes, entry);
-        } else {
-            if selects {
-                file::select(bytes, db);
-            }
-            record(entry, bytes, &self.options);
-        }
+    fn visit(&self, db: usize, entry: &mut Entry) -> usize {
+        /// Bytes that are encoded in a hundred nanoseconds.
+        const PACE: usize = 32;
         self.progress.keys.fetch_add(1, Relaxed);
+        let about = About {
+            expiry: entry.expiry(),
+            clock: entry.clock(),
+        };
+        if let Some(value) = entry.keep() {
+            let key = entry.key().into();
+            let work = value.parts();
+            self.gathered.lock().big.push(Big {
+                db,
+                key,
+                about,
+                value,
+            });
+            return work;
+        }
+        let mut gathered = self.gathered.lock();
+        let Gathered {
+            bytes, db: last, ..
+        } = &mut *gathered;
+        let before = bytes.len();
+        if *last != Some(db) {
+            self.options.select(bytes, db);
+            *last = Some(db);
+        }
+        let mut writer = Writer::new(bytes, self.options.compress);
+        record(
+            entry.key(),
+            entry.value(),
+            about,
+            &mut writer,
+            &self.options,
+        );
+        1 + (bytes.len() - before) / PACE
     }
 }
 
-/// Appends what a file holds of an entry.
-fn record(entry: &Entry, out: &mut Vec<u8>, options: &Options) {
-    if let Some(at) = entry.expiry() {
-        out.push(opcode::EXPIRETIME_MS);
-        Writer::new(out, false).millis(at);
+impl Options {
+    /// Appends that what follows is in this database.
+    fn select(&self, out: &mut Vec<u8>, db: usize) {
+        if self.as_commands {
+            request(out, &[b"SELECT", db.to_string().as_bytes()]);
+        } else {
+            file::select(out, db);
+        }
+    }
+}
+
+/// Writes what a file holds of an entry.
+fn record(
+    key: &[u8],
+    value: ValueRef<'_>,
+    about: About,
+    writer: &mut Writer<'_>,
+    options: &Options,
+) {
+    if options.as_commands {
+        return rewrite::key(writer, key, value, about.expiry);
+    }
+    if let Some(at) = about.expiry {
+        writer.byte(opcode::EXPIRETIME_MS);
+        writer.millis(at);
     }
     match options.access {
         Some(access @ Access::Lru { .. }) => {
-            out.push(opcode::IDLE);
-            Writer::new(out, false).len(access.idle_ms(entry.clock()) / 1000);
+            writer.byte(opcode::IDLE);
+            writer.len(access.idle_ms(about.clock) / 1000);
         }
         Some(access @ Access::Lfu { .. }) => {
-            out.extend([opcode::FREQ, access.frequency(entry.clock()) as u8]);
+            writer.raw(&[opcode::FREQ, access.frequency(about.clock) as u8]);
         }
         None => {}
     }
-    let at = out.len();
-    out.push(0);
-    let mut writer = Writer::new(out, options.compress);
-    writer.string(entry.key());
-    let code = encode::value(entry, &mut writer);
-    out[at] = code;
+    writer.byte(encode::code(value));
+    writer.string(key);
+    encode::value(value, writer);
 }
 
 /// What stands before the keys: fields about the file, and libraries of functions.
@@ -228,16 +283,29 @@ pub fn write_head(options: Options, to: &mut dyn Write, head: &[u8]) -> io::Resu
     to.flush()
 }
 
-/// Writes what has gathered, if it is at least so many bytes.
+/// Writes what has gathered, if it is at least so many bytes or a big value is among it.
 fn drain(collector: &Collector, sink: &mut Sink<'_>, at_least: usize) {
     let gathered = {
         let mut gathered = collector.gathered.lock();
-        if gathered.bytes.len() < at_least {
+        if gathered.bytes.len() < at_least && gathered.big.is_empty() {
             return;
         }
         std::mem::take(&mut *gathered)
     };
     sink.write(&gathered.bytes);
+    let mut bytes = gathered.bytes;
+    for big in gathered.big {
+        bytes.clear();
+        let options = &collector.options;
+        options.select(&mut bytes, big.db);
+        let mut spill = |bytes: &mut Vec<u8>| {
+            sink.write(bytes);
+            bytes.clear();
+        };
+        let mut writer = Writer::spilling(&mut bytes, options.compress, &mut spill);
+        record(&big.key, big.value.value(), big.about, &mut writer, options);
+        sink.write(&bytes);
+    }
 }
 
 /// Waits for the keys that came since `before`; the number of keys now.

@@ -68,6 +68,16 @@ impl BTree {
         self.records.has_room()
     }
 
+    /// The same set as it is now, to be read by rank only: its parts are copied when they change,
+    /// not before.
+    pub fn share(&mut self) -> Self {
+        Self {
+            records: self.records.share(),
+            tree: self.tree.share(),
+            index: Index::default(),
+        }
+    }
+
     #[inline]
     fn find(&self, hash: u64, member: &[u8]) -> Option<Handle> {
         self.index.find(hash, |h| self.records.member(h) == member)

@@ -8,7 +8,7 @@ impl<L: Layout> Table<L> {
     /// Asserts what the module promises.
     fn check(&self) {
         assert_eq!(self.directory.len(), 1 << self.depth);
-        let all = || self.segments.iter().flatten();
+        let all = || self.all_segments();
         assert_eq!(all().count(), self.segment_count());
         assert_eq!(all().map(Segment::len).sum::<usize>(), self.len);
         let deepest = all().filter(|s| s.depth == self.depth).count();

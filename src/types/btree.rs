@@ -311,6 +311,8 @@ mod tests {
         let (mut tree, mut model) = (BTree::default(), Model::default());
         for phase in 0..6 {
             let adding = if phase % 2 == 0 { 85 } else { 25 };
+            let kept = tree.share();
+            let as_it_was = Model(model.0.clone());
             for _ in 0..members * 2 {
                 let member = member(random::below(members));
                 if random::below(100) < adding {
@@ -323,6 +325,13 @@ mod tests {
                 }
             }
             agrees(&tree, &model);
+            for descending in [false, true] {
+                let mut all = as_it_was.sorted();
+                if descending {
+                    all.reverse();
+                }
+                assert!(kept.iter(0..kept.len(), descending).eq(all));
+            }
             let copy = tree.clone();
             agrees(&copy, &model);
             let len = tree.len();

@@ -92,15 +92,16 @@ impl<'a> Writer<'a> {
         {
             return;
         }
-        if self.compress
-            && bytes.len() >= COMPRESS_FROM
-            && let Some(packed) = lzf::compress(bytes, bytes.len() - 4)
-        {
-            self.byte(0xc3);
-            self.len(packed.len() as u64);
-            self.len(bytes.len() as u64);
-            self.raw(&packed);
-            return;
+        if self.compress && bytes.len() >= COMPRESS_FROM {
+            let shorter = lzf::compressed(bytes, bytes.len() - 4, |packed| {
+                self.byte(0xc3);
+                self.len(packed.len() as u64);
+                self.len(bytes.len() as u64);
+                self.raw(packed);
+            });
+            if shorter.is_some() {
+                return;
+            }
         }
         self.len(bytes.len() as u64);
         self.raw(bytes);

@@ -67,7 +67,7 @@ const CURSOR_BITS: u32 = 53;
 /// No segment is ever this deep: homes must follow from a cursor's bits.
 const MAX_DEPTH: u8 = (CURSOR_BITS - HOME_BITS) as u8;
 /// Segments of a chunk: what is copied when one of them changes while a snapshot shares them.
-const CHUNK: usize = 16;
+const CHUNK: usize = 8;
 /// Elements from which a table is taken not to fit the caches.
 const WARM_MIN: usize = 4096;
 /// Darts thrown at the slots before the elements are counted through.

@@ -507,8 +507,8 @@ pub fn turn_off(shared: &Shared, settings: &Settings) {
     stop_writer(shared);
 }
 
-/// Ends the file in order when the server ends; false when that is not possible yet.
-pub fn close(shared: &Shared, force: bool) -> bool {
+/// The server is about to end: no renewal is to go on. False when that is not possible yet.
+pub fn may_close(shared: &Shared, force: bool) -> bool {
     let this = &shared.append_only;
     if this.mode() == Mode::Off {
         return true;
@@ -524,9 +524,15 @@ pub fn close(shared: &Shared, force: bool) -> bool {
         tracing::warn!("There is a child rewriting the AOF. Killing it!");
         shared.durability.saves.cancel_cut();
     }
-    tracing::info!("Calling fsync() on the AOF file.");
-    stop_writer(shared);
     true
+}
+
+/// Ends the file in order when the server ends.
+pub fn close(shared: &Shared) {
+    if shared.append_only.mode() != Mode::Off {
+        tracing::info!("Calling fsync() on the AOF file.");
+        stop_writer(shared);
+    }
 }
 
 /// Renews the file by itself when it has grown enough, or when that was asked for before.

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use model::{ACCOUNTS, Model, found, step};
-use server::{Client, Server};
+use server::{Client, Server, until};
 
 const CONNECTIONS: usize = 8;
 /// Steps on their way at once.
@@ -180,8 +180,8 @@ fn stage(dir: &Path) -> Vec<&'static str> {
     let bases = bases.iter().filter(|n| n.contains(".base.")).count();
     let here = names(dir);
     let has = |prefix: &str, suffix: &str| {
-        let mut names = here.iter().chain(&here);
-        names.any(|n| n.starts_with(prefix) && n.ends_with(suffix))
+        here.iter()
+            .any(|n| n.starts_with(prefix) && n.ends_with(suffix))
     };
     let mut stages = Vec::new();
     let mut add = |is: bool, name| stages.extend(is.then_some(name));
@@ -204,23 +204,30 @@ fn stage(dir: &Path) -> Vec<&'static str> {
 #[derive(Default)]
 struct Tally {
     rounds: u64,
-    steps: u64,
     stages: BTreeMap<&'static str, u64>,
 }
 
 impl Tally {
-    fn add(&mut self, dir: &Path, models: &[Model]) {
+    fn add(&mut self, dir: &Path) {
         self.rounds += 1;
-        self.steps = models.iter().map(|m| m.steps).sum();
         for stage in stage(dir) {
             *self.stages.entry(stage).or_default() += 1;
         }
+        // Nobody else removes what was left incomplete, and the next round shall not count it.
+        for dir in [dir, &dir.join("appendonlydir")] {
+            for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+                if entry.file_name().as_encoded_bytes().starts_with(b"temp-") {
+                    std::fs::remove_file(entry.path()).expect("it is there");
+                }
+            }
+        }
     }
 
-    fn print(&self, what: &str) {
+    fn print(&self, what: &str, models: &[Model]) {
+        let steps: u64 = models.iter().map(|m| m.steps).sum();
         println!(
-            "crash: {} rounds, {what}; {} steps; ended in the middle of: {:?}",
-            self.rounds, self.steps, self.stages
+            "crash: {} rounds, {what}; {steps} steps; ended in the middle of: {:?}",
+            self.rounds, self.stages
         );
     }
 }
@@ -248,11 +255,11 @@ fn crash(
             server.kill();
             killed
         });
-        tally.add(dir, &models);
+        tally.add(dir);
         server = Server::start(dir, options);
         compare(dir, &mut models, &ran, |steps| least(steps, killed));
     }
-    tally.print(what);
+    tally.print(what, &models);
 }
 
 fn random_wait(at_most_ms: u64) {
@@ -261,12 +268,19 @@ fn random_wait(at_most_ms: u64) {
     )));
 }
 
+/// Has one begun. Another, by itself, may be under way.
+fn snapshot(client: &mut Client, line: &str) {
+    until("a snapshot", || {
+        client.try_ask(line).expect("a reply").is_ok()
+    });
+}
+
 /// Has the base written anew, quickly or slowly, once or all the time, or a dump, or nothing; and
 /// waits for a random moment of that.
 fn renew(client: &mut Client, round: u64) {
     match round % 5 {
         0 => {
-            client.ask("BGREWRITEAOF");
+            snapshot(client, "BGREWRITEAOF");
             random_wait(30);
         }
         1 => {
@@ -284,7 +298,7 @@ fn renew(client: &mut Client, round: u64) {
             } else {
                 "BGSAVE"
             };
-            client.ask(save);
+            snapshot(client, save);
             random_wait(60);
         }
         _ => {}

@@ -143,7 +143,7 @@ fn info(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     publish_caller(ctx);
     let mut text = Vec::new();
     describe_into(ctx, &ctx.session.handle, &mut text);
-    ctx.out.verbatim("txt", &text);
+    ctx.out.verbatim("txt", text);
     Ok(())
 }
 
@@ -183,7 +183,7 @@ fn list(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     for client in &clients {
         describe_into(ctx, client, &mut text);
     }
-    ctx.out.verbatim("txt", &text);
+    ctx.out.verbatim("txt", text);
     Ok(())
 }
 

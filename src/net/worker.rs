@@ -19,7 +19,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
-use super::connection::{Closed, Connection, REPLY_BUFFER};
+use super::connection::{Closed, Connection, READ_SIZE, REPLY_BUFFER};
 use super::driver::{Driver, Ready};
 use super::evict;
 use crate::base::ticks::Ticks;
@@ -205,7 +205,8 @@ impl EventLoop {
             deadlines: BTreeMap::new(),
             woken: Vec::new(),
             held: Vec::new(),
-            buffers: Vec::new(),
+            // One is always there, so that memory stays the same while clients take turns.
+            buffers: vec![Vec::with_capacity(READ_SIZE)],
             requests: Vec::new(),
             wave: Wave::default(),
             queue: VecDeque::new(),

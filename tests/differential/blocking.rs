@@ -1,7 +1,6 @@
 //! Clients that wait for keys while others write: who is served, when, and with what.
 //!
-//! The three groups of clients of a sequence (two that wait, one that waits now and then, one that
-//! never does) play one act after the other on both servers. After each act a server is at rest:
+//! Four clients (three that wait, and one that never does) play one act after the other on both servers. After each act a server is at rest:
 //! the real one because it has one thread and has answered a PING since, ours when it has sent as
 //! many replies and as many clients wait. Then the replies that came on every connection are
 //! compared. Waits are for ever or much longer than a sequence; those that are to end by
@@ -19,7 +18,7 @@ use crate::servers::Server;
 
 /// Connections; the last one never waits, except within EXEC, where nobody does.
 const CLIENTS: usize = 4;
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(5);
 /// By when the real server's replies, sent before the PING's, have long been here.
 const AT_ONCE: Duration = Duration::from_millis(1);
 /// What stands for the identifier of a connection, with its number behind it.

@@ -202,7 +202,7 @@ fn run(options: &Options) -> Result<bool, String> {
     while begun.elapsed() < Duration::from_secs(options.seconds) {
         let seed = options.seed + sequences;
         sequences += 1;
-        if blocks && (grammar.is_empty() || seed % BLOCKING == 0) {
+        if blocks && (grammar.is_empty() || seed.is_multiple_of(BLOCKING)) {
             let acts = blocking::sequence(seed, options.length);
             steps_played += acts.len();
             match wait(&mut pair, seed, acts)? {

@@ -372,8 +372,8 @@ fn unblock(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
         _ => return Err(Error::subcommand(ctx.args)),
     }
     let id = ctx.args.int(2)?;
-    let ended = u64::try_from(id)
-        .is_ok_and(|id| blocking::unblock(ctx.shared, ctx.worker, id, ctx.args.is(3, "error")));
+    let ended =
+        u64::try_from(id).is_ok_and(|id| blocking::unblock(ctx, id, ctx.args.is(3, "error")));
     ctx.out.int(i64::from(ended));
     Ok(())
 }

@@ -36,8 +36,9 @@
 //!
 //! A worker's turn ([`net::worker`]) begins with the sockets that are ready. All of them are read.
 //! Then waves: [`resp::parse`] finds requests in the input buffers without copying them;
-//! [`dispatch::execute::prepare`] looks the command up, hashes its first key and asks the processor
-//! for the key's bucket, then for its entry. When the wave is parsed its requests run, one by one:
+//! [`dispatch::execute::prepare`] looks the command up and hashes its keys. When the wave is parsed
+//! the processor is asked for all keys' buckets, then, some requests ahead, for their entries, and
+//! the requests run, one by one:
 //!
 //! 1. [`dispatch::admit`] holds every refusal, in Redis' order; or queues for MULTI, or parks.
 //! 2. [`dispatch::execute`] locks the shards of the command's keys, lowest first.

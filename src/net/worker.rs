@@ -1,9 +1,10 @@
 //! A worker: one thread, its connections, and the loop that serves them in batches.
 //!
 //! A turn waits until sockets are ready, reads all of them, then repeats: parse a wave of
-//! requests from all connections (asking the processor for each key's bucket on the way), ask
-//! for the entries, run the requests, until nothing parsed is left; then it writes all replies.
-//! So the cache misses of a wave overlap, and each connection costs one read and one write.
+//! requests from all connections (asking the processor for the way to each key), ask for the
+//! keys' buckets, run the requests while the entries of those behind them come in, until nothing
+//! parsed is left; then it writes all replies. So the cache misses of a wave overlap, and each
+//! connection costs one read and one write.
 //!
 //! A connection's share of a wave is bounded, so a long pipeline does not starve its neighbours.
 //! Nothing here blocks but the wait. Other threads reach the worker through its [`Link`].

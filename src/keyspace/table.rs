@@ -28,6 +28,9 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use super::arena::{self, Block, CLASSES, Use};
 
+mod ahead;
+pub use ahead::{Ahead, AheadBucket, prefetch};
+
 /// What a table stores: an owning thin pointer, 8-byte aligned and below 2^48.
 ///
 /// # Safety
@@ -375,19 +378,6 @@ fn directory_free(block: Block, depth: u32) {
     }
 }
 
-/// Asks the processor for a cache line, without waiting for it.
-#[inline]
-pub fn prefetch(address: *const u8) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a prefetch of any address is a hint without effect on memory.
-    unsafe {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T0>(address.cast());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = address;
-}
-
 impl<E: TableEntry> Default for Table<E> {
     fn default() -> Self {
         Self::new()
@@ -467,90 +457,6 @@ impl<E: TableEntry> Table<E> {
         prefetch(std::ptr::from_ref(word).cast());
         Ahead(Some(word))
     }
-}
-
-/// The directory's word on the way to a key, asked for. It may be stale when it is used, but stays
-/// readable, as all that follows. A step should follow when the one before has had the time to
-/// arrive; the same step for many keys in a row overlaps.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Ahead(Option<&'static AtomicU64>);
-
-/// The bucket in which a key is expected, asked for.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct AheadBucket {
-    bucket: Option<Block>,
-    /// The hash bits in the key's slot.
-    bits: u64,
-}
-
-// SAFETY: buckets are atomics that are never unmapped, so any thread may read them.
-unsafe impl Send for AheadBucket {}
-
-impl Ahead {
-    #[inline]
-    fn segment(self) -> Option<Segment> {
-        let word = self.0?.load(Relaxed);
-        (word != 0).then(|| Segment::decode(word))
-    }
-
-    /// Asks the processor for the bucket of `hash`. Callable at any time by any thread.
-    #[inline]
-    pub fn prefetch_bucket(self, hash: u64) -> AheadBucket {
-        let Some(segment) = self.segment() else {
-            return AheadBucket::default();
-        };
-        let home = segment.home(hash << SKIP);
-        let bucket = segment.bucket(home.bucket);
-        prefetch(bucket.as_ptr().cast());
-        AheadBucket {
-            bucket: Some(bucket),
-            bits: home.bits,
-        }
-    }
-
-    /// Asks the processor for the entry of `hash` that its home was too full for. Callable at any
-    /// time by any thread.
-    pub fn prefetch_displaced(self, hash: u64) {
-        let Some(segment) = self.segment() else {
-            return;
-        };
-        let home = segment.home(hash << SKIP);
-        for distance in 1..=segment.reach() {
-            if ask_entry(segment.nth(home.bucket, distance), hash, home.bits) {
-                return;
-            }
-        }
-    }
-}
-
-impl AheadBucket {
-    /// Asks the processor for the entry of `hash`; false when it is to be looked for elsewhere, with
-    /// [`Ahead::prefetch_displaced`]. Callable at any time by any thread.
-    #[inline]
-    pub fn prefetch_entry(self, hash: u64) -> bool {
-        let Some(bucket) = self.bucket else {
-            return true;
-        };
-        ask_entry(bucket, hash, self.bits) || displaced(tags(bucket)) == 0
-    }
-}
-
-/// Asks the processor for the entry of `hash`, if it is in the bucket.
-#[inline]
-fn ask_entry(bucket: Block, hash: u64, bits: u64) -> bool {
-    for index in matching(tags(bucket), tag_of(hash)) {
-        let word = slot_word(bucket, index);
-        if word >> 48 == bits {
-            let address = (word & POINTER) as *const u8;
-            let lines = ((word & EXTENT) >> 1) as usize;
-            // Asking twice for a line costs less than a branch that is hard to predict.
-            prefetch(address);
-            prefetch(address.wrapping_add(lines.min(1) * 64));
-            prefetch(address.wrapping_add(lines * 64));
-            return true;
-        }
-    }
-    false
 }
 
 #[inline]

@@ -29,7 +29,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use super::arena::{self, Block, CLASSES, Use};
 
 mod ahead;
-pub use ahead::{Ahead, AheadBucket, prefetch};
+pub use ahead::{Ahead, AheadBucket};
 
 /// What a table stores: an owning thin pointer, 8-byte aligned and below 2^48.
 ///
@@ -376,6 +376,19 @@ fn directory_free(block: Block, depth: u32) {
         Some(class) => arena::free(block, class, Use::Directory),
         None => arena::free_large(block, depth + 3),
     }
+}
+
+/// Asks the processor for a cache line, without waiting for it.
+#[inline]
+pub fn prefetch(address: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch of any address is a hint without effect on memory.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(address.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
 }
 
 impl<E: TableEntry> Default for Table<E> {

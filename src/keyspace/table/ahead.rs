@@ -8,7 +8,9 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::super::arena::Block;
-use super::{EXTENT, POINTER, SKIP, Segment, displaced, matching, slot_word, tag_of, tags};
+use super::{
+    EXTENT, POINTER, SKIP, Segment, displaced, matching, prefetch, slot_word, tag_of, tags,
+};
 
 /// The directory's word on the way to a key, asked for.
 #[derive(Clone, Copy, Debug, Default)]
@@ -17,13 +19,11 @@ pub struct Ahead(pub(super) Option<&'static AtomicU64>);
 /// The bucket in which a key is expected, asked for.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AheadBucket {
-    bucket: Option<Block>,
+    /// Its address; 0: none.
+    bucket: usize,
     /// The hash bits in the key's slot.
     bits: u64,
 }
-
-// SAFETY: buckets are atomics that are never unmapped, so any thread may read them.
-unsafe impl Send for AheadBucket {}
 
 impl Ahead {
     #[inline]
@@ -42,7 +42,7 @@ impl Ahead {
         let bucket = segment.bucket(home.bucket);
         prefetch(bucket.as_ptr().cast());
         AheadBucket {
-            bucket: Some(bucket),
+            bucket: bucket.as_ptr() as usize,
             bits: home.bits,
         }
     }
@@ -67,7 +67,7 @@ impl AheadBucket {
     /// [`Ahead::prefetch_displaced`]. Callable at any time by any thread.
     #[inline]
     pub fn prefetch_entry(self, hash: u64) -> bool {
-        let Some(bucket) = self.bucket else {
+        let Some(bucket) = Block::new(self.bucket as *mut AtomicU64) else {
             return true;
         };
         ask_entry(bucket, hash, self.bits) || displaced(tags(bucket)) == 0
@@ -90,17 +90,4 @@ fn ask_entry(bucket: Block, hash: u64, bits: u64) -> bool {
         }
     }
     false
-}
-
-/// Asks the processor for a cache line, without waiting for it.
-#[inline]
-pub fn prefetch(address: *const u8) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a prefetch of any address is a hint without effect on memory.
-    unsafe {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T0>(address.cast());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = address;
 }

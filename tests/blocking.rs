@@ -517,6 +517,27 @@ fn pop(mut client: Client, popper: usize) -> Vec<usize> {
 }
 
 #[test]
+fn a_transaction_that_holds_the_key_ends_the_wait_for_it() {
+    let server = Server::start(&WORKERS);
+    let mut clients = on_both_workers(&server);
+    let mut control = clients.remove(0);
+    let mut client = clients.remove(0);
+    let id = client.ask("CLIENT ID").replace(':', "");
+    client.send("BLPOP key 0");
+    await_blocked(&mut control, 1);
+    let lines = [
+        "MULTI",
+        &format!("CLIENT UNBLOCK {id}"),
+        "RPUSH key x",
+        "EXEC",
+    ];
+    let replies: Vec<String> = lines.iter().map(|line| control.ask(line)).collect();
+    assert_eq!(replies, ["+OK", "+QUEUED", "+QUEUED", ":1 :1"]);
+    assert_eq!(client.read(), "*-1");
+    assert_eq!(control.ask("LLEN key"), ":1");
+}
+
+#[test]
 fn every_element_is_popped_once() {
     let server = Server::start(&WORKERS);
     let mut clients = on_both_workers(&server);

@@ -238,11 +238,28 @@ fn count(delta: isize) {
 #[cold]
 fn count_slow(line: usize, delta: isize) {
     if line == UNASSIGNED {
+        begin_thread();
         let line = NEXT_LINE.fetch_add(1, Relaxed).min(SHARED);
         let _ = MY_LINE.try_with(|l| l.set(line));
         COUNTERS[line].0.fetch_add(delta, Relaxed);
     } else {
         COUNTERS[SHARED].0.fetch_add(delta, Relaxed);
+    }
+}
+
+/// Lets jemalloc set up what it keeps for this thread.
+///
+/// It would otherwise do so in the middle of a thread's first call, should that be one that frees
+/// (a buffer that came from another thread): with hooks of our own it asks for the thread's state
+/// while it merges neighbours, allocates for it, and waits for the lock that it holds.
+fn begin_thread() {
+    #[cfg(not(asan))]
+    // SAFETY: what is allocated here is freed here, with its size.
+    unsafe {
+        let pointer = je::mallocx(1, 0);
+        if !pointer.is_null() {
+            je::sdallocx(pointer, 1, 0);
+        }
     }
 }
 

@@ -143,7 +143,7 @@ fn info(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     publish_caller(ctx);
     let mut text = Vec::new();
     describe_into(ctx, &ctx.session.handle, &mut text);
-    ctx.out.verbatim("txt", &text);
+    ctx.out.verbatim("txt", text);
     Ok(())
 }
 
@@ -183,7 +183,7 @@ fn list(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     for client in &clients {
         describe_into(ctx, client, &mut text);
     }
-    ctx.out.verbatim("txt", &text);
+    ctx.out.verbatim("txt", text);
     Ok(())
 }
 
@@ -372,8 +372,8 @@ fn unblock(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
         _ => return Err(Error::subcommand(ctx.args)),
     }
     let id = ctx.args.int(2)?;
-    let ended = u64::try_from(id)
-        .is_ok_and(|id| blocking::unblock(ctx.shared, ctx.worker, id, ctx.args.is(3, "error")));
+    let ended =
+        u64::try_from(id).is_ok_and(|id| blocking::unblock(ctx, id, ctx.args.is(3, "error")));
     ctx.out.int(i64::from(ended));
     Ok(())
 }

@@ -364,7 +364,7 @@ fn protocol(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
         }
         b"true" => out.bool(true),
         b"false" => out.bool(false),
-        b"verbatim" => out.verbatim("txt", b"This is a verbatim\nstring"),
+        b"verbatim" => out.verbatim("txt", b"This is a verbatim\nstring".to_vec()),
         _ => {
             return Err(Error::line(
                 "ERR Wrong protocol type name. Please use one of the following: \
@@ -450,7 +450,7 @@ fn htstats(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
          number of elements: {volatile}\n",
         buckets * 7
     );
-    ctx.out.verbatim("txt", text.as_bytes());
+    ctx.out.verbatim("txt", text.into_bytes());
     Ok(())
 }
 
@@ -468,7 +468,7 @@ fn htstats_key(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
         "Hash table 0 stats (main hash table):\n table size: {slots}\n number of elements: \
          {elements}\n different slots: {elements}\n max chain length: 1\n bytes: {bytes}\n"
     );
-    ctx.out.verbatim("txt", text.as_bytes());
+    ctx.out.verbatim("txt", text.into_bytes());
     Ok(())
 }
 

@@ -85,7 +85,7 @@ fn info(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
             write(ctx.shared, &mut text);
         }
     }
-    ctx.out.verbatim("txt", text.as_bytes());
+    ctx.out.verbatim("txt", text.into_bytes());
     Ok(())
 }
 

@@ -60,7 +60,7 @@ pub const ROWS: &[Command] = &[Command {
 /// `LATENCY DOCTOR`
 fn doctor(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     let report = doctor::latency(&ctx.shared.latency, &ctx.worker.settings);
-    ctx.out.verbatim("txt", report.as_bytes());
+    ctx.out.verbatim("txt", report.into_bytes());
     Ok(())
 }
 
@@ -74,7 +74,7 @@ fn graph(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
         ));
     };
     let graph = sparkline::latency(name, &series, ctx.worker.now.ms / 1000);
-    ctx.out.verbatim("txt", graph.as_bytes());
+    ctx.out.verbatim("txt", graph.into_bytes());
     Ok(())
 }
 

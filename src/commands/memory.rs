@@ -240,7 +240,7 @@ fn doctor(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
         fragmentation: m.resident as f64 / m.used.max(1) as f64,
         per_client: m.clients / ctx.shared.clients.len().max(1),
     });
-    ctx.out.verbatim("txt", report.as_bytes());
+    ctx.out.verbatim("txt", report.into_bytes());
     Ok(())
 }
 
@@ -248,7 +248,7 @@ fn doctor(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
 fn malloc_stats(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     let mut text = Vec::new();
     alloc::write_statistics(&mut text);
-    ctx.out.verbatim("txt", &text);
+    ctx.out.verbatim("txt", text);
     Ok(())
 }
 

@@ -1,8 +1,8 @@
 //! MIGRATE: moves keys to another server, as RESTORE commands over a connection of our own.
 //!
-//! The keys' shards stay locked until the other side has answered: a key is here or there, never
-//! both or neither. Who needs these shards waits as long, up to the command's timeout; all others
-//! go on. Connections are kept for a while, because keys are moved in many small commands.
+//! The connection is there before anything is locked. Then the keys' shards stay locked until the
+//! other side has answered: a key is here or there, never both or neither. Who needs these shards
+//! waits as long, up to the command's timeout; all others go on. Connections are kept for a while, because keys are moved in many small commands.
 
 use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader, Write};
@@ -156,12 +156,21 @@ fn secrets(args: Args<'_>) -> std::ops::Range<usize> {
     0..0
 }
 
-/// Why keys did not arrive.
-enum Failure {
-    /// There is no connection to be had.
-    Connect,
-    /// It broke: while writing (true) or reading, and whether that was the timeout.
-    Broken { writing: bool, timed_out: bool },
+/// The connection broke before everything was answered.
+struct Failure {
+    /// While writing, not reading.
+    writing: bool,
+    /// Trying again would not help.
+    timed_out: bool,
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        Self::line(match failure.writing {
+            true => "IOERR error or timeout writing to target instance",
+            false => "IOERR error or timeout reading from target instance",
+        })
+    }
 }
 
 /// `MIGRATE host port key|"" db timeout [COPY] [REPLACE] [AUTH password | AUTH2 user password]
@@ -175,29 +184,72 @@ fn migrate(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
         _ => Duration::from_secs(1),
     };
     let keys = options.keys(args);
+    if !ctx.with_keys(keys, |local| {
+        keys.iter().any(|key| local.peek(key).is_some())
+    }) {
+        ctx.out.simple("NOKEY");
+        return Ok(());
+    }
     let compress = ctx.worker.settings.rdbcompression;
     let place = [&args[1], b":", &args[2]].concat();
-    let answer = ctx.with_keys(keys, |local| {
-        let found: Vec<&[u8]> = keys
-            .iter()
-            .copied()
-            .filter(|k| local.read(k).is_some())
-            .collect();
-        if found.is_empty() {
-            return Ok("NOKEY");
-        }
-        let mut transfer = Transfer {
-            local,
-            options: &options,
-            timeout,
-            compress,
-            db,
-            keys: found,
+    let mut may_retry = true;
+    let answer = loop {
+        let kept = IDLE.lock().remove(&place);
+        let link = kept.map_or_else(|| connect(args, timeout), Ok);
+        let Ok(mut link) = link else {
+            break Err(Error::line(
+                "IOERR error or timeout connecting to the client",
+            ));
         };
-        transfer.run(&place, args)
-    });
+        let sent = ctx.with_keys(keys, |local| {
+            let found = keys.iter().copied().filter(|key| local.read(key).is_some());
+            let keys = found.collect();
+            let mut transfer = Transfer {
+                local,
+                options: &options,
+                timeout,
+                compress,
+                db,
+                keys,
+            };
+            transfer.send(&mut link)
+        });
+        match sent {
+            Err(Failure { timed_out, .. }) if may_retry && !timed_out => may_retry = false,
+            Err(failure) => break Err(failure.into()),
+            Ok(answer) => {
+                link.used = Instant::now();
+                let mut idle = IDLE.lock();
+                if idle.len() < LINKS {
+                    idle.insert(place, link);
+                }
+                break answer;
+            }
+        }
+    };
     ctx.out.simple(answer?);
     Ok(())
+}
+
+/// A new connection to the server that `args` name.
+fn connect(args: Args<'_>, timeout: Duration) -> io::Result<Link> {
+    let text = |i: usize| String::from_utf8_lossy(before_nul(&args[i])).into_owned();
+    let port: u16 = text(2).parse().map_err(|_| io::ErrorKind::InvalidInput)?;
+    let mut last = io::Error::from(io::ErrorKind::NotFound);
+    for address in (text(1).as_str(), port).to_socket_addrs()? {
+        match TcpStream::connect_timeout(&address, timeout) {
+            Ok(stream) => {
+                stream.set_nodelay(true)?;
+                return Ok(Link {
+                    stream: BufReader::new(stream),
+                    db: None,
+                    used: Instant::now(),
+                });
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
 }
 
 /// The transfer of keys that are here.
@@ -211,73 +263,14 @@ struct Transfer<'a, 'd, 'c, 'k> {
 }
 
 impl Transfer<'_, '_, '_, '_> {
-    /// Sends the keys, over a kept connection if there is one; should that turn out to be closed,
-    /// over a new one.
-    fn run(&mut self, place: &[u8], args: Args<'_>) -> Result<&'static str, Error> {
-        let mut may_retry = true;
-        loop {
-            let kept = IDLE.lock().remove(place);
-            let link = match kept {
-                Some(link) => Ok(link),
-                None => self.connect(args).map_err(|_| Failure::Connect),
-            };
-            let result = link.and_then(|mut link| {
-                let result = self.send(&mut link)?;
-                link.used = Instant::now();
-                let mut idle = IDLE.lock();
-                if idle.len() < LINKS {
-                    idle.insert(place.to_vec(), link);
-                }
-                Ok(result)
-            });
-            return match result {
-                Ok(None) => Ok("OK"),
-                Ok(Some(error)) => Err(Error::quoting(
-                    "Target instance replied with error: ",
-                    &error,
-                    "",
-                )),
-                Err(Failure::Connect) => Err(Error::line(
-                    "IOERR error or timeout connecting to the client",
-                )),
-                Err(Failure::Broken { timed_out, .. }) if may_retry && !timed_out => {
-                    may_retry = false;
-                    continue;
-                }
-                Err(Failure::Broken { writing: true, .. }) => Err(Error::line(
-                    "IOERR error or timeout writing to target instance",
-                )),
-                Err(Failure::Broken { .. }) => Err(Error::line(
-                    "IOERR error or timeout reading from target instance",
-                )),
-            };
+    /// Sends all keys and removes those that arrived; the answer, an error where the other side had
+    /// one.
+    fn send(&mut self, link: &mut Link) -> Result<Result<&'static str, Error>, Failure> {
+        if self.keys.is_empty() {
+            return Ok(Ok("NOKEY"));
         }
-    }
-
-    fn connect(&self, args: Args<'_>) -> io::Result<Link> {
-        let text = |i: usize| String::from_utf8_lossy(before_nul(&args[i])).into_owned();
-        let port: u16 = text(2).parse().map_err(|_| io::ErrorKind::InvalidInput)?;
-        let mut last = io::Error::from(io::ErrorKind::NotFound);
-        for address in (text(1).as_str(), port).to_socket_addrs()? {
-            match TcpStream::connect_timeout(&address, self.timeout) {
-                Ok(stream) => {
-                    stream.set_nodelay(true)?;
-                    return Ok(Link {
-                        stream: BufReader::new(stream),
-                        db: None,
-                        used: Instant::now(),
-                    });
-                }
-                Err(error) => last = error,
-            }
-        }
-        Err(last)
-    }
-
-    /// Sends all keys and removes those that arrived; the first error that the other side answers.
-    fn send(&mut self, link: &mut Link) -> Result<Option<Vec<u8>>, Failure> {
         let broken = |writing: bool| {
-            move |error: io::Error| Failure::Broken {
+            move |error: io::Error| Failure {
                 writing,
                 timed_out: matches!(
                     error.kind(),
@@ -325,14 +318,15 @@ impl Transfer<'_, '_, '_, '_> {
         link.db = refused.is_none().then_some(self.db);
         match result {
             // What was answered counts; trying again would send it twice.
-            Err(Failure::Broken { writing, .. }) if arrived || refused.is_some() => {
-                Err(Failure::Broken {
-                    writing,
-                    timed_out: true,
-                })
-            }
+            Err(Failure { writing, .. }) if arrived || refused.is_some() => Err(Failure {
+                writing,
+                timed_out: true,
+            }),
             Err(failure) => Err(failure),
-            Ok(()) => Ok(refused),
+            Ok(()) => Ok(refused.map_or(Ok("OK"), |error| {
+                let what = "Target instance replied with error: ";
+                Err(Error::quoting(what, &error, ""))
+            })),
         }
     }
 

@@ -118,7 +118,7 @@ fn lolwut(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
         }
     }
     text.push_str(&format!("Redis ver. {REDIS_VERSION}\n"));
-    ctx.out.verbatim("txt", text.as_bytes());
+    ctx.out.verbatim("txt", text.into_bytes());
     Ok(())
 }
 

@@ -160,19 +160,17 @@ pub(super) fn create_directory(place: &Place) -> io::Result<()> {
 }
 
 fn open_for_append(place: &Place, name: &str, truncate: bool) -> io::Result<(File, u64)> {
-    let mut options = OpenOptions::new();
-    options.create(true);
-    if truncate {
-        options.write(true).truncate(true);
-    } else {
-        options.append(true);
-    }
+    // What is taken back after a write that failed in part must not leave a hole: always appended.
+    let options = OpenOptions::new().create(true).append(true).clone();
     let file = options.open(place.path(name)).inspect_err(|error| {
         tracing::warn!(
             "Can't open the append-only file {name}: {}",
             strerror(error)
         );
     })?;
+    if truncate {
+        file.set_len(0)?;
+    }
     let size = file.metadata()?.len();
     Ok((file, size))
 }
@@ -209,13 +207,7 @@ fn run_writer(shared: &Shared, mut writer: Writer, stop: &AtomicBool) {
                     tracing::warn!("Error writing to the AOF file: {}", strerror(&error));
                 }
                 failing = true;
-                if policy(shared).sync == Sync::Always {
-                    tracing::warn!(
-                        "Can't recover from AOF write error when the AOF fsync policy is 'always'. \
-                         Exiting..."
-                    );
-                    std::process::exit(1);
-                }
+                exit_if_always(shared);
             }
         }
     }
@@ -224,6 +216,17 @@ fn run_writer(shared: &Shared, mut writer: Writer, stop: &AtomicBool) {
         .and_then(|()| writer.sync_now());
     if let Err(error) = last {
         tracing::warn!("Fail to fsync the AOF file: {}", strerror(&error));
+        exit_if_always(shared);
+    }
+}
+
+/// After an error, where replies wait for the disk: they must never be sent.
+fn exit_if_always(shared: &Shared) {
+    if policy(shared).sync == Sync::Always {
+        tracing::warn!(
+            "Can't recover from AOF write error when the AOF fsync policy is 'always'. Exiting..."
+        );
+        std::process::exit(1);
     }
 }
 
@@ -249,6 +252,8 @@ fn stop_writer(shared: &Shared) {
         if thread.join().is_err() {
             tracing::warn!("The thread that writes the AOF ended in a panic");
         }
+        // Nobody writes any more, so nobody can fail.
+        shared.append_only.progress.failing.store(false, Relaxed);
     }
 }
 
@@ -272,7 +277,10 @@ pub fn open(shared: &Arc<Shared>) -> Result<(), Fatal> {
             None => (manifest.new_incr(&place.name), true),
         };
         let (file, size) = open_for_append(&place, &name, false)?;
-        place.store(&manifest)?;
+        if *this.manifest.lock() != manifest {
+            // Not otherwise: a full disk is no reason not to start.
+            place.store(&manifest)?;
+        }
         let verb = if created { "Creating" } else { "Opening" };
         tracing::info!("{verb} AOF incr file {name} on server start");
         this.older.store(place.size(&manifest) - size, Relaxed);
@@ -499,8 +507,8 @@ pub fn turn_off(shared: &Shared, settings: &Settings) {
     stop_writer(shared);
 }
 
-/// Ends the file in order when the server ends; false when that is not possible yet.
-pub fn close(shared: &Shared, force: bool) -> bool {
+/// The server is about to end: no renewal is to go on. False when that is not possible yet.
+pub fn may_close(shared: &Shared, force: bool) -> bool {
     let this = &shared.append_only;
     if this.mode() == Mode::Off {
         return true;
@@ -516,9 +524,15 @@ pub fn close(shared: &Shared, force: bool) -> bool {
         tracing::warn!("There is a child rewriting the AOF. Killing it!");
         shared.durability.saves.cancel_cut();
     }
-    tracing::info!("Calling fsync() on the AOF file.");
-    stop_writer(shared);
     true
+}
+
+/// Ends the file in order when the server ends.
+pub fn close(shared: &Shared) {
+    if shared.append_only.mode() != Mode::Off {
+        tracing::info!("Calling fsync() on the AOF file.");
+        stop_writer(shared);
+    }
 }
 
 /// Renews the file by itself when it has grown enough, or when that was asked for before.

@@ -140,7 +140,10 @@ pub fn load(shared: &Shared) -> Result<bool, Fatal> {
     loading.begin(place.size(&manifest));
     for (index, part) in parts.iter().enumerate() {
         let started = mono_us();
-        let is_last = index + 1 == parts.len();
+        // Increments that hold nothing yet do not count: the server was killed before it went on
+        // to them, perhaps in the middle of a write to this one.
+        let later = &parts[index + 1..];
+        let is_last = later.iter().all(|part| place.size_of(&part.name) == 0);
         let is_base = manifest.base.as_ref() == Some(*part);
         load_part(shared, &settings, &place, &part.name, is_last)?;
         let kind = if is_base { "base" } else { "incr" };

@@ -436,36 +436,45 @@ fn forget(shared: &Shared, parked: &Parked) {
 
 /// The time is over: the client gets a null. Called without locks.
 pub fn time_out(shared: &Shared, worker: &mut Worker, parked: &Parked) {
-    conclude(shared, worker, parked, Ok(()));
+    if let Some(reply) = end_with(shared, worker, parked, Ok(())) {
+        forget(shared, parked);
+        parked.reply(reply);
+    }
 }
 
-/// Ends a client's wait with a null, or with an error; false when it does not wait. Called
-/// without locks.
-pub fn unblock(shared: &Shared, worker: &mut Worker, client: u64, with_error: bool) -> bool {
+/// Ends a client's wait with a null, or with an error; false when it does not wait. Within a
+/// transaction the client hears of it when the shards are let go.
+pub fn unblock(ctx: &mut ServerCtx<'_, '_>, client: u64, with_error: bool) -> bool {
     let of_client = |p: &Arc<Parked>| p.handle.id == client;
-    let tickets = &shared.blocked.tickets;
+    let tickets = &ctx.shared.blocked.tickets;
     let found = tickets
         .iter()
         .find(|p| of_client(p))
         .map(|p| Arc::clone(&p));
-    found.is_some_and(|parked| {
-        let unblocked = Error::line("UNBLOCKED client unblocked via CLIENT UNBLOCK");
-        let result = if with_error { Err(unblocked) } else { Ok(()) };
-        conclude(shared, worker, &parked, result)
-    })
+    let Some(parked) = found else { return false };
+    let unblocked = Error::line("UNBLOCKED client unblocked via CLIENT UNBLOCK");
+    let result = if with_error { Err(unblocked) } else { Ok(()) };
+    let Some(reply) = end_with(ctx.shared, ctx.worker, &parked, result) else {
+        return false;
+    };
+    ctx.worker.aftermath.ended.push((parked, reply));
+    if ctx.held.is_none() {
+        settle(ctx.shared, ctx.worker);
+    }
+    true
 }
 
-/// Ends a wait with a null, or with an error; false when it had ended already.
-fn conclude(
+/// Ends a wait with a null, or with an error, and gives the reply; `None` when it had ended
+/// already. It is still in the queues of its keys: see [`forget`].
+fn end_with(
     shared: &Shared,
     worker: &mut Worker,
     parked: &Parked,
     result: Result<(), Error>,
-) -> bool {
+) -> Option<Vec<u8>> {
     if !parked.end() {
-        return false;
+        return None;
     }
-    forget(shared, parked);
     let list: SmallVec<[&[u8]; 8]> = parked.request.iter().map(|a| &a[..]).collect();
     let (known, args) = (shared.commands.get(parked.command), Args::new(&list, &[]));
     execute::account(shared, worker, &parked.handle, known, args, parked.nanos);
@@ -478,8 +487,7 @@ fn conclude(
         },
         Err(error) => execute::failed(shared, worker, known, &mut out, &error),
     }
-    parked.reply(out.to_vec());
-    true
+    Some(out.to_vec())
 }
 
 /// The client is gone. Called without locks.
@@ -506,7 +514,7 @@ pub fn removed(shared: &Shared, db: usize, key: &[u8]) {
 /// after [`acknowledged`] did.
 pub fn look_again(shared: &Shared, worker: &mut Worker, parked: &Parked) {
     if parked.has_acks(shared) {
-        conclude(shared, worker, parked, Ok(()));
+        time_out(shared, worker, parked);
     }
     if !parked.on_removal {
         return;

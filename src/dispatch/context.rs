@@ -115,7 +115,7 @@ pub struct Status {
     pub reply_peak_reset_ms: AtomicI64,
     /// DEBUG REPLYBUFFER RESIZING.
     pub reply_resizing: AtomicBool,
-    /// DEBUG SLEEP: workers stop at the start of their next turn.
+    /// DEBUG SLEEP, and the end of the server: workers stop before their next turn or reply.
     pub stall: Stall,
     /// Highest `used_memory` seen, in bytes.
     pub peak_memory: AtomicUsize,
@@ -136,14 +136,18 @@ pub struct Stall {
 }
 
 impl Stall {
-    /// Runs `hang` while no worker begins a new turn.
-    pub fn during(&self, hang: impl FnOnce()) {
+    /// Runs `hang` while no worker begins a new turn or sends what the present one replies.
+    ///
+    /// What `hang` reads under a lock (the stream, the shards) so holds all that was ever
+    /// acknowledged: who changes it later finds the gate closed before it replies.
+    pub fn during<T>(&self, hang: impl FnOnce() -> T) -> T {
         let _gate = self.gate.lock();
         self.active
             .store(true, std::sync::atomic::Ordering::Release);
-        hang();
+        let result = hang();
         self.active
             .store(false, std::sync::atomic::Ordering::Release);
+        result
     }
 
     /// Waits while another thread hangs.

@@ -19,7 +19,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
-use super::connection::{Closed, Connection, REPLY_BUFFER};
+use super::connection::{Closed, Connection, READ_SIZE, REPLY_BUFFER};
 use super::driver::{Driver, Ready};
 use super::evict;
 use crate::base::ticks::Ticks;
@@ -205,7 +205,8 @@ impl EventLoop {
             deadlines: BTreeMap::new(),
             woken: Vec::new(),
             held: Vec::new(),
-            buffers: Vec::new(),
+            // One is always there, so that memory stays the same while clients take turns.
+            buffers: vec![Vec::with_capacity(READ_SIZE)],
             requests: Vec::new(),
             wave: Wave::default(),
             queue: VecDeque::new(),
@@ -256,8 +257,10 @@ impl EventLoop {
     }
 
     fn turn(&mut self, ready: &[Ready]) {
+        if !self.may_go_on() {
+            return;
+        }
         let shared = Arc::clone(&self.shared);
-        shared.status.stall.wait();
         self.worker.refresh(&shared);
         bump(&self.worker.stats.counters.turns, 1);
         for event in ready {
@@ -272,6 +275,9 @@ impl EventLoop {
         self.end_waits(&shared);
         self.release_held(&shared);
         self.serve(&shared);
+        if !self.may_go_on() {
+            return;
+        }
         self.finish();
         if let Some((count, to)) = self.giving.take() {
             self.give(count, &to);
@@ -280,6 +286,13 @@ impl EventLoop {
             self.last_tick_ms = self.worker.now.ms;
             self.tick();
         }
+    }
+
+    /// Waits while the server hangs or ends. False when it has ended: what was saved is all there
+    /// is, so nothing more may be acknowledged.
+    fn may_go_on(&self) -> bool {
+        self.shared.status.stall.wait();
+        !self.link.stop.load(Relaxed)
     }
 
     fn list(&mut self, place: usize) {

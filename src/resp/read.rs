@@ -430,7 +430,7 @@ mod tests {
             Value::Double(text) => out.number(text),
             Value::BigNumber(text) => out.big_number(text),
             Value::Verbatim { format, text } => {
-                out.verbatim(str::from_utf8(format).expect("ASCII"), text);
+                out.verbatim(str::from_utf8(format).expect("ASCII"), text.to_vec());
             }
             Value::Array(items) => {
                 let deferred = out.deferred();

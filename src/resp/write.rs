@@ -28,6 +28,9 @@ use crate::base::number::format_g17;
 /// Values of at least this many bytes are worth a chunk of their own instead of a copy.
 pub const SHARED_MIN: usize = 16 * 1024;
 
+/// Text made for one reply is not copied from this many bytes on.
+const TEXT_MIN: usize = 512;
+
 /// Written bytes are moved out of the flat buffer when there are at least this many of them.
 const COMPACT_MIN: usize = 64 * 1024;
 
@@ -253,20 +256,25 @@ impl Output {
         }
     }
 
-    /// Text with a format of three characters (`txt`, `mkd`); a bulk string in RESP2.
-    pub fn verbatim(&mut self, format: &str, text: &[u8]) {
-        if !self.resp3() {
-            return self.bulk(text);
+    /// Text with a format of three characters (`txt`, `mkd`); a bulk string in RESP2. A text that
+    /// would swell the flat buffer, which its connection keeps, is handed over instead.
+    pub fn verbatim(&mut self, format: &str, text: Vec<u8>) {
+        if self.resp3() {
+            let mut tag = [b' '; 3];
+            for (to, from) in tag.iter_mut().zip(format.bytes()) {
+                *to = from;
+            }
+            self.header(b'=', text.len() as u64 + 4);
+            self.flat.extend_from_slice(&tag);
+            self.flat.push(b':');
+        } else {
+            self.header(b'$', text.len() as u64);
         }
-        let mut tag = [b' '; 3];
-        for (to, from) in tag.iter_mut().zip(format.bytes()) {
-            *to = from;
+        if text.len() < TEXT_MIN {
+            self.flat.extend_from_slice(&text);
+        } else {
+            self.splice(Chunk::Bytes(text.into()));
         }
-        self.flat.reserve(text.len() + 32);
-        self.header(b'=', text.len() as u64 + 4);
-        self.flat.extend_from_slice(&tag);
-        self.flat.push(b':');
-        self.flat.extend_from_slice(text);
         self.flat.extend_from_slice(b"\r\n");
     }
 
@@ -673,7 +681,7 @@ mod tests {
         check(|o| o.push(3), "*3\r\n", ">3\r\n");
         check(|o| o.big_number(b"123"), "$3\r\n123\r\n", "(123\r\n");
         check(
-            |o| o.verbatim("txt", b"hi"),
+            |o| o.verbatim("txt", b"hi".to_vec()),
             "$2\r\nhi\r\n",
             "=6\r\ntxt:hi\r\n",
         );

@@ -199,12 +199,21 @@ impl Frame {
         None
     }
 
-    /// Ends the server in order: the exit status, or `None` when it has to go on.
+    /// Ends the server in order: the exit status, or `None` when it has to go on. No client gets a
+    /// reply meanwhile, so whatever was acknowledged is saved.
     fn shut_down(&mut self, save: Option<bool>, force: bool) -> Option<i32> {
+        let shared = Arc::clone(&self.shared);
+        shared
+            .status
+            .stall
+            .during(|| self.shut_down_now(save, force))
+    }
+
+    fn shut_down_now(&mut self, save: Option<bool>, force: bool) -> Option<i32> {
         tracing::warn!("User requested shutdown...");
         let settings = self.shared.config.load();
         process::notify("STOPPING=1\n");
-        if !append_only::close(&self.shared, force) {
+        if !append_only::may_close(&self.shared, force) {
             return None;
         }
         // What is loaded in part must not take the place of the file it comes from.
@@ -225,6 +234,8 @@ impl Frame {
                 tracing::warn!("Error trying to save the DB. Exit anyway.");
             }
         }
+        // Last, as it goes on if the data cannot be saved.
+        append_only::close(&self.shared);
         if settings.daemonize || !settings.pidfile.is_empty() {
             tracing::info!("Removing the pid file.");
             // It may have been removed by whoever stops us.

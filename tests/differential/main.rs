@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo test --test differential -- --ours PATH [--oracle PATH] [--seconds N] [--seed N]
-//!                                   [--length N] [--groups string,keys,...] [--keep-going]
+//!                                   [--length N] [--groups string,keys,...,blocking] [--keep-going]
 //!                                   [--args '--io-threads 2']
 //! ```
 //!
@@ -13,6 +13,7 @@
 //! with its seed, and the exit status is 1. A difference that does not show again when the same
 //! sequence is played again is printed as unstable and does not fail the run.
 
+mod blocking;
 mod compare;
 mod generator;
 mod grammar;
@@ -187,7 +188,8 @@ fn run(options: &Options) -> Result<bool, String> {
     let grammar = Grammar::new(|row| {
         wanted(row.group) && !(row.optional && unknown.contains(first_word(row.template)))
     });
-    if grammar.is_empty() {
+    let blocks = wanted("blocking");
+    if grammar.is_empty() && !blocks {
         return Err("no rows left: check --groups".into());
     }
     println!(
@@ -200,6 +202,19 @@ fn run(options: &Options) -> Result<bool, String> {
     while begun.elapsed() < Duration::from_secs(options.seconds) {
         let seed = options.seed + sequences;
         sequences += 1;
+        if blocks && (grammar.is_empty() || seed.is_multiple_of(BLOCKING)) {
+            let acts = blocking::sequence(seed, options.length);
+            steps_played += acts.len();
+            match wait(&mut pair, seed, acts)? {
+                Some(true) => failed += 1,
+                Some(false) => unstable += 1,
+                None => {}
+            }
+            if failed > 0 && (!options.keep_going || failed >= 20) {
+                break;
+            }
+            continue;
+        }
         let (steps, resp3) = sequence(&grammar, seed, options.length);
         steps_played += steps.len();
         let Some(mismatch) = pair.play(&steps, resp3)? else {
@@ -219,6 +234,34 @@ fn run(options: &Options) -> Result<bool, String> {
         sequences - failed
     );
     Ok(failed == 0)
+}
+
+/// One in so many sequences is about clients that wait.
+const BLOCKING: u64 = 4;
+
+/// Plays a sequence of clients that wait. A difference is shrunk and printed; false when it does
+/// not show again.
+fn wait(pair: &mut Pair, seed: u64, mut acts: Vec<blocking::Act>) -> Result<Option<bool>, String> {
+    let (oracle, ours) = (&mut pair.oracle, &mut pair.ours);
+    let Some((at, first)) = blocking::play(oracle, ours, &acts)? else {
+        return Ok(None);
+    };
+    acts.truncate(at + 1);
+    let mut again = false;
+    for _ in 0..3 {
+        again |= blocking::play(oracle, ours, &acts)?.is_some();
+    }
+    if !again {
+        let text = blocking::print(&acts);
+        println!("UNSTABLE seed {seed}, did not show again:\n{text}{first}");
+        return Ok(Some(false));
+    }
+    let mut fails =
+        |fewer: &[blocking::Act]| matches!(blocking::play(oracle, ours, fewer), Ok(Some(_)));
+    let small = shrink::drop_steps(acts, Duration::from_secs(60), &mut fails);
+    let text = blocking::play(oracle, ours, &small)?.map_or(first, |(_, text)| text);
+    println!("MISMATCH seed {seed}\n{}{text}\n", blocking::print(&small));
+    Ok(Some(true))
 }
 
 /// The sequence of a seed. Absolute times count from the top of the hour.

@@ -13,6 +13,17 @@ pub fn shrink(
     mut fails: impl FnMut(&[Step]) -> bool,
 ) -> Vec<Step> {
     let begun = Instant::now();
+    let best = drop_steps(steps, limit, &mut fails);
+    drop_commands(best, begun, limit, &mut fails)
+}
+
+/// As [`shrink`], for steps of any kind, which stay whole.
+pub fn drop_steps<S: Clone>(
+    steps: Vec<S>,
+    limit: Duration,
+    fails: &mut impl FnMut(&[S]) -> bool,
+) -> Vec<S> {
+    let begun = Instant::now();
     let mut best = steps;
     let mut chunk = best.len().div_ceil(2);
     while chunk > 0 && begun.elapsed() < limit {
@@ -33,7 +44,7 @@ pub fn shrink(
             chunk /= 2;
         }
     }
-    drop_commands(best, begun, limit, &mut fails)
+    best
 }
 
 fn drop_commands(

@@ -114,6 +114,8 @@ pub struct Writer {
     crowded: u8,
     last_try: Option<Instant>,
     last_stamp: i64,
+    /// The rest of a stamp that is in the file in part.
+    owed: Vec<u8>,
 }
 
 /// Hands new files to a writer.
@@ -148,6 +150,7 @@ impl Writer {
             crowded: 0,
             last_try: None,
             last_stamp: 0,
+            owed: Vec::new(),
         }
     }
 
@@ -206,7 +209,11 @@ impl Writer {
         }
         let result = self.write_pending(policy).and_then(|()| self.sync(policy));
         match &result {
-            Ok(()) => self.last_try = None,
+            Ok(()) => {
+                self.last_try = None;
+                // Also when only the disk refused, and nothing new was to be written since.
+                self.progress.failing.store(false, Ordering::Relaxed);
+            }
             Err(error) => {
                 self.last_try = Some(Instant::now());
                 let number = error.raw_os_error().unwrap_or(0);
@@ -236,38 +243,46 @@ impl Writer {
                     .len()
                     .min(usize::try_from(limit).unwrap_or(usize::MAX)),
             );
-            if !skipped {
-                self.stamp(policy)?;
-                self.write(&part)?;
-            }
-            self.at += part.len() as u64;
-            let rest = self.pending[0].bytes.slice(part.len()..);
-            if rest.is_empty() {
-                self.pending.pop_front();
+            let (done, result) = if skipped {
+                (part.len(), Ok(()))
             } else {
-                self.pending[0].bytes = rest;
-            }
-            self.progress.written.store(self.at, Ordering::Release);
+                self.stamp(policy)?;
+                self.write(&part)
+            };
+            self.advance(done);
+            result?;
             self.progress.failing.store(false, Ordering::Relaxed);
         }
         self.rotate()
     }
 
+    /// So many bytes of what is pending are in the file.
+    fn advance(&mut self, bytes: usize) {
+        self.at += bytes as u64;
+        let rest = self.pending[0].bytes.slice(bytes..);
+        if rest.is_empty() {
+            self.pending.pop_front();
+        } else {
+            self.pending[0].bytes = rest;
+        }
+        self.progress.written.store(self.at, Ordering::Release);
+    }
+
     /// Goes on to the next file, if it begins here.
     fn rotate(&mut self) -> io::Result<()> {
         loop {
-            let mut next = self.next.lock();
-            if next.front().is_none_or(|(at, _)| *at > self.at) {
+            let due = |next: &VecDeque<(u64, File)>| next.front().is_some_and(|n| n.0 <= self.at);
+            if !due(&self.next.lock()) {
                 return Ok(());
             }
-            let Some((_, file)) = next.pop_front() else {
-                return Ok(());
-            };
-            drop(next);
+            // The next file stays in line until all of this one is on the disk.
             if self.unsynced {
                 self.file.sync_data()?;
                 self.unsynced = false;
             }
+            let Some((_, file)) = self.next.lock().pop_front() else {
+                return Ok(());
+            };
             self.file = file;
             self.size = 0;
             self.last_stamp = 0;
@@ -279,29 +294,42 @@ impl Writer {
     /// not come between the parts of one.
     fn stamp(&mut self, policy: Policy) -> io::Result<()> {
         let now = unix_ms() / 1000;
+        if !self.owed.is_empty() {
+            return self.pay();
+        }
         if !policy.timestamps || now == self.last_stamp {
             return Ok(());
         }
-        self.write(format!("#TS:{now}\r\n").as_bytes())?;
+        self.owed = format!("#TS:{now}\r\n").into_bytes();
         self.last_stamp = now;
-        Ok(())
+        self.pay()
     }
 
-    /// Writes all of it, or nothing.
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+    /// Writes what has to come before anything else does.
+    fn pay(&mut self) -> io::Result<()> {
+        let owed = std::mem::take(&mut self.owed);
+        let (written, result) = self.write(&owed);
+        self.owed = owed[written..].to_vec();
+        result
+    }
+
+    /// Writes all of it, or nothing; where what was written in part cannot be taken back, so many
+    /// bytes remain.
+    fn write(&mut self, bytes: &[u8]) -> (usize, io::Result<()>) {
         self.unsynced = true;
-        if let Err(error) = self.file.write_all(bytes) {
-            if let Err(other) = self.file.set_len(self.size) {
-                tracing::warn!(
+        let (mut written, result) = write_what_fits(&self.file, bytes);
+        if result.is_err() && written > 0 {
+            match self.file.set_len(self.size) {
+                Ok(()) => written = 0,
+                Err(error) => tracing::warn!(
                     "Could not remove short write from the append-only file. Redis may refuse to \
-                     load the AOF the next time it starts. ftruncate: {other}"
-                );
+                     load the AOF the next time it starts. ftruncate: {error}"
+                ),
             }
-            return Err(error);
         }
-        self.size += bytes.len() as u64;
+        self.size += written as u64;
         self.progress.size.store(self.size, Ordering::Relaxed);
-        Ok(())
+        (written, result)
     }
 
     fn sync(&mut self, policy: Policy) -> io::Result<()> {
@@ -333,4 +361,18 @@ impl Writer {
         self.last_sync = Instant::now();
         Ok(())
     }
+}
+
+/// Writes all of it; else tells how much was written before it failed.
+fn write_what_fits(mut file: &File, bytes: &[u8]) -> (usize, io::Result<()>) {
+    let mut written = 0;
+    while written < bytes.len() {
+        match file.write(&bytes[written..]) {
+            Ok(0) => return (written, Err(io::ErrorKind::WriteZero.into())),
+            Ok(count) => written += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return (written, Err(error)),
+        }
+    }
+    (written, Ok(()))
 }

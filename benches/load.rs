@@ -1,18 +1,20 @@
 //! A load generator that is lighter than any server it is pointed at.
 //!
 //! ```text
-//! load --socket PATH | --port N  --op get|set|incr|mset|fill|count|hit|paced
+//! load --socket PATH | --port N  --op get|set|incr|mset|fill|count|hit|paced|writes
 //!      [--keys N] [--value BYTES|int] [--key-bytes N] [--connections N] [--pipeline N] [--seconds S]
 //!      [--rate N] [--skew S] [--seed N]
 //! ```
 //!
 //! Requests are rendered before the clock starts; replies are counted by their length, never
 //! parsed. The last line is `name=value` pairs for `benches/run` and its kin:
-//! `ops=` operations, `seconds=`, and for some operations `hits=`, `p50_us=`, `p99_us=`, `max_us=`.
+//! `ops=` operations, `seconds=`, and for some operations `hits=`, `p50_us=`, `p99_us=`, `p999_us=`,
+//! `max_us=`.
 //!
 //! `fill` writes every key once and `count` every counter of `incr`, `hit` is a cache trace with Zipf-distributed keys (GET, and SET
 //! on a miss), `paced` sends `--rate` GETs a second over one connection and measures each from
-//! the moment it was due, so that a server that stalls does not hide what had to wait.
+//! the moment it was due, so that a server that stalls does not hide what had to wait; `writes` does
+//! so with SETs of random keys, of which those that are due together are sent together.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -56,6 +58,7 @@ fn main() {
         "fill" | "count" => fill(&options),
         "hit" => hit(&options),
         "paced" => paced(&options),
+        "writes" => paced_writes(&options),
         "get" | "set" | "incr" | "mset" => steady(&options),
         other => Err(std::io::Error::other(format!("unknown operation {other}"))),
     };
@@ -444,14 +447,60 @@ fn paced(o: &Options) -> std::io::Result<()> {
         }
         times_us.push(due.elapsed().as_micros() as u64);
     }
+    report(begun, times_us);
+    Ok(())
+}
+
+/// A light, even load of writes, which are sent when they are due, whatever is still to be answered.
+fn paced_writes(o: &Options) -> std::io::Result<()> {
+    let mut stream = Stream::open(o)?;
+    let mut rng = SmallRng::seed_from_u64(o.seed);
+    let gap = Duration::from_secs_f64(1.0 / o.rate);
+    let total = (o.rate * o.seconds) as u32;
+    let mut times_us = Vec::with_capacity(total as usize);
+    let mut buffer = vec![0; 64 * 1024];
+    let value = value(o, 0);
+    let mut sent = 0;
+    let begun = Instant::now();
+    while sent < total {
+        let next = begun + gap * sent;
+        if let Some(wait) = next.checked_duration_since(Instant::now()) {
+            std::thread::sleep(wait);
+        }
+        let due = (begun.elapsed().as_secs_f64() * o.rate) as u32 + 1;
+        let (mut batch, first) = (Vec::new(), sent);
+        while sent < due.min(total) {
+            let number = rng.random_range(0..o.keys);
+            render(&mut batch, &[b"SET", &key(o, number), &value]);
+            sent += 1;
+        }
+        stream.write_all(&batch)?;
+        let mut answered = first;
+        while answered < sent {
+            let n = stream.read(&mut buffer)?;
+            let lines = memchr::memchr_iter(b'\n', &buffer[..n]).count() as u32;
+            let now = Instant::now();
+            for turn in answered..(answered + lines).min(sent) {
+                times_us.push((now - (begun + gap * turn)).as_micros() as u64);
+            }
+            answered += lines;
+        }
+    }
+    report(begun, times_us);
+    Ok(())
+}
+
+/// Prints the distribution of latencies.
+fn report(begun: Instant, mut times_us: Vec<u64>) {
     times_us.sort_unstable();
     let at = |share: f64| times_us[((times_us.len() - 1) as f64 * share) as usize];
     println!(
-        "ops={total} seconds={:.3} p50_us={} p99_us={} max_us={}",
+        "ops={} seconds={:.3} p50_us={} p99_us={} p999_us={} max_us={}",
+        times_us.len(),
         begun.elapsed().as_secs_f64(),
         at(0.5),
         at(0.99),
+        at(0.999),
         at(1.0)
     );
-    Ok(())
 }

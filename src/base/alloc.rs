@@ -28,13 +28,11 @@ static GLOBAL: Counting = Counting;
 
 /// Few arenas (workers hardly contend, and each arena holds back memory), decay in the
 /// background, and huge pages where the kernel grants them: a server that never forks has no
-/// copy-on-write to fear from them. All memory is mapped, none taken from the program's break:
-/// [`merge`] relies on that.
+/// copy-on-write to fear from them.
 // SAFETY: the symbol is jemalloc's documented compile-time option hook, a C string pointer.
 #[unsafe(export_name = "_rjem_malloc_conf")]
 pub static MALLOC_CONF: &c_char = {
-    const TEXT: &[u8] =
-        b"narenas:4,dirty_decay_ms:1000,muzzy_decay_ms:0,metadata_thp:disabled,dss:disabled\0";
+    const TEXT: &[u8] = b"narenas:4,dirty_decay_ms:1000,muzzy_decay_ms:0,metadata_thp:disabled\0";
     // SAFETY: TEXT is a static, zero-terminated byte string; c_char and u8 have the same layout.
     unsafe { &*TEXT.as_ptr().cast::<c_char>() }
 };
@@ -108,23 +106,6 @@ unsafe extern "C" fn map(
     mapped
 }
 
-/// Mapped neighbours can always become one; false says so.
-///
-/// jemalloc's own hook, called through a table that is not its own, first completes what it knows
-/// of the thread. In a thread that has only freed so far this allocates, under the very lock under
-/// which neighbours are merged, and the thread waits for itself for ever.
-unsafe extern "C" fn merge(
-    _: *mut Hooks,
-    _: *mut c_void,
-    _: usize,
-    _: *mut c_void,
-    _: usize,
-    _: bool,
-    _: std::ffi::c_uint,
-) -> bool {
-    false
-}
-
 /// Has the heap backed by huge pages once it is big. To be called once, before any data.
 ///
 /// jemalloc's own option (`thp:always`) does so from the first allocation, and makes an idle
@@ -148,12 +129,11 @@ pub fn use_huge_pages() {
         let Some(default) = ours.alloc else { return };
         DEFAULT_MAP.get_or_init(|| default);
         ours.alloc = Some(map);
-        ours.merge = Some(merge);
         let mut ours: *mut Hooks = Box::leak(Box::new(ours));
         let new = (&raw mut ours).cast::<c_void>();
         let none = std::ptr::null_mut();
         // SAFETY: the leaked hooks outlive the arena; they differ from its own in one function
-        // that calls the one it replaces, and one that says what its own says of mapped memory.
+        // that calls the one it replaces.
         unsafe {
             je::mallctl(
                 name.as_ptr(),
@@ -258,11 +238,28 @@ fn count(delta: isize) {
 #[cold]
 fn count_slow(line: usize, delta: isize) {
     if line == UNASSIGNED {
+        begin_thread();
         let line = NEXT_LINE.fetch_add(1, Relaxed).min(SHARED);
         let _ = MY_LINE.try_with(|l| l.set(line));
         COUNTERS[line].0.fetch_add(delta, Relaxed);
     } else {
         COUNTERS[SHARED].0.fetch_add(delta, Relaxed);
+    }
+}
+
+/// Lets jemalloc set up what it keeps for this thread.
+///
+/// It would otherwise do so in the middle of a thread's first call, should that be one that frees
+/// (a buffer that came from another thread): with hooks of our own it asks for the thread's state
+/// while it merges neighbours, allocates for it, and waits for the lock that it holds.
+fn begin_thread() {
+    #[cfg(not(asan))]
+    // SAFETY: what is allocated here is freed here, with its size.
+    unsafe {
+        let pointer = je::mallocx(1, 0);
+        if !pointer.is_null() {
+            je::sdallocx(pointer, 1, 0);
+        }
     }
 }
 

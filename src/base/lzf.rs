@@ -10,6 +10,10 @@
 //! decompressor reads it. Decompressing trusts nothing: neither panics nor allocates beyond what
 //! so many bytes of input can stand for.
 
+use std::cell::RefCell;
+
+/// Most bits of the number of a slot.
+const MOST_BITS: u32 = 15;
 /// Farthest that a repetition reaches back, in bytes.
 const REACH: usize = 1 << 13;
 /// Longest repetition in bytes.
@@ -21,51 +25,108 @@ const RUN: usize = 32;
 /// Shortest repetition in bytes.
 const SHORTEST: usize = 3;
 
+/// What compressing needs and the next input can use again. Positions in `last_seen` count on from
+/// one input to the next, so what is there of former ones is known by its number.
+#[derive(Default)]
+struct Scratch {
+    last_seen: Vec<u32>,
+    /// What was given to former inputs; positions are stored above it.
+    base: u32,
+    out: Vec<u8>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
 /// Compresses `input` to at most `max_len` bytes, or gives nothing.
 pub fn compress(input: &[u8], max_len: usize) -> Option<Vec<u8>> {
-    if u32::try_from(input.len()).is_err() {
-        return None;
-    }
-    // One slot per byte of input finds nearly all there is; small inputs need no big table.
-    let bits = (usize::BITS - input.len().leading_zeros()).clamp(8, 15);
-    let mut last_seen = vec![0u32; 1 << bits];
-    let mut out = Vec::with_capacity(max_len.min(input.len()));
-    let (mut at, mut literals) = (0, 0);
-    while at + SHORTEST <= input.len() {
-        let slot = slot(&input[at..at + SHORTEST], bits);
-        // Positions are stored one higher, so that zero is none.
-        let candidate = std::mem::replace(&mut last_seen[slot], at as u32 + 1) as usize;
-        let length = match candidate.checked_sub(1) {
-            Some(earlier) if at - earlier <= REACH => common(input, earlier, at),
-            _ => 0,
-        };
-        if length < SHORTEST {
-            at += 1;
-            continue;
+    compressed(input, max_len, <[u8]>::to_vec)
+}
+
+/// As [`compress`], but only shows the result.
+pub fn compressed<R>(input: &[u8], max_len: usize, show: impl FnOnce(&[u8]) -> R) -> Option<R> {
+    let len = u32::try_from(input.len()).ok()?;
+    SCRATCH.with_borrow_mut(|scratch| {
+        if scratch.last_seen.is_empty() || scratch.base.checked_add(len).is_none() {
+            scratch.last_seen.clear();
+            scratch.last_seen.resize(1 << MOST_BITS, 0);
+            scratch.base = 0;
         }
-        push_literals(&mut out, &input[literals..at]);
-        // What is stored one higher is one byte nearer: that is how the format counts.
-        push_repetition(&mut out, at - candidate, length);
-        if out.len() > max_len {
-            return None;
+        scratch.out.clear();
+        let fits = scratch.compress(input, max_len);
+        scratch.base += len;
+        (fits && !input.is_empty()).then(|| show(&scratch.out))
+    })
+}
+
+impl Scratch {
+    /// Compresses to `out`; false, and nothing whole, when that is longer than `max_len`.
+    fn compress(&mut self, input: &[u8], max_len: usize) -> bool {
+        // One slot per byte of input finds nearly all there is; small inputs need no big table.
+        let bits = (usize::BITS - input.len().leading_zeros()).clamp(8, MOST_BITS);
+        let seen = &mut self.last_seen[..1 << bits];
+        let (base, out) = (self.base, &mut self.out);
+        let (mut at, mut literals) = (0, 0);
+        while let Some(&three) = input[at..].first_chunk::<SHORTEST>() {
+            // Positions are stored one higher, so that none is at or below `base`.
+            let candidate = std::mem::replace(&mut seen[slot(three, bits)], base + at as u32 + 1);
+            let length = match candidate.checked_sub(base + 1) {
+                Some(earlier) if at - earlier as usize <= REACH => {
+                    common(input, earlier as usize, at)
+                }
+                _ => 0,
+            };
+            if length < SHORTEST {
+                at += 1;
+                continue;
+            }
+            push_literals(out, &input[literals..at]);
+            // What is stored one higher is one byte nearer: that is how the format counts.
+            push_repetition(out, at - (candidate - base) as usize, length);
+            if out.len() > max_len {
+                return false;
+            }
+            at += length;
+            literals = at;
+            // The next repetition often begins where this one ends, or a byte before.
+            for before in [at - 2, at - 1] {
+                if let Some(&three) = input[before..].first_chunk::<SHORTEST>() {
+                    seen[slot(three, bits)] = base + before as u32 + 1;
+                }
+            }
         }
-        at += length;
-        literals = at;
+        if out.len() + input.len() - literals > max_len {
+            return false;
+        }
+        push_literals(out, &input[literals..]);
+        out.len() <= max_len
     }
-    push_literals(&mut out, &input[literals..]);
-    (out.len() <= max_len && !input.is_empty()).then_some(out)
 }
 
 #[inline]
-fn slot(three: &[u8], bits: u32) -> usize {
+fn slot(three: [u8; SHORTEST], bits: u32) -> usize {
     let key = u32::from_le_bytes([three[0], three[1], three[2], 0]);
     (key.wrapping_mul(0x9e37_79b1) >> (32 - bits)) as usize
 }
 
 /// How many bytes at `earlier` and at `at` are alike, at most [`LONGEST`].
 fn common(input: &[u8], earlier: usize, at: usize) -> usize {
-    let pairs = input[at..].iter().zip(&input[earlier..]);
-    pairs.take(LONGEST).take_while(|(a, b)| a == b).count()
+    let most = LONGEST.min(input.len() - at);
+    let (one, other) = (&input[earlier..earlier + most], &input[at..at + most]);
+    let mut same = 0;
+    while let (Some(a), Some(b)) = (
+        one[same..].first_chunk::<8>(),
+        other[same..].first_chunk::<8>(),
+    ) {
+        let difference = u64::from_le_bytes(*a) ^ u64::from_le_bytes(*b);
+        if difference != 0 {
+            return same + difference.trailing_zeros() as usize / 8;
+        }
+        same += 8;
+    }
+    let rest = one[same..].iter().zip(&other[same..]);
+    same + rest.take_while(|(a, b)| a == b).count()
 }
 
 fn push_literals(out: &mut Vec<u8>, literals: &[u8]) {
@@ -154,7 +215,7 @@ mod tests {
         check(b"abcdefgh", None);
         check(b"abcabcabc", Some(b"\x02abc\x80\x02"));
         check(&[b'a'; 12], Some(b"\x00a\xe0\x02\x00"));
-        check(&[b'a'; 300], Some(b"\x00a\xe0\xff\x00\xe1\x1a\x07"));
+        check(&[b'a'; 300], Some(b"\x00a\xe0\xff\x00\xe0\x1a\x00"));
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod long_double;
 pub mod lzf;
 pub mod number;
 pub mod random;
+pub mod share;
 pub mod strtod;
 pub mod sync;
 pub mod text;

@@ -53,7 +53,7 @@ pub(super) fn stream(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     let out = &mut *ctx.out;
     out.map(if full.is_some() { 9 } else { 10 });
     count(out, "length", log.len());
-    count(out, "radix-tree-keys", log.blocks().len() as u64);
+    count(out, "radix-tree-keys", log.block_count() as u64);
     count(out, "radix-tree-nodes", log.radix_nodes() as u64);
     named_id(out, "last-generated-id", log.last_id);
     named_id(out, "max-deleted-entry-id", log.max_deleted_id);

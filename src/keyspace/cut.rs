@@ -18,21 +18,24 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 
-use super::db::Db;
+use super::db::visit_mut;
 use super::entry::Entry;
 use super::lazyfree::Detached;
 use super::shards::{Keyspace, LockSet, SHARDS};
 use super::table::{Position, position_of_shard};
 
 /// What sees the entries of a cut. Called under a shard's lock, by any thread: it must be quick,
-/// and lock nothing but a leaf.
+/// also where a value is big ([`Entry::keep`]), and lock nothing but a leaf.
 pub trait Visitor: Send + Sync {
-    /// An entry, with the database it was in at the cut.
-    fn visit(&self, db: usize, entry: &Entry);
+    /// An entry, with the database it was in at the cut. About how much work that was: one for
+    /// each hundred nanoseconds or so.
+    fn visit(&self, db: usize, entry: &mut Entry) -> usize;
 }
 
-/// Buckets shown under one lock.
+/// Buckets shown under one lock at most.
 const SLICE: usize = 16;
+/// Work under one lock after which no other bucket is shown.
+const SLICE_WORK: usize = 1000;
 
 /// A cut in progress.
 pub struct Cut {
@@ -78,17 +81,18 @@ impl Cut {
     }
 
     /// Shows an entry of database `db` that is about to change, if it was not shown; `epoch` is
-    /// its shard's.
+    /// its shard's. What [`Visitor::visit`] says of the work.
     #[cold]
-    pub(super) fn preserve(&self, db: usize, entry: &Entry, epoch: bool) {
+    pub(super) fn preserve(&self, db: usize, entry: &mut Entry, epoch: bool) -> usize {
         if entry.epoch() == epoch {
-            return;
+            return 0;
         }
         entry.set_epoch(epoch);
-        if !self.is_cancelled() {
-            let number = self.numbers.lock()[db];
-            self.visitor.visit(number, entry);
+        if self.is_cancelled() {
+            return 0;
         }
+        let number = self.numbers.lock()[db];
+        self.visitor.visit(number, entry)
     }
 
     /// Notes the exchange of two databases, under the locks of all shards.
@@ -121,7 +125,7 @@ impl Cut {
             }
         }
         let epoch = keyspace.lock(0).epoch();
-        for (number, keys) in std::mem::take(&mut *self.emptied.lock()) {
+        for (number, mut keys) in std::mem::take(&mut *self.emptied.lock()) {
             let mut shown = 0;
             keys.each(|entry| {
                 if entry.epoch() != epoch && !self.is_cancelled() {
@@ -155,12 +159,17 @@ impl Cut {
         db: usize,
         position: Position,
     ) -> Option<Position> {
-        let locks = LockSet::One(keyspace.lock(shard));
-        let epoch = locks.epoch(shard);
-        let table = locks.table_ref(shard, db)?;
-        let mut at = Some(position);
+        let mut guard = keyspace.lock(shard);
+        let epoch = guard.epoch();
+        let mut table = guard.table(db);
+        let (mut at, mut work) = (Some(position), 0);
         for _ in 0..SLICE {
-            at = Db::visit_table(&table, at?, |entry| self.preserve(db, entry, epoch));
+            at = visit_mut(&mut table, at?, |entry| {
+                work += self.preserve(db, entry, epoch);
+            });
+            if work >= SLICE_WORK {
+                break;
+            }
         }
         at
     }
@@ -172,7 +181,7 @@ mod tests {
     use std::sync::atomic::Ordering;
 
     use super::*;
-    use crate::keyspace::db::{Effects, Env, Ttl};
+    use crate::keyspace::db::{Db, Effects, Env, Ttl};
     use crate::keyspace::entry::NewValue;
 
     /// Database and key.
@@ -182,10 +191,11 @@ mod tests {
     struct Seen(Mutex<HashMap<Place, Vec<u8>>>);
 
     impl Visitor for Seen {
-        fn visit(&self, db: usize, entry: &Entry) {
+        fn visit(&self, db: usize, entry: &mut Entry) -> usize {
             let place = (db, entry.key().to_vec());
             let before = self.0.lock().insert(place, entry.string().to_vec());
             assert!(before.is_none(), "shown twice");
+            1
         }
     }
 

@@ -237,13 +237,27 @@ impl Deref for EntryRef<'_> {
 }
 
 /// Shows every entry of a table that was taken out of the keyspace.
-pub(super) fn each_owned(table: &Table<Entry>, show: &mut dyn FnMut(&Entry)) {
+pub(super) fn each_owned(table: &mut Table<Entry>, show: &mut dyn FnMut(&mut Entry)) {
     // SAFETY: whoever has it owns it, so nobody else looks at it or changes it.
-    let locked = unsafe { table.assume_locked() };
+    let mut locked = unsafe { table.assume_locked() };
     let mut at = Some(position_of_shard(0));
     while let Some(position) = at {
-        at = Db::visit_table(&locked, position, &mut *show);
+        at = visit_mut(&mut locked, position, &mut *show);
     }
+}
+
+/// Shows the entries of a bucket, to be changed in what others do not see: neither key, nor expiry,
+/// nor place. Where the next bucket begins.
+pub(super) fn visit_mut(
+    table: &mut Locked<'_, Entry>,
+    position: Position,
+    mut visit: impl FnMut(&mut Entry),
+) -> Option<Position> {
+    table.visit_bucket(position, |raw, _| {
+        // SAFETY: visited entries are alive; the table's lock is held and this claim on it is the
+        // only one. Never dropped: the slot keeps its ownership.
+        visit(&mut ManuallyDrop::new(unsafe { Entry::from_raw(raw) }));
+    })
 }
 
 impl<'a> EntryRef<'a> {
@@ -436,9 +450,10 @@ impl<'c, 'k> Db<'c, 'k> {
     fn preserve(&mut self, hash: u64, slot: Slot) {
         let guard = self.locks.shard(Keyspace::shard_of(hash));
         if let Some(cut) = guard.cut() {
-            // SAFETY: the slot was found under the lock that `self` holds.
-            let entry = unsafe { borrow(slot.pointer()) };
-            cut.preserve(self.index, &entry, guard.epoch());
+            // SAFETY: the slot was found under the lock that `self` holds exclusively. Never dropped:
+            // the slot keeps its ownership.
+            let mut entry = ManuallyDrop::new(unsafe { Entry::from_raw(slot.pointer()) });
+            cut.preserve(self.index, &mut entry, guard.epoch());
         }
     }
 
@@ -942,18 +957,6 @@ impl Db<'_, '_> {
             }
         }
         self.keyspace.expiry.swap(a, b);
-    }
-
-    /// As [`Db::visit_bucket`], of a table whose lock is held.
-    pub(super) fn visit_table(
-        table: &Locked<'_, Entry>,
-        position: Position,
-        mut visit: impl FnMut(&Entry),
-    ) -> Option<Position> {
-        table.visit_bucket(position, |raw, _| {
-            // SAFETY: visited entries are alive, and the table's lock is held.
-            visit(&*unsafe { borrow(raw) });
-        })
     }
 
     /// The keyspace, for counts and positions.

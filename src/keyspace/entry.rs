@@ -28,6 +28,10 @@ use crate::types::object::{Collection, OBJECT_SIZE, Object, ObjectRef};
 use crate::types::string::{self, SharedBytes, StringRef};
 use crate::types::{Encoding, Type};
 
+/// Strings of at least so many bytes are kept as they are, not copied, for who reads them later.
+const KEPT_BYTES: usize = 16 << 10;
+/// Collections of more effort than this as well.
+const KEPT_EFFORT: usize = 8;
 /// Longest string kept inside the entry, in bytes.
 pub const INLINE_MAX: usize = 1024;
 
@@ -75,6 +79,42 @@ pub enum Garbage {
     Bytes(SharedBytes),
     /// A collection.
     Object(Object),
+}
+
+/// A value, borrowed.
+#[derive(Clone, Copy)]
+pub enum ValueRef<'a> {
+    /// A string.
+    String(StringRef<'a>),
+    /// A collection.
+    Object(ObjectRef<'a>),
+}
+
+/// A big value as it was at a moment, whatever becomes of the entry.
+#[derive(Debug)]
+pub enum Kept {
+    /// A string.
+    Bytes(SharedBytes),
+    /// A collection, to be read in order ([`Collection::share`]).
+    Object(Object),
+}
+
+impl Kept {
+    /// About the number of parts that it shares with the entry.
+    pub fn parts(&self) -> usize {
+        match self {
+            Self::Bytes(_) => 1,
+            Self::Object(object) => object.effort() / 16 + 1,
+        }
+    }
+
+    /// The value.
+    pub fn value(&self) -> ValueRef<'_> {
+        match self {
+            Self::Bytes(bytes) => ValueRef::String(StringRef::Shared(bytes)),
+            Self::Object(object) => ValueRef::Object(object.as_ref()),
+        }
+    }
 }
 
 impl Garbage {
@@ -368,6 +408,34 @@ impl Entry {
         // SAFETY: OBJECT is set, so a collection of the header's type lies there (it is taken only
         // by what replaces the value), until it is changed, which needs `&mut`.
         Some(unsafe { ObjectRef::borrow_from(self.kind(), self.object_slot()) })
+    }
+
+    /// The value.
+    pub fn value(&self) -> ValueRef<'_> {
+        match self.object() {
+            Some(object) => ValueRef::Object(object),
+            None => ValueRef::String(self.string()),
+        }
+    }
+
+    /// The value as it is now, to be read when it may have changed, if it is so big that reading it
+    /// takes a while. Takes little time itself.
+    pub fn keep(&mut self) -> Option<Kept> {
+        if let Some(object) = self.object() {
+            if object.effort() <= KEPT_EFFORT {
+                return None;
+            }
+            // SAFETY: OBJECT is set, so a collection of the header's type lies there; `&mut self`
+            // makes this the only access.
+            let kept = unsafe { Object::share_at(self.kind(), self.object_slot()) };
+            return Some(Kept::Object(kept));
+        }
+        match self.string() {
+            StringRef::Shared(bytes) if bytes.len() >= KEPT_BYTES => {
+                Some(Kept::Bytes(Arc::clone(bytes)))
+            }
+            _ => None,
+        }
     }
 
     /// The value, when it is a collection of the type asked for.

@@ -33,8 +33,8 @@ impl Detached {
     }
 
     /// Shows every entry.
-    pub(super) fn each(&self, mut show: impl FnMut(&Entry)) {
-        for table in &self.tables {
+    pub(super) fn each(&mut self, mut show: impl FnMut(&mut Entry)) {
+        for table in &mut self.tables {
             super::db::each_owned(table, &mut show);
         }
     }

@@ -581,16 +581,6 @@ impl<'k> LockSet<'k> {
         }
     }
 
-    /// The epoch of a held shard.
-    pub(super) fn epoch(&self, index: usize) -> bool {
-        let at = self.place(index);
-        match self {
-            Self::One(guard) => guard.epoch(),
-            Self::Many(guards) => guards[at].epoch(),
-            Self::None => unreachable!("place() panics without shards"),
-        }
-    }
-
     /// A database's table in a held shard, for shared reading; `None` while the database is unused.
     #[inline]
     pub fn table_ref(&self, index: usize, db: usize) -> Option<Locked<'_, Entry>> {

@@ -1,8 +1,9 @@
 //! A snapshot: the data set as it was at one moment, written as a dump file while it changes.
 //!
 //! The [`Cut`] shows each entry once, under its shard's lock, to whichever thread meets it first;
-//! there it is encoded into a buffer. The snapshot's own thread walks, and between two slices
-//! writes what has gathered. So a slow disk holds back the walk, and what writers put in ahead of
+//! there it is encoded into a buffer, or, when its value is big, kept as it is ([`Entry::keep`]) to be
+//! encoded without the lock. The snapshot's own thread walks, and between two slices writes what
+//! has gathered. So a slow disk holds back the walk, and what writers put in ahead of
 //! it is bounded by what they change. Big bursts of these are what the buffer is for.
 
 use std::io::{self, Write};
@@ -17,7 +18,7 @@ use super::rdb::{self, encode, file, opcode, write::Writer};
 use crate::base::crc::crc64;
 use crate::keyspace::access::Access;
 use crate::keyspace::cut::{Cut, Visitor};
-use crate::keyspace::entry::Entry;
+use crate::keyspace::entry::{Entry, Kept, ValueRef};
 use crate::keyspace::shards::{Keyspace, LockSet};
 use crate::resp::write::request;
 
@@ -58,6 +59,23 @@ struct Gathered {
     bytes: Vec<u8>,
     /// Database of the last record in `bytes`.
     db: Option<usize>,
+    /// Entries whose values are too big to be encoded while others wait.
+    big: Vec<Big>,
+}
+
+/// A big value and what belongs to it.
+struct Big {
+    db: usize,
+    key: Box<[u8]>,
+    about: About,
+    value: Kept,
+}
+
+/// What is saved of an entry beside key and value.
+#[derive(Clone, Copy)]
+struct About {
+    expiry: Option<i64>,
+    clock: u32,
 }
 
 struct Collector {
@@ -67,48 +85,85 @@ struct Collector {
 }
 
 impl Visitor for Collector {
-    fn visit(&self, db: usize, entry: &Entry) {
-        let mut gathered = self.gathered.lock();
-        let Gathered { bytes, db: last } = &mut *gathered;
-        let selects = *last != Some(db);
-        *last = Some(db);
-        if self.options.as_commands {
-            if selects {
-                request(bytes, &[b"SELECT", db.to_string().as_bytes()]);
-            }
-            rewrite::entry(bytes, entry);
-        } else {
-            if selects {
-                file::select(bytes, db);
-            }
-            record(entry, bytes, &self.options);
-        }
+    fn visit(&self, db: usize, entry: &mut Entry) -> usize {
+        /// Bytes that are encoded in a hundred nanoseconds.
+        const PACE: usize = 32;
         self.progress.keys.fetch_add(1, Relaxed);
+        let about = About {
+            expiry: entry.expiry(),
+            clock: entry.clock(),
+        };
+        if let Some(value) = entry.keep() {
+            let key = entry.key().into();
+            let work = value.parts();
+            self.gathered.lock().big.push(Big {
+                db,
+                key,
+                about,
+                value,
+            });
+            return work;
+        }
+        let mut gathered = self.gathered.lock();
+        let Gathered {
+            bytes, db: last, ..
+        } = &mut *gathered;
+        let before = bytes.len();
+        if *last != Some(db) {
+            self.options.select(bytes, db);
+            *last = Some(db);
+        }
+        let mut writer = Writer::new(bytes, self.options.compress);
+        record(
+            entry.key(),
+            entry.value(),
+            about,
+            &mut writer,
+            &self.options,
+        );
+        1 + (bytes.len() - before) / PACE
     }
 }
 
-/// Appends what a file holds of an entry.
-fn record(entry: &Entry, out: &mut Vec<u8>, options: &Options) {
-    if let Some(at) = entry.expiry() {
-        out.push(opcode::EXPIRETIME_MS);
-        Writer::new(out, false).millis(at);
+impl Options {
+    /// Appends that what follows is in this database.
+    fn select(&self, out: &mut Vec<u8>, db: usize) {
+        if self.as_commands {
+            request(out, &[b"SELECT", db.to_string().as_bytes()]);
+        } else {
+            file::select(out, db);
+        }
+    }
+}
+
+/// Writes what a file holds of an entry.
+fn record(
+    key: &[u8],
+    value: ValueRef<'_>,
+    about: About,
+    writer: &mut Writer<'_>,
+    options: &Options,
+) {
+    if options.as_commands {
+        return rewrite::key(writer, key, value, about.expiry);
+    }
+    if let Some(at) = about.expiry {
+        writer.byte(opcode::EXPIRETIME_MS);
+        writer.millis(at);
     }
     match options.access {
         Some(access @ Access::Lru { .. }) => {
-            out.push(opcode::IDLE);
-            Writer::new(out, false).len(access.idle_ms(entry.clock()) / 1000);
+            writer.byte(opcode::IDLE);
+            writer.len(access.idle_ms(about.clock) / 1000);
         }
         Some(access @ Access::Lfu { .. }) => {
-            out.extend([opcode::FREQ, access.frequency(entry.clock()) as u8]);
+            writer.raw(&[opcode::FREQ, access.frequency(about.clock) as u8]);
         }
         None => {}
     }
-    let at = out.len();
-    out.push(0);
-    let mut writer = Writer::new(out, options.compress);
-    writer.string(entry.key());
-    let code = encode::value(entry, &mut writer);
-    out[at] = code;
+    writer.byte(encode::code(value));
+    writer.string(key);
+    encode::value(value, writer);
 }
 
 /// What stands before the keys: fields about the file, and libraries of functions.
@@ -228,16 +283,29 @@ pub fn write_head(options: Options, to: &mut dyn Write, head: &[u8]) -> io::Resu
     to.flush()
 }
 
-/// Writes what has gathered, if it is at least so many bytes.
+/// Writes what has gathered, if it is at least so many bytes or a big value is among it.
 fn drain(collector: &Collector, sink: &mut Sink<'_>, at_least: usize) {
     let gathered = {
         let mut gathered = collector.gathered.lock();
-        if gathered.bytes.len() < at_least {
+        if gathered.bytes.len() < at_least && gathered.big.is_empty() {
             return;
         }
         std::mem::take(&mut *gathered)
     };
     sink.write(&gathered.bytes);
+    let mut bytes = gathered.bytes;
+    for big in gathered.big {
+        bytes.clear();
+        let options = &collector.options;
+        options.select(&mut bytes, big.db);
+        let mut spill = |bytes: &mut Vec<u8>| {
+            sink.write(bytes);
+            bytes.clear();
+        };
+        let mut writer = Writer::spilling(&mut bytes, options.compress, &mut spill);
+        record(&big.key, big.value.value(), big.about, &mut writer, options);
+        sink.write(&bytes);
+    }
 }
 
 /// Waits for the keys that came since `before`; the number of keys now.
@@ -260,4 +328,266 @@ fn delay(each_us: i64, before: u64, progress: &Progress, cut: &Cut) -> u64 {
         std::thread::sleep(left.min(NAP));
     }
     keys
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::base::random;
+    use crate::keyspace::db::{Db, Effects, Env, Ttl};
+    use crate::keyspace::entry::NewValue;
+    use crate::persistence::load::{self, Loading};
+    use crate::persistence::rdb::decode::Layouts;
+    use crate::types::hash::Hash;
+    use crate::types::list::{End, List};
+    use crate::types::listpack::Element;
+    use crate::types::object::{Collection, ObjectRef};
+    use crate::types::set::Set;
+    use crate::types::stream::{Keep, Limits as BlockLimits, Stream, Trim};
+    use crate::types::stream_id::StreamId;
+    use crate::types::zset::ZSet;
+    use crate::types::{hash, list, set, zset};
+
+    const SIZE: usize = 20_000;
+    const BLOCKS: BlockLimits = BlockLimits {
+        bytes: 4096,
+        entries: 100,
+    };
+    const KEYS: [&[u8]; 6] = [b"list", b"set", b"hash", b"zset", b"stream", b"string"];
+
+    fn layouts() -> Layouts {
+        Layouts {
+            list: list::Limits::new(-1, 0),
+            set: set::Limits { intset_entries: 8 },
+            hash: hash::Limits {
+                pack_entries: 8,
+                pack_value: 64,
+            },
+            zset: zset::Limits {
+                entries: 8,
+                value: 64,
+            },
+        }
+    }
+
+    fn with<R>(keyspace: &Keyspace, work: impl FnOnce(&mut Db<'_, '_>) -> R) -> R {
+        let mut locks = keyspace.lock_all();
+        let (env, mut effects) = (Env::at(1000), Effects::default());
+        work(&mut Db::new(
+            keyspace,
+            &mut locks,
+            &env,
+            &mut effects,
+            0,
+            &[],
+        ))
+    }
+
+    fn name(n: usize) -> Vec<u8> {
+        let mut name = format!("element:{n}").into_bytes();
+        // Some are longer than what lies in the table itself.
+        name.resize(name.len() + 2000 * usize::from(n.is_multiple_of(997)), b'.');
+        name
+    }
+
+    /// Changes every value somewhere.
+    fn meddle(keyspace: &Keyspace) {
+        let at = random::below(SIZE * 2);
+        let (name, layouts) = (name(at), layouts());
+        with(keyspace, |db| {
+            let list = db.write_or_create(b"list", List::new).expect("a list");
+            let end = [End::Head, End::Tail][at % 2];
+            list.push(end, &name, &layouts.list);
+            list.set(at % list.len(), b"changed", &layouts.list);
+            if list.len() > SIZE / 2 {
+                list.delete(random::below(list.len()), 1, &layouts.list);
+            }
+
+            let set = db.write_or_create(b"set", Set::new).expect("a set");
+            if !set.remove(&name) {
+                set.add(&name, layouts.set);
+            }
+
+            let hash = db.write_or_create(b"hash", Hash::new).expect("a hash");
+            match at % 4 {
+                0 => _ = hash.remove(&name),
+                1 => hash.set_expiry(&name, Some(at as i64 + 5000)),
+                _ => _ = hash.set(&name, at.to_string().as_bytes(), layouts.hash),
+            }
+
+            let new = || ZSet::new(layouts.zset, 0);
+            let zset = db.write_or_create(b"zset", new).expect("a sorted set");
+            if at.is_multiple_of(3) {
+                zset.remove(&name);
+            } else {
+                zset.insert(random::below(SIZE) as f64, &name, layouts.zset);
+            }
+
+            let stream = db.write_or_create::<Box<Stream>>(b"stream", Box::default);
+            let log = &mut stream.expect("a stream").log;
+            let id = log.choose_id(None, 1).expect("there is a next one");
+            log.append(id, &[b"field", &name], &BLOCKS).expect("higher");
+            log.delete(StreamId::new(at as u64 % 50, 1 + at as u64 % 300));
+            if log.len() > SIZE as u64 {
+                log.trim(&Trim {
+                    keep: Keep::Newest(SIZE as u64),
+                    whole_blocks: at.is_multiple_of(2),
+                    limit: 0,
+                });
+            }
+
+            if !db.exists(b"string") {
+                db.put(b"string", NewValue::Bytes(&[7; 30_000]), Ttl::Clear);
+            }
+            let mut string = db.write(b"string").expect("there or just made");
+            string.bytes_mut()[at % 30_000] ^= 1;
+        });
+    }
+
+    /// What is in each value, in an order that says nothing where there is none.
+    fn contents(keyspace: &Keyspace) -> BTreeMap<Vec<u8>, Vec<Vec<u8>>> {
+        with(keyspace, |db| {
+            let content = |entry: &Entry| match entry.value() {
+                ValueRef::String(string) => vec![string.to_vec()],
+                ValueRef::Object(ObjectRef::Set(set)) => {
+                    let mut all: Vec<_> = set.iter().map(Element::to_vec).collect();
+                    all.sort();
+                    all
+                }
+                ValueRef::Object(ObjectRef::Hash(hash)) => {
+                    let text = |(field, value, at): (Element<'_>, Element<'_>, _)| {
+                        format!("{:?} {:?} {at:?}", field.to_vec(), value.to_vec()).into_bytes()
+                    };
+                    let mut all: Vec<_> = hash.iter_timed().map(text).collect();
+                    all.sort();
+                    all
+                }
+                value => {
+                    let mut bytes = Vec::new();
+                    rewrite::key(&mut Writer::new(&mut bytes, false), b"key", value, None);
+                    vec![bytes]
+                }
+            };
+            let mut all = BTreeMap::new();
+            for key in KEYS {
+                if let Some(entry) = db.peek(key) {
+                    all.insert(key.to_vec(), content(&entry));
+                }
+            }
+            all
+        })
+    }
+
+    /// A file whose data set changes with everything that is written to it.
+    struct Meddled<'a> {
+        keyspace: &'a Keyspace,
+        bytes: Vec<u8>,
+        writes: usize,
+    }
+
+    impl Write for Meddled<'_> {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            // Less than everything at once, so that there are many moments.
+            let some = bytes.len().min(1 << 16);
+            self.bytes.extend_from_slice(&bytes[..some]);
+            self.writes += 1;
+            for _ in 0..500 {
+                meddle(self.keyspace);
+            }
+            if self.writes.is_multiple_of(4) {
+                with(self.keyspace, |db| db.remove(KEYS[self.writes / 4 % 6]));
+            }
+            Ok(some)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn options(as_commands: bool) -> Options {
+        Options {
+            compress: true,
+            checksum: true,
+            access: None,
+            as_commands,
+            key_delay_us: 0,
+        }
+    }
+
+    #[test]
+    fn big_values_are_saved_as_they_were_while_they_change() {
+        random::seed(7);
+        let keyspace = Keyspace::new(1, false);
+        for _ in 0..SIZE {
+            meddle(&keyspace);
+        }
+        for _ in 0..3 {
+            let before = contents(&keyspace);
+            let mut file = Meddled {
+                keyspace: &keyspace,
+                bytes: Vec::new(),
+                writes: 0,
+            };
+            let progress = Arc::default();
+            write(
+                &keyspace,
+                options(false),
+                &progress,
+                &mut file,
+                |_| Vec::new(),
+                |_| (),
+            )
+            .expect("memory takes everything");
+            assert_eq!(progress.keys.load(Relaxed), before.len() as u64);
+            assert!(contents(&keyspace) != before, "it has changed meanwhile");
+
+            let again = Keyspace::new(1, false);
+            let options = load::Options {
+                layouts: layouts(),
+                env: Env::at(1000),
+                drop_expired: false,
+                replace: false,
+                checksum: true,
+                key_delay_us: 0,
+                threads: 2,
+            };
+            load::file(&again, &file.bytes[..], &options, &Loading::default())
+                .expect("what was written can be read");
+            let (after, keys) = (contents(&again), before.keys());
+            let differ = keys.filter(|key| after.get(*key) != before.get(*key));
+            assert_eq!(differ.collect::<Vec<_>>(), Vec::<&Vec<u8>>::new());
+            assert_eq!(after.len(), before.len());
+        }
+    }
+
+    #[test]
+    fn big_values_as_commands_stay_in_their_database() {
+        let keyspace = Keyspace::new(1, false);
+        let set = (0..1000).fold(Set::new(), |mut set, n| {
+            set.add(&name(n), layouts().set);
+            set
+        });
+        with(&keyspace, |db| {
+            db.put(b"a", NewValue::Int(1), Ttl::Clear);
+            db.store(b"set", set);
+        });
+        let mut bytes = Vec::new();
+        write(
+            &keyspace,
+            options(true),
+            &Arc::default(),
+            &mut bytes,
+            |_| Vec::new(),
+            |_| (),
+        )
+        .expect("memory takes everything");
+        let count = |what: &[u8]| bytes.windows(what.len()).filter(|w| *w == what).count();
+        assert_eq!(
+            (count(b"SELECT"), count(b"SADD"), count(b"SET\r\n")),
+            (2, 16, 1)
+        );
+    }
 }

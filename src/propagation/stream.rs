@@ -179,7 +179,13 @@ impl Log {
 
     fn seal_as(&mut self, for_replicas: bool) {
         if !self.tail.is_empty() {
-            let bytes = Bytes::from(std::mem::take(&mut self.tail));
+            // The next chunk is likely to be as long as this one, and grows without being copied then.
+            let len = self.tail.len();
+            let mut tail = std::mem::replace(&mut self.tail, Vec::with_capacity(len));
+            if tail.capacity() > len + len / 4 {
+                tail.shrink_to_fit();
+            }
+            let bytes = Bytes::from(tail);
             let start = self.tail_start;
             self.tail_start += bytes.len() as u64;
             let chunk = Chunk {

@@ -625,12 +625,19 @@ impl<'a> Iterator for Chunks<'a> {
 
 /// Appends a request: its arguments as an array of strings.
 pub fn request<A: AsRef<[u8]>>(out: &mut Vec<u8>, args: &[A]) {
+    /// Bytes of a header at most, and of the end of an argument.
+    const FRAME: usize = 25;
     let mut digits = itoa::Buffer::new();
     let mut header = |out: &mut Vec<u8>, kind: u8, n: usize| {
+        if n < 10 {
+            return out.extend_from_slice(&[kind, b'0' + n as u8, b'\r', b'\n']);
+        }
         out.push(kind);
         out.extend_from_slice(digits.format(n).as_bytes());
         out.extend_from_slice(b"\r\n");
     };
+    let bytes: usize = args.iter().map(|arg| arg.as_ref().len() + FRAME).sum();
+    out.reserve(bytes + FRAME);
     header(out, b'*', args.len());
     for arg in args {
         header(out, b'$', arg.as_ref().len());

@@ -68,6 +68,16 @@ impl BTree {
         self.records.has_room()
     }
 
+    /// The same set as it is now, to be read by rank only: its parts are copied when they change,
+    /// not before.
+    pub fn share(&mut self) -> Self {
+        Self {
+            records: self.records.share(),
+            tree: self.tree.share(),
+            index: Index::default(),
+        }
+    }
+
     #[inline]
     fn find(&self, hash: u64, member: &[u8]) -> Option<Handle> {
         self.index.find(hash, |h| self.records.member(h) == member)
@@ -301,6 +311,8 @@ mod tests {
         let (mut tree, mut model) = (BTree::default(), Model::default());
         for phase in 0..6 {
             let adding = if phase % 2 == 0 { 85 } else { 25 };
+            let kept = tree.share();
+            let as_it_was = Model(model.0.clone());
             for _ in 0..members * 2 {
                 let member = member(random::below(members));
                 if random::below(100) < adding {
@@ -313,6 +325,13 @@ mod tests {
                 }
             }
             agrees(&tree, &model);
+            for descending in [false, true] {
+                let mut all = as_it_was.sorted();
+                if descending {
+                    all.reverse();
+                }
+                assert!(kept.iter(0..kept.len(), descending).eq(all));
+            }
             let copy = tree.clone();
             agrees(&copy, &model);
             let len = tree.len();

@@ -517,6 +517,20 @@ impl Collection for Hash {
         }
     }
 
+    fn share(&mut self) -> Self {
+        let body = match &mut self.body {
+            Body::Pack(_) | Body::PackEx(_) => return self.clone(),
+            Body::Table(table) => Body::Table(Box::new(table.share())),
+            Body::Timed(timed) => Body::Timed(Box::new(Timed {
+                fields: timed.fields.share(),
+                times: timed.times.share(),
+                // The first one is all that is asked for by who does not change it.
+                due: timed.due.first().cloned().into_iter().collect(),
+            })),
+        };
+        Self { body }
+    }
+
     fn effort(&self) -> usize {
         match &self.body {
             Body::Pack(_) | Body::PackEx(_) => 1,

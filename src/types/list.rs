@@ -75,6 +75,13 @@ impl Collection for List {
         }
     }
 
+    fn share(&mut self) -> Self {
+        match self {
+            Self::Pack(pack) => Self::Pack(pack.clone()),
+            Self::Quick(quick) => Self::Quick(Box::new(quick.share())),
+        }
+    }
+
     #[inline]
     fn len(&self) -> usize {
         match self {

@@ -15,6 +15,7 @@ pub mod listpack;
 #[allow(unsafe_code)]
 pub mod object;
 pub mod quicklist;
+pub mod row;
 pub mod set;
 pub mod stream;
 pub mod stream_block;

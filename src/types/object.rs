@@ -23,6 +23,10 @@ pub trait Collection: Sized + Clone + Into<Object> {
     /// How much work freeing it is: about the number of allocations. Constant time.
     fn effort(&self) -> usize;
 
+    /// The same collection as it is now, to be read in order and by nobody's name: what it is made
+    /// of is copied when it changes, not before. Takes time only for each some thousand elements.
+    fn share(&mut self) -> Self;
+
     /// Number of elements.
     fn len(&self) -> usize;
 
@@ -73,6 +77,11 @@ macro_rules! objects {
                 match self { $(Self::$name(c) => Collection::encoding(c),)* }
             }
 
+            /// See [`Collection::effort`].
+            pub fn effort(self) -> usize {
+                match self { $(Self::$name(c) => Collection::effort(c),)* }
+            }
+
             /// See [`Collection::memory`].
             pub fn memory(self) -> usize {
                 match self { $(Self::$name(c) => Collection::memory(c),)* }
@@ -95,6 +104,25 @@ macro_rules! objects {
         }
 
         impl Object {
+            /// The collection, borrowed.
+            pub fn as_ref(&self) -> ObjectRef<'_> {
+                match self { $(Self::$name(c) => ObjectRef::$name(c),)* }
+            }
+
+            /// See [`Collection::share`], of the collection of a type that lies in raw memory.
+            ///
+            /// # Safety
+            /// [`Object::write_to`] put a collection of this type there, and nobody else looks at it.
+            pub(crate) unsafe fn share_at(kind: Type, place: *mut u8) -> Self {
+                match kind {
+                    $(<$collection>::KIND => {
+                        // SAFETY: by contract it holds the type's collection, for this call alone.
+                        Self::$name(unsafe { &mut *place.cast::<$collection>() }.share())
+                    })*
+                    other => unreachable!("{} is no collection", other.name()),
+                }
+            }
+
             /// The type.
             pub fn kind(&self) -> Type {
                 match self { $(Self::$name(_) => <$collection>::KIND,)* }

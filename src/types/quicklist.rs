@@ -12,12 +12,12 @@
 //! the reader's; who changes one unpacks it and calls `Quicklist::settle` in the end.
 
 use std::borrow::Cow;
-use std::collections::VecDeque;
 use std::ops::{ControlFlow, Range};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::list::{End, Limits};
 use super::listpack::{Element, Listpack, MAX_BYTES, Pack};
+use super::row::Row;
 use crate::base::lzf;
 use crate::base::thin::{PREFIX, ThinBytes};
 
@@ -117,6 +117,14 @@ impl Node {
             Self::Packed { pack, .. } => Content::Packed(Cow::Borrowed(pack)),
             Self::Compressed { lzf, .. } => Content::Packed(Cow::Owned(unpacked(lzf))),
             Self::Plain(bytes) => Content::Plain(&bytes.as_slice()[PREFIX..]),
+        }
+    }
+
+    /// How many elements equal `wanted`.
+    fn matches(&self, wanted: Element<'_>) -> usize {
+        match self.content() {
+            Content::Plain(bytes) => usize::from(Element::Bytes(bytes).same(wanted)),
+            Content::Packed(pack) => pack.iter().filter(|element| element.same(wanted)).count(),
         }
     }
 
@@ -242,11 +250,19 @@ pub enum NodeBytes<'a> {
 /// The nodes of a long list.
 #[derive(Clone, Debug, Default)]
 pub struct Quicklist {
-    nodes: VecDeque<Node>,
+    nodes: Row<Node>,
     len: usize,
 }
 
 impl Quicklist {
+    /// The same quicklist as it is now: nodes are copied when they change, not before.
+    pub fn share(&mut self) -> Self {
+        Self {
+            nodes: self.nodes.share(),
+            len: self.len,
+        }
+    }
+
     /// A quicklist of this one node.
     pub fn of(pack: Listpack) -> Self {
         let mut new = Self::default();
@@ -272,9 +288,7 @@ impl Quicklist {
     pub fn compress_all(&mut self, limits: &Limits) {
         let inner = limits.depth..self.nodes.len().saturating_sub(limits.depth);
         if limits.depth > 0 {
-            for at in inner {
-                self.nodes[at].compress();
-            }
+            self.nodes.each_mut(inner, Node::compress);
         }
     }
 
@@ -296,11 +310,11 @@ impl Quicklist {
     /// Bytes of the allocations behind this struct, estimated from some nodes when there are many.
     pub fn memory(&self) -> usize {
         const SAMPLES: usize = 64;
-        let own = self.nodes.capacity() * size_of::<Node>();
+        let own = self.nodes.memory();
         let step = (self.nodes.len() / SAMPLES).max(1);
-        let sampled = self.nodes.iter().step_by(step);
-        let count = sampled.clone().count();
-        let bytes: usize = sampled.map(Node::memory).sum();
+        let sampled = (0..self.nodes.len()).step_by(step);
+        let count = sampled.len();
+        let bytes: usize = sampled.map(|at| self.nodes[at].memory()).sum();
         own + bytes * self.nodes.len() / count.max(1)
     }
 
@@ -432,11 +446,11 @@ impl Quicklist {
             self.nodes[at].decompress();
         }
         let edges = [inner.start, inner.end.wrapping_sub(1)];
-        for at in edges.into_iter().chain(touched) {
-            if inner.contains(&at) {
-                self.nodes[at].compress();
-            }
+        for at in edges.into_iter().filter(|at| inner.contains(at)) {
+            self.nodes[at].compress();
         }
+        let touched = touched.start.max(inner.start)..touched.end.min(inner.end);
+        self.nodes.each_mut(touched, Node::compress);
     }
 
     /// The node that holds element `index`, and the element's index in it. Walks from the nearer
@@ -454,9 +468,10 @@ impl Quicklist {
                 before += node.count();
             }
         } else {
-            let mut before = self.len;
-            for (at, node) in self.nodes.iter().enumerate().rev() {
+            let (mut before, mut at) = (self.len, self.nodes.len());
+            for node in self.nodes.iter().rev() {
                 before -= node.count();
+                at -= 1;
                 if index >= before {
                     return Some((at, index - before));
                 }
@@ -478,11 +493,11 @@ impl Quicklist {
         };
         let mut start = Some(index);
         if backwards {
-            for node in self.nodes.range(..=at).rev() {
+            for node in self.nodes.back_from(at) {
                 walk_node(node, start.take(), true, visit)?;
             }
         } else {
-            for node in self.nodes.range(at..) {
+            for node in self.nodes.from(at) {
                 walk_node(node, start.take(), false, visit)?;
             }
         }
@@ -631,13 +646,14 @@ impl Quicklist {
             at += 1;
         }
         let (mut end, mut whole) = (at, 0);
-        while let Some(node) = self.nodes.get(end)
-            && whole + node.count() <= count
-        {
+        for node in self.nodes.from(at) {
+            if whole + node.count() > count {
+                break;
+            }
             whole += node.count();
             end += 1;
         }
-        self.nodes.drain(at..end);
+        self.nodes.remove_range(at..end);
         self.len -= whole;
         if count > whole {
             self.delete_in(at, 0, count - whole, limits);
@@ -655,15 +671,9 @@ impl Quicklist {
         limits: &Limits,
     ) -> usize {
         let mut removed = 0;
-        for step in 0..self.nodes.len() {
-            if removed == limit {
-                break;
-            }
-            let at = match backwards {
-                true => self.nodes.len() - 1 - step,
-                false => step,
-            };
-            removed += self.remove_in(at, wanted, limit - removed, backwards);
+        for (at, matches) in self.matching(wanted, limit, backwards) {
+            self.remove_in(at, wanted, matches, backwards);
+            removed += matches;
         }
         self.len -= removed;
         self.nodes.retain(|node| node.count() > 0);
@@ -673,30 +683,38 @@ impl Quicklist {
         removed
     }
 
-    /// Deletes up to `limit` of the elements of node `at` that equal `wanted`; how many. May leave
-    /// the node empty.
-    fn remove_in(
-        &mut self,
-        at: usize,
-        wanted: Element<'_>,
-        limit: usize,
-        backwards: bool,
-    ) -> usize {
+    /// The nodes that hold the first `limit` elements that equal `wanted`, and how many of these.
+    fn matching(&self, wanted: Element<'_>, limit: usize, backwards: bool) -> Vec<(usize, usize)> {
+        let (mut found, mut left) = (Vec::new(), limit);
+        let mut places = 0..self.nodes.len();
+        let mut nodes = self.nodes.iter();
+        while left > 0 {
+            let next = match backwards {
+                true => places.next_back().zip(nodes.next_back()),
+                false => places.next().zip(nodes.next()),
+            };
+            let Some((at, node)) = next else { break };
+            let matches = node.matches(wanted).min(left);
+            if matches > 0 {
+                found.push((at, matches));
+                left -= matches;
+            }
+        }
+        found
+    }
+
+    /// Deletes `matches` of the elements of node `at` that equal `wanted`, of which there are so
+    /// many. May leave the node empty.
+    fn remove_in(&mut self, at: usize, wanted: Element<'_>, matches: usize, backwards: bool) {
         let node = &mut self.nodes[at];
-        let matches = match node.content() {
-            Content::Plain(bytes) => usize::from(Element::Bytes(bytes).same(wanted)),
-            Content::Packed(pack) => pack.iter().filter(|element| element.same(wanted)).count(),
-        };
-        let matches = matches.min(limit);
         if matches == node.count() {
             let (pack, count) = (Listpack::new(), 0);
             *node = Node::Packed { count, pack };
-        } else if matches > 0 {
+        } else {
             let (pack, left) = node.pack_mut().expect("plain nodes have one element");
             remove_from(pack, wanted, matches, backwards);
             *left -= matches as u32;
         }
-        matches
     }
 }
 

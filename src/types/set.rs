@@ -263,6 +263,15 @@ impl Collection for Set {
         }
     }
 
+    fn share(&mut self) -> Self {
+        match &mut self.body {
+            Body::Table(table) => Self {
+                body: Body::Table(Box::new(table.share())),
+            },
+            _ => self.clone(),
+        }
+    }
+
     fn effort(&self) -> usize {
         match &self.body {
             Body::Table(table) => table.effort(),

@@ -5,11 +5,11 @@
 //! for. `length` counts entries that are not deleted. `first_id` is that of the first of them, or
 //! `0-0`; `last_id` that of the last one ever added, deleted or not.
 
-use std::collections::VecDeque;
 use std::ops::ControlFlow;
 
 use super::listpack::MAX_BYTES;
 use super::object::Collection;
+use super::row::Row;
 use super::stream_block::{Block, Entry};
 use super::stream_group::{Group, Groups};
 use super::stream_id::{StreamId, WrittenId};
@@ -56,7 +56,7 @@ pub struct Trim {
 /// The entries of a stream.
 #[derive(Clone, Debug, Default)]
 pub struct Log {
-    blocks: VecDeque<Block>,
+    blocks: Row<Block>,
     length: u64,
     /// The ID of the last entry ever added.
     pub last_id: StreamId,
@@ -96,6 +96,14 @@ impl Collection for Box<Stream> {
         self.log.blocks.len() + groups + 2
     }
 
+    /// What groups know is copied at once: it is as big only where readers do not acknowledge.
+    fn share(&mut self) -> Self {
+        Box::new(Stream {
+            log: self.log.share(),
+            groups: self.groups.clone(),
+        })
+    }
+
     fn len(&self) -> usize {
         self.log.length as usize
     }
@@ -117,9 +125,22 @@ impl Log {
         self.first_id
     }
 
+    /// The same log as it is now: blocks are copied when they change, not before.
+    pub fn share(&mut self) -> Self {
+        Self {
+            blocks: self.blocks.share(),
+            ..*self
+        }
+    }
+
     /// The blocks in order.
-    pub fn blocks(&self) -> impl ExactSizeIterator<Item = &Block> {
+    pub fn blocks(&self) -> impl Iterator<Item = &Block> {
         self.blocks.iter()
+    }
+
+    /// Number of blocks.
+    pub fn block_count(&self) -> usize {
+        self.blocks.len()
     }
 
     /// Appends a block (of a file), whose IDs are higher than all.
@@ -131,11 +152,11 @@ impl Log {
 
     fn memory(&self) -> usize {
         const SAMPLES: usize = 64;
-        let own = self.blocks.capacity() * size_of::<Block>();
+        let own = self.blocks.memory();
         let step = (self.blocks.len() / SAMPLES).max(1);
-        let sampled = self.blocks.iter().step_by(step);
-        let count = sampled.clone().count();
-        let bytes: usize = sampled.map(Block::memory).sum();
+        let sampled = (0..self.blocks.len()).step_by(step);
+        let count = sampled.len();
+        let bytes: usize = sampled.map(|at| self.blocks[at].memory()).sum();
         own + bytes * self.blocks.len() / count.max(1)
     }
 
@@ -212,7 +233,7 @@ impl Log {
             let Some(last) = self.block_of(end) else {
                 return;
             };
-            let blocks = self.blocks.range(..=last).rev();
+            let blocks = self.blocks.back_from(last);
             let entries = blocks.flat_map(|block| block.iter(true));
             let _ = entries
                 .skip_while(|entry| entry.id > end)
@@ -220,10 +241,7 @@ impl Log {
                 .try_for_each(&mut visit);
         } else {
             let first = self.block_of(start).unwrap_or(0);
-            let entries = self
-                .blocks
-                .range(first..)
-                .flat_map(|block| block.iter(false));
+            let entries = self.blocks.from(first).flat_map(|block| block.iter(false));
             let _ = entries
                 .skip_while(|entry| entry.id < start)
                 .take_while(|entry| entry.id <= end)
@@ -292,7 +310,7 @@ impl Log {
     /// Removes old entries; how many.
     pub fn trim(&mut self, trim: &Trim) -> u64 {
         let mut deleted = 0;
-        while let Some(block) = self.blocks.front_mut() {
+        while let Some(block) = self.blocks.front() {
             let (live, length) = (block.live(), self.length);
             if matches!(trim.keep, Keep::Newest(n) if length <= n) {
                 break;
@@ -310,7 +328,9 @@ impl Log {
                 deleted += live;
                 continue;
             }
-            if !trim.whole_blocks {
+            if !trim.whole_blocks
+                && let Some(block) = self.blocks.front_mut()
+            {
                 let here = block.delete_oldest(|id, marked| match trim.keep {
                     Keep::Newest(n) => length - marked <= n,
                     Keep::From(first) => id >= first,

@@ -461,6 +461,13 @@ impl Collection for ZSet {
         }
     }
 
+    fn share(&mut self) -> Self {
+        match self {
+            Self::Pack(pack) => Self::Pack(pack.clone()),
+            Self::Tree(tree) => Self::Tree(Box::new(tree.share())),
+        }
+    }
+
     fn effort(&self) -> usize {
         match self {
             Self::Pack(_) => 1,

@@ -3,8 +3,8 @@
 use std::ops::ControlFlow;
 
 use crate::base::number;
-use crate::keyspace::entry::Entry;
-use crate::resp::write::request as command;
+use crate::keyspace::entry::ValueRef;
+use crate::persistence::rdb::write::Writer;
 use crate::types::hash::Hash;
 use crate::types::listpack::Element;
 use crate::types::object::{Collection, ObjectRef};
@@ -14,20 +14,19 @@ use crate::types::stream_id::StreamId;
 /// Elements that one command adds, at most.
 const ITEMS: usize = 64;
 
-/// Appends the commands that make an entry where there is none.
-pub fn entry(out: &mut Vec<u8>, entry: &Entry) {
-    let key = entry.key();
-    match entry.object() {
-        None => command(out, &[b"SET", key, entry.string().text().bytes()]),
-        Some(ObjectRef::List(list)) => {
+/// Writes the commands that make a key where there is none. `expiry` is in Unix milliseconds.
+pub fn key(out: &mut Writer<'_>, key: &[u8], value: ValueRef<'_>, expiry: Option<i64>) {
+    match value {
+        ValueRef::String(string) => out.command(&[b"SET", key, string.text().bytes()]),
+        ValueRef::Object(ObjectRef::List(list)) => {
             let mut items = Batch::new(out, &[b"RPUSH", key]);
             list.range(0, usize::MAX, |element| items.add(&[element]));
         }
-        Some(ObjectRef::Set(set)) => {
+        ValueRef::Object(ObjectRef::Set(set)) => {
             let mut items = Batch::new(out, &[b"SADD", key]);
             set.iter().for_each(|member| items.add(&[member]));
         }
-        Some(ObjectRef::Hash(hash)) => {
+        ValueRef::Object(ObjectRef::Hash(hash)) => {
             {
                 let mut items = Batch::new(out, &[b"HMSET", key]);
                 hash.iter()
@@ -35,7 +34,7 @@ pub fn entry(out: &mut Vec<u8>, entry: &Entry) {
             }
             hash_expiry(out, key, hash);
         }
-        Some(ObjectRef::ZSet(zset)) => {
+        ValueRef::Object(ObjectRef::ZSet(zset)) => {
             let mut items = Batch::new(out, &[b"ZADD", key]);
             for (member, score) in zset.iter(0..zset.len(), false) {
                 let mut text = Vec::new();
@@ -43,26 +42,23 @@ pub fn entry(out: &mut Vec<u8>, entry: &Entry) {
                 items.add(&[Element::Bytes(&text), member]);
             }
         }
-        Some(ObjectRef::Stream(value)) => stream(out, key, value),
+        ValueRef::Object(ObjectRef::Stream(value)) => stream(out, key, value),
     }
-    if let Some(at) = entry.expiry() {
-        command(
-            out,
-            &[b"PEXPIREAT", key, itoa::Buffer::new().format(at).as_bytes()],
-        );
+    if let Some(at) = expiry {
+        out.command(&[b"PEXPIREAT", key, itoa::Buffer::new().format(at).as_bytes()]);
     }
 }
 
 /// Collects elements into commands of a bounded length.
-struct Batch<'a> {
-    out: &'a mut Vec<u8>,
+struct Batch<'a, 'b> {
+    out: &'a mut Writer<'b>,
     head: Vec<Vec<u8>>,
     args: Vec<Vec<u8>>,
     items: usize,
 }
 
-impl<'a> Batch<'a> {
-    fn new(out: &'a mut Vec<u8>, head: &[&[u8]]) -> Self {
+impl<'a, 'b> Batch<'a, 'b> {
+    fn new(out: &'a mut Writer<'b>, head: &[&[u8]]) -> Self {
         Self {
             out,
             head: head.iter().map(|a| a.to_vec()).collect(),
@@ -82,13 +78,13 @@ impl<'a> Batch<'a> {
 
     fn flush(&mut self) {
         let args: Vec<&[u8]> = self.head.iter().chain(&self.args).map(|a| &a[..]).collect();
-        command(self.out, &args);
+        self.out.command(&args);
         self.args.clear();
         self.items = 0;
     }
 }
 
-impl Drop for Batch<'_> {
+impl Drop for Batch<'_, '_> {
     fn drop(&mut self) {
         if self.items > 0 {
             self.flush();
@@ -97,27 +93,24 @@ impl Drop for Batch<'_> {
 }
 
 /// The times at which fields expire.
-fn hash_expiry(out: &mut Vec<u8>, key: &[u8], hash: &Hash) {
+fn hash_expiry(out: &mut Writer<'_>, key: &[u8], hash: &Hash) {
     if hash.next_expiry().is_none() {
         return;
     }
     for (field, _, at) in hash.iter_timed() {
         if let Some(at) = at {
             let (at, field) = (at.to_string(), field.to_vec());
-            command(
-                out,
-                &[b"HPEXPIREAT", key, at.as_bytes(), b"FIELDS", b"1", &field],
-            );
+            out.command(&[b"HPEXPIREAT", key, at.as_bytes(), b"FIELDS", b"1", &field]);
         }
     }
 }
 
-fn stream(out: &mut Vec<u8>, key: &[u8], stream: &Stream) {
+fn stream(out: &mut Writer<'_>, key: &[u8], stream: &Stream) {
     let log = &stream.log;
     let text = |id: StreamId| id.text().to_vec();
     if log.is_empty() {
         // Made with an entry that is trimmed at once.
-        command(out, &[b"XADD", key, b"MAXLEN", b"0", b"0-1", b"x", b"y"]);
+        out.command(&[b"XADD", key, b"MAXLEN", b"0", b"0-1", b"x", b"y"]);
     }
     log.walk((StreamId::MIN, StreamId::MAX), false, |entry| {
         let mut args = vec![b"XADD".to_vec(), key.to_vec(), text(entry.id)];
@@ -125,22 +118,19 @@ fn stream(out: &mut Vec<u8>, key: &[u8], stream: &Stream) {
             args.extend([field.to_vec(), value.to_vec()]);
         }
         let args: Vec<&[u8]> = args.iter().map(|a| &a[..]).collect();
-        command(out, &args);
+        out.command(&args);
         ControlFlow::Continue(())
     });
     let added = log.entries_added.to_string();
-    command(
-        out,
-        &[
-            b"XSETID",
-            key,
-            &text(log.last_id),
-            b"ENTRIESADDED",
-            added.as_bytes(),
-            b"MAXDELETEDID",
-            &text(log.max_deleted_id),
-        ],
-    );
+    out.command(&[
+        b"XSETID",
+        key,
+        &text(log.last_id),
+        b"ENTRIESADDED",
+        added.as_bytes(),
+        b"MAXDELETEDID",
+        &text(log.max_deleted_id),
+    ]);
     for (name, group) in &stream.groups {
         // Not known is -1.
         let read = group
@@ -156,13 +146,10 @@ fn stream(out: &mut Vec<u8>, key: &[u8], stream: &Stream) {
             b"ENTRIESREAD",
             read.as_bytes(),
         ];
-        command(out, &create);
+        out.command(&create);
         for consumer in group.consumers() {
             if consumer.pending().is_empty() {
-                command(
-                    out,
-                    &[&b"XGROUP"[..], b"CREATECONSUMER", key, name, &consumer.name],
-                );
+                out.command(&[&b"XGROUP"[..], b"CREATECONSUMER", key, name, &consumer.name]);
             }
             for id in consumer.pending() {
                 let Some(pending) = group.pending().get(id) else {
@@ -183,7 +170,7 @@ fn stream(out: &mut Vec<u8>, key: &[u8], stream: &Stream) {
                     b"JUSTID",
                     b"FORCE",
                 ];
-                command(out, &claim);
+                out.command(&claim);
             }
         }
     }

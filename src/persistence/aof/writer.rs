@@ -1,7 +1,8 @@
 //! Appending the stream to the file, on a thread of its own.
 //!
 //! The writer follows the stream at its own pace: what it has not taken yet waits in the stream's
-//! chunks. It writes whatever there is, then syncs by the policy. Under `always` one sync serves
+//! chunks. It writes whatever there is, some milliseconds' worth at once unless replies wait for it,
+//! then syncs by the policy. Under `always` one sync serves
 //! everything that was appended before it began, and only then [`Progress::durable`] tells that
 //! replies may go out. A write that fails is taken back and tried again; nothing is skipped.
 
@@ -20,6 +21,9 @@ use crate::propagation::{Chunk, Reader};
 
 /// Longest wait for something to write.
 const TICK: Duration = Duration::from_millis(100);
+/// What is written within this time goes to the file at once, unless somebody waits for it: a
+/// worker that appends meanwhile finds nobody to wake.
+const GATHER: Duration = Duration::from_millis(2);
 /// Time between two syncs under `everysec`, and between two tries after a failure.
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -151,9 +155,11 @@ impl Writer {
     ///
     /// # Errors
     /// Of writing or syncing. What was not written stays and is tried again by a later step.
-    pub fn step(&mut self, policy: impl FnOnce() -> Policy) -> io::Result<()> {
+    pub fn step(&mut self, policy: impl Fn() -> Policy) -> io::Result<()> {
         if self.pending.is_empty() {
-            self.reader.wait(TICK);
+            if self.reader.wait(TICK) && policy().sync != Sync::Always {
+                std::thread::sleep(GATHER);
+            }
         } else if let Some(last) = self.last_try
             && last.elapsed() < SECOND
         {

@@ -1,8 +1,10 @@
 //! Values, written.
 
+use std::ops::ControlFlow;
+
 use super::code;
 use super::write::Writer;
-use crate::keyspace::entry::Entry;
+use crate::keyspace::entry::{Entry, ValueRef};
 use crate::types::hash::Hash;
 use crate::types::list::List;
 use crate::types::listpack::{Element, Listpack};
@@ -19,28 +21,46 @@ pub const NODE_PACKED: u64 = 2;
 
 /// Appends a value: its type code, then what it is.
 pub fn coded_value(entry: &Entry, out: &mut Vec<u8>, compress: bool) {
-    let at = out.len();
-    out.push(0);
-    let code = value(entry, &mut Writer::new(out, compress));
-    out[at] = code;
+    out.push(code(entry.value()));
+    value(entry.value(), &mut Writer::new(out, compress));
 }
 
-/// Writes a value without its type code, which is returned.
-pub fn value(entry: &Entry, writer: &mut Writer<'_>) -> u8 {
-    match entry.object() {
-        None => {
-            match entry.string() {
-                StringRef::Int(n) => writer.int_string(n),
-                StringRef::Inline(bytes) => writer.string(bytes),
-                StringRef::Shared(bytes) => writer.string(bytes),
+/// The type code of what [`value`] writes.
+pub fn code(value: ValueRef<'_>) -> u8 {
+    let object = match value {
+        ValueRef::String(_) => return code::STRING,
+        ValueRef::Object(object) => object,
+    };
+    match object {
+        ObjectRef::List(_) => code::LIST_QUICKLIST_2,
+        ObjectRef::Set(set) if set.ints().is_some() => code::SET_INTSET,
+        ObjectRef::Set(_) => code::SET,
+        ObjectRef::Hash(hash) => {
+            let timed = hash.next_expiry().is_some();
+            match (hash.pack().or(hash.pack_ex()).is_some(), timed) {
+                (true, true) => code::HASH_LISTPACK_EX,
+                (true, false) => code::HASH_LISTPACK,
+                (false, true) => code::HASH_METADATA,
+                (false, false) => code::HASH,
             }
-            code::STRING
         }
-        Some(ObjectRef::List(list)) => self::list(list, writer),
-        Some(ObjectRef::Set(set)) => self::set(set, writer),
-        Some(ObjectRef::Hash(hash)) => self::hash(hash, writer),
-        Some(ObjectRef::ZSet(zset)) => self::zset(zset, writer),
-        Some(ObjectRef::Stream(stream)) => super::stream::write(stream, writer),
+        ObjectRef::ZSet(ZSet::Pack(_)) => code::ZSET_LISTPACK,
+        ObjectRef::ZSet(ZSet::Tree(_)) => code::ZSET_2,
+        ObjectRef::Stream(_) => code::STREAM_LISTPACKS_2,
+    }
+}
+
+/// Writes a value without its type code.
+pub fn value(value: ValueRef<'_>, writer: &mut Writer<'_>) {
+    match value {
+        ValueRef::String(StringRef::Int(n)) => writer.int_string(n),
+        ValueRef::String(StringRef::Inline(bytes)) => writer.string(bytes),
+        ValueRef::String(StringRef::Shared(bytes)) => writer.string(bytes),
+        ValueRef::Object(ObjectRef::List(list)) => self::list(list, writer),
+        ValueRef::Object(ObjectRef::Set(set)) => self::set(set, writer),
+        ValueRef::Object(ObjectRef::Hash(hash)) => self::hash(hash, writer),
+        ValueRef::Object(ObjectRef::ZSet(zset)) => self::zset(zset, writer),
+        ValueRef::Object(ObjectRef::Stream(stream)) => super::stream::write(stream, writer),
     }
 }
 
@@ -51,59 +71,60 @@ fn element(element: Element<'_>, writer: &mut Writer<'_>) {
     }
 }
 
-fn list(list: &List, writer: &mut Writer<'_>) -> u8 {
+fn list(list: &List, writer: &mut Writer<'_>) {
     writer.len(list.shape().nodes as u64);
-    list.each_node(|node| match node {
-        NodeBytes::Packed(bytes) => {
-            writer.len(NODE_PACKED);
-            writer.string(&bytes);
+    list.each_node(|node| {
+        match node {
+            NodeBytes::Packed(bytes) => {
+                writer.len(NODE_PACKED);
+                writer.string(&bytes);
+            }
+            NodeBytes::Plain(bytes) => {
+                writer.len(NODE_PLAIN);
+                writer.string(bytes);
+            }
         }
-        NodeBytes::Plain(bytes) => {
-            writer.len(NODE_PLAIN);
-            writer.string(bytes);
-        }
+        writer.pause();
     });
-    code::LIST_QUICKLIST_2
 }
 
-fn set(set: &Set, writer: &mut Writer<'_>) -> u8 {
+fn set(set: &Set, writer: &mut Writer<'_>) {
     if let Some(ints) = set.ints() {
-        writer.string(ints.as_bytes());
-        return code::SET_INTSET;
+        return writer.string(ints.as_bytes());
     }
     writer.len(set.len() as u64);
-    set.iter().for_each(|member| element(member, writer));
-    code::SET
+    let _ = set.try_for_each(|member| {
+        element(member, writer);
+        writer.pause();
+        ControlFlow::<()>::Continue(())
+    });
 }
 
-fn hash(hash: &Hash, writer: &mut Writer<'_>) -> u8 {
+fn hash(hash: &Hash, writer: &mut Writer<'_>) {
     if let Some(first) = hash.next_expiry() {
         return hash_with_expiry(hash, first, writer);
     }
     if let Some(pack) = hash.pack() {
-        writer.string(pack.as_bytes());
-        return code::HASH_LISTPACK;
+        return writer.string(pack.as_bytes());
     }
     if hash.pack_ex().is_some() {
         // No field has an expiry any more: what every version can read.
         let pairs = hash.iter().flat_map(|(field, value)| [field, value]);
-        writer.string(Listpack::of(pairs).as_bytes());
-        return code::HASH_LISTPACK;
+        return writer.string(Listpack::of(pairs).as_bytes());
     }
     writer.len(hash.len() as u64);
     for (field, value) in hash.iter() {
         element(field, writer);
         element(value, writer);
+        writer.pause();
     }
-    code::HASH
 }
 
 /// A hash of which some fields have an expiry, the first of them `first`.
-fn hash_with_expiry(hash: &Hash, first: i64, writer: &mut Writer<'_>) -> u8 {
+fn hash_with_expiry(hash: &Hash, first: i64, writer: &mut Writer<'_>) {
     writer.raw(&first.to_le_bytes());
     if let Some(pack) = hash.pack_ex() {
-        writer.string(pack.as_bytes());
-        return code::HASH_LISTPACK_EX;
+        return writer.string(pack.as_bytes());
     }
     writer.len(hash.len() as u64);
     for (field, value, at) in hash.iter_timed() {
@@ -111,20 +132,19 @@ fn hash_with_expiry(hash: &Hash, first: i64, writer: &mut Writer<'_>) -> u8 {
         writer.len(at.map_or(0, |at| (at - first + 1) as u64));
         element(field, writer);
         element(value, writer);
+        writer.pause();
     }
-    code::HASH_METADATA
 }
 
-fn zset(zset: &ZSet, writer: &mut Writer<'_>) -> u8 {
+fn zset(zset: &ZSet, writer: &mut Writer<'_>) {
     if let ZSet::Pack(pack) = zset {
-        writer.string(pack.as_bytes());
-        return code::ZSET_LISTPACK;
+        return writer.string(pack.as_bytes());
     }
     writer.len(zset.len() as u64);
     // From the greatest down, as Redis does: its loader inserts at the front.
     for (member, score) in zset.iter(0..zset.len(), true) {
         element(member, writer);
         writer.double(score);
+        writer.pause();
     }
-    code::ZSET_2
 }

@@ -13,12 +13,13 @@ use crate::types::stream_group::{Group, Pending};
 use crate::types::stream_id::StreamId;
 
 /// Writes a stream without its type code, which is returned.
-pub fn write(stream: &Stream, writer: &mut Writer<'_>) -> u8 {
+pub fn write(stream: &Stream, writer: &mut Writer<'_>) {
     let log = &stream.log;
-    writer.len(log.blocks().len() as u64);
+    writer.len(log.block_count() as u64);
     for block in log.blocks() {
         writer.string(&block.master.to_be_bytes());
         writer.string(block.as_bytes());
+        writer.pause();
     }
     writer.len(log.len());
     for id in [log.last_id, log.first_id(), log.max_deleted_id] {
@@ -30,7 +31,6 @@ pub fn write(stream: &Stream, writer: &mut Writer<'_>) -> u8 {
         writer.string(name);
         write_group(group, writer);
     }
-    code::STREAM_LISTPACKS_2
 }
 
 fn write_id(id: StreamId, writer: &mut Writer<'_>) {
@@ -209,10 +209,7 @@ mod tests {
 
     fn written(stream: &Stream) -> Vec<u8> {
         let mut bytes = Vec::new();
-        assert_eq!(
-            write(stream, &mut Writer::new(&mut bytes, true)),
-            code::STREAM_LISTPACKS_2
-        );
+        write(stream, &mut Writer::new(&mut bytes, true));
         bytes
     }
 

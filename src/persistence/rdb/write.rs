@@ -1,21 +1,58 @@
 //! Primitives, written: lengths, strings, numbers.
 
 use crate::base::{lzf, number};
+use crate::resp::write::request;
 
 /// Bytes from which on strings are compressed.
 const COMPRESS_FROM: usize = 21;
+
+/// Bytes gathered before a writer that spills does so.
+const SPILL: usize = 256 << 10;
+
+/// Takes what was gathered away, and leaves the vector empty.
+pub type Spill<'a> = &'a mut dyn FnMut(&mut Vec<u8>);
 
 /// Writes primitives to the end of a vector.
 pub struct Writer<'a> {
     out: &'a mut Vec<u8>,
     compress: bool,
+    spill: Option<Spill<'a>>,
 }
 
 impl<'a> Writer<'a> {
     /// Writes to `out`, long strings compressed where that saves anything and `compress` is set
     /// (`rdbcompression`).
     pub fn new(out: &'a mut Vec<u8>, compress: bool) -> Self {
-        Self { out, compress }
+        Self {
+            out,
+            compress,
+            spill: None,
+        }
+    }
+
+    /// As [`Writer::new`], for what is long: now and then what was written is given to `spill`.
+    pub fn spilling(out: &'a mut Vec<u8>, compress: bool, spill: Spill<'a>) -> Self {
+        Self {
+            out,
+            compress,
+            spill: Some(spill),
+        }
+    }
+
+    /// A place between two elements, where what was written may be taken away.
+    #[inline]
+    pub fn pause(&mut self) {
+        if self.out.len() >= SPILL
+            && let Some(spill) = &mut self.spill
+        {
+            spill(self.out);
+        }
+    }
+
+    /// A command in the protocol of clients.
+    pub fn command(&mut self, args: &[&[u8]]) {
+        request(self.out, args);
+        self.pause();
     }
 
     /// One byte.
@@ -55,15 +92,16 @@ impl<'a> Writer<'a> {
         {
             return;
         }
-        if self.compress
-            && bytes.len() >= COMPRESS_FROM
-            && let Some(packed) = lzf::compress(bytes, bytes.len() - 4)
-        {
-            self.byte(0xc3);
-            self.len(packed.len() as u64);
-            self.len(bytes.len() as u64);
-            self.raw(&packed);
-            return;
+        if self.compress && bytes.len() >= COMPRESS_FROM {
+            let shorter = lzf::compressed(bytes, bytes.len() - 4, |packed| {
+                self.byte(0xc3);
+                self.len(packed.len() as u64);
+                self.len(bytes.len() as u64);
+                self.raw(packed);
+            });
+            if shorter.is_some() {
+                return;
+            }
         }
         self.len(bytes.len() as u64);
         self.raw(bytes);

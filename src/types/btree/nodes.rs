@@ -12,6 +12,8 @@
 use std::cmp::Ordering;
 use std::ops::Range;
 
+use std::sync::Arc;
+
 use smallvec::SmallVec;
 
 use super::records::{Handle, Records};
@@ -51,11 +53,23 @@ impl Default for Slots {
     }
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Inner {
     firsts: Slots,
     counts: [u32; SLOTS],
     kids: Vec<Node>,
+}
+
+impl Clone for Inner {
+    fn clone(&self) -> Self {
+        let mut kids = Vec::with_capacity(SLOTS);
+        kids.extend_from_slice(&self.kids);
+        Self {
+            firsts: self.firsts.clone(),
+            counts: self.counts,
+            kids,
+        }
+    }
 }
 
 impl Default for Inner {
@@ -71,7 +85,9 @@ impl Default for Inner {
 #[derive(Clone, Debug)]
 enum Node {
     Leaf(Box<Slots>),
-    Inner(Box<Inner>),
+    /// Shared with a snapshot for a while: whoever changes it then copies it, and the leaves
+    /// that it has, first.
+    Inner(Arc<Inner>),
 }
 
 /// The tree; see the module.
@@ -246,7 +262,10 @@ impl Node {
     ) -> Option<Node> {
         let slots = match self {
             Self::Leaf(slots) => slots,
-            Self::Inner(inner) => return inner.insert(key, handle, (ends, records), tally),
+            Self::Inner(inner) => {
+                let inner = Arc::make_mut(inner);
+                return inner.insert(key, handle, (ends, records), tally);
+            }
         };
         let at = slots.less(key, false, records);
         let slot = (key.score, handle);
@@ -281,10 +300,14 @@ impl Node {
                 left.append(right, target - own);
             }
             (Self::Leaf(left), Self::Leaf(right)) => left.move_end(target, right),
-            (Self::Inner(left), Self::Inner(right)) if target >= own => {
-                left.append(right, target - own);
+            (Self::Inner(left), Self::Inner(right)) => {
+                let (left, right) = (Arc::make_mut(left), Arc::make_mut(right));
+                if target >= own {
+                    left.append(right, target - own);
+                } else {
+                    left.move_end(target, right);
+                }
             }
-            (Self::Inner(left), Self::Inner(right)) => left.move_end(target, right),
             _ => unreachable!("neighbours are equally deep"),
         }
         target == own + other
@@ -346,14 +369,14 @@ impl Inner {
             return None;
         }
         let cut = ends.cut(at);
-        let mut right = Box::<Inner>::default();
+        let mut right = Inner::default();
         self.move_end(cut, &mut right);
         if at <= cut && cut < SLOTS {
             self.adopt(at, new);
         } else {
             right.adopt(at - cut, new);
         }
-        let right = Node::Inner(right);
+        let right = Node::Inner(Arc::new(right));
         tally.made(&right);
         Some(right)
     }
@@ -427,6 +450,7 @@ fn remove_at(
         }
         Node::Inner(inner) => {
             let (child, rank) = inner.child_at(rank);
+            let inner = Arc::make_mut(inner);
             remove_at(&mut inner.kids[child], rank, count, tally, taken);
             inner.settle(child, tally);
         }
@@ -434,6 +458,11 @@ fn remove_at(
 }
 
 impl Tree {
+    /// The same tree as it is now: nodes are copied when they change, not before.
+    pub fn share(&mut self) -> Self {
+        self.clone()
+    }
+
     /// Number of slots.
     pub fn len(&self) -> usize {
         self.len
@@ -449,10 +478,11 @@ impl Tree {
             .root
             .insert(key, handle, (ends, records), &mut self.tally);
         if let Some(right) = made {
-            let left = std::mem::replace(&mut self.root, Node::Inner(Box::default()));
+            let left = std::mem::replace(&mut self.root, Node::Inner(Arc::default()));
             let Node::Inner(root) = &mut self.root else {
                 unreachable!("just made");
             };
+            let root = Arc::make_mut(root);
             root.adopt(0, left);
             root.adopt(1, right);
             self.tally.made(&self.root);
@@ -514,7 +544,7 @@ impl Tree {
                 break;
             }
             self.tally.inners -= 1;
-            self.root = inner.kids.pop().unwrap_or_else(|| {
+            self.root = Arc::make_mut(inner).kids.pop().unwrap_or_else(|| {
                 self.tally.leaves += 1;
                 Node::Leaf(Box::default())
             });
@@ -530,7 +560,7 @@ impl Tree {
             match node {
                 Node::Inner(inner) => {
                     let child = inner.child(old, records);
-                    node = &mut inner.kids[child];
+                    node = &mut Arc::make_mut(inner).kids[child];
                 }
                 Node::Leaf(slots) => {
                     let at = slots.less(old, false, records);

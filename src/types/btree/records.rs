@@ -11,6 +11,7 @@
 //! of just that size. No pointer leads into a block, so a copy of the blocks is a copy of all.
 
 use crate::base::alloc::size_class;
+use crate::base::share::Share;
 
 /// Address of a record.
 pub type Handle = u32;
@@ -32,7 +33,7 @@ const SMALLEST: usize = 128;
 /// Records; see the module.
 #[derive(Clone, Debug)]
 pub struct Records {
-    blocks: Vec<Vec<u8>>,
+    blocks: Vec<Share<Vec<u8>>>,
     /// The block that records are appended to.
     current: usize,
     /// Blocks without records or memory.
@@ -46,7 +47,7 @@ pub struct Records {
 impl Default for Records {
     fn default() -> Self {
         Self {
-            blocks: vec![Vec::new()],
+            blocks: vec![Share::default()],
             current: 0,
             vacant: Vec::new(),
             free: Vec::new(),
@@ -76,6 +77,16 @@ fn write_header(to: &mut [u8], score: f64, len: usize) {
 }
 
 impl Records {
+    /// The same records as they are now: blocks are copied when they change, not before.
+    pub fn share(&mut self) -> Self {
+        Self {
+            blocks: self.blocks.iter_mut().map(Share::share).collect(),
+            vacant: self.vacant.clone(),
+            free: self.free.clone(),
+            ..*self
+        }
+    }
+
     /// True when a member of any length still finds a place.
     pub fn has_room(&self) -> bool {
         self.blocks.len() < MAX_BLOCKS || !self.vacant.is_empty()
@@ -89,7 +100,7 @@ impl Records {
         let units = units(member.len());
         let handle = if units > SHARED_UNITS {
             let block = self.new_block(units * UNIT);
-            self.blocks[block].resize(units * UNIT, 0);
+            self.blocks[block].to_mut().resize(units * UNIT, 0);
             address(block, 0)
         } else if let Some(handle) = self.reuse(units) {
             handle
@@ -115,14 +126,14 @@ impl Records {
         let used = self.blocks[self.current].len();
         if used + size > BLOCK {
             if used < BLOCK {
-                self.blocks[self.current].resize(BLOCK, 0);
+                self.blocks[self.current].to_mut().resize(BLOCK, 0);
                 self.chain(address(self.current, used), (BLOCK - used) / UNIT);
             }
             self.current = self.new_block(0);
             return self.append(size);
         }
         // A big set grows by an eighth, a small one by little: no block stands half empty.
-        let block = &mut self.blocks[self.current];
+        let block = self.blocks[self.current].to_mut();
         if used + size > block.capacity() {
             let wanted = (used + size).max(used + (self.held / 8).max(SMALLEST));
             let before = block.capacity();
@@ -139,12 +150,12 @@ impl Records {
             Some(block) => block as usize,
             None => {
                 assert!(self.blocks.len() < MAX_BLOCKS, "32 GiB of records");
-                self.blocks.push(Vec::new());
+                self.blocks.push(Share::default());
                 self.blocks.len() - 1
             }
         };
         if size > 0 {
-            self.blocks[block] = Vec::with_capacity(size);
+            self.blocks[block] = Share::Own(Vec::with_capacity(size));
             self.held += size_class(size);
         }
         block
@@ -156,7 +167,7 @@ impl Records {
         if units > SHARED_UNITS {
             let block = (handle >> OFFSET_BITS) as usize;
             self.held -= size_class(self.blocks[block].capacity());
-            self.blocks[block] = Vec::new();
+            self.blocks[block] = Share::default();
             self.vacant.push(block as u32);
         } else {
             self.chain(handle, units);
@@ -179,7 +190,7 @@ impl Records {
 
     fn bytes_mut(&mut self, handle: Handle) -> &mut [u8] {
         let offset = handle as usize % (1 << OFFSET_BITS) * UNIT;
-        &mut self.blocks[(handle >> OFFSET_BITS) as usize][offset..]
+        &mut self.blocks[(handle >> OFFSET_BITS) as usize].to_mut()[offset..]
     }
 
     /// A record's member.
@@ -209,7 +220,7 @@ impl Records {
     /// Bytes allocated.
     pub fn memory(&self) -> usize {
         self.held
-            + self.blocks.capacity() * size_of::<Vec<u8>>()
+            + self.blocks.capacity() * size_of::<Share<Vec<u8>>>()
             + (self.free.capacity() + self.vacant.capacity()) * size_of::<u32>()
     }
 

@@ -4,17 +4,22 @@
 //! Numbers of removed records are given to later ones; the chunks of slots are allocated one at a
 //! time, so that no insert copies them all.
 
+use std::sync::Arc;
+
 use crate::base::alloc::size_class;
+use crate::base::share::Share;
 
 /// Slots of a chunk.
 const CHUNK: usize = 256;
+/// Bytes that a record's allocation has before it: who shares it is counted there.
+const COUNTS: usize = 16;
 /// The number that ends the list of free slots.
 const NONE: u32 = u32::MAX;
 
 #[derive(Clone)]
 enum Slot {
     /// A record: the key's length, and key and value.
-    Used(usize, Box<[u8]>),
+    Used(usize, Arc<[u8]>),
     /// None; the next free slot.
     Free(u32),
 }
@@ -22,7 +27,7 @@ enum Slot {
 /// See the module.
 #[derive(Clone)]
 pub struct Bigs {
-    chunks: Vec<Vec<Slot>>,
+    chunks: Vec<Share<Vec<Slot>>>,
     free: u32,
     len: u32,
     /// Bytes of the records' allocations.
@@ -41,6 +46,14 @@ impl Default for Bigs {
 }
 
 impl Bigs {
+    /// The same records as they are now: they are copied when they change, not before.
+    pub fn share(&mut self) -> Self {
+        Self {
+            chunks: self.chunks.iter_mut().map(Share::share).collect(),
+            ..*self
+        }
+    }
+
     /// Number of records.
     pub fn len(&self) -> usize {
         self.len as usize
@@ -48,7 +61,7 @@ impl Bigs {
 
     /// Bytes allocated.
     pub fn memory(&self) -> usize {
-        let slots: usize = self.chunks.iter().map(Vec::capacity).sum();
+        let slots: usize = self.chunks.iter().map(|chunk| chunk.capacity()).sum();
         self.bytes + slots * size_of::<Slot>()
     }
 
@@ -61,21 +74,21 @@ impl Bigs {
     }
 
     fn slot(&mut self, number: u32) -> &mut Slot {
-        &mut self.chunks[number as usize / CHUNK][number as usize % CHUNK]
+        &mut self.chunks[number as usize / CHUNK].to_mut()[number as usize % CHUNK]
     }
 
     /// The value of a record, to be changed in place.
     pub fn value_mut(&mut self, number: u32) -> &mut [u8] {
         match self.slot(number) {
-            Slot::Used(key_len, bytes) => &mut bytes[*key_len..],
+            Slot::Used(key_len, bytes) => &mut Arc::make_mut(bytes)[*key_len..],
             Slot::Free(_) => unreachable!("records are asked for by those that refer to them"),
         }
     }
 
     /// Adds a record; its number.
     pub fn add(&mut self, key: &[u8], value: &[u8]) -> u32 {
-        let bytes = [key, value].concat().into_boxed_slice();
-        self.bytes += size_class(bytes.len());
+        let bytes = Arc::<[u8]>::from([key, value].concat());
+        self.bytes += size_class(bytes.len() + COUNTS);
         self.len += 1;
         let slot = Slot::Used(key.len(), bytes);
         if self.free != NONE {
@@ -86,10 +99,10 @@ impl Bigs {
             return number;
         }
         if self.chunks.last().is_none_or(|chunk| chunk.len() == CHUNK) {
-            self.chunks.push(Vec::new());
+            self.chunks.push(Share::default());
         }
         let last = self.chunks.len() - 1;
-        self.chunks[last].push(slot);
+        self.chunks[last].to_mut().push(slot);
         (last * CHUNK + self.chunks[last].len() - 1) as u32
     }
 
@@ -97,7 +110,7 @@ impl Bigs {
     pub fn remove(&mut self, number: u32) {
         let next = self.free;
         if let Slot::Used(_, bytes) = std::mem::replace(self.slot(number), Slot::Free(next)) {
-            self.bytes -= size_class(bytes.len());
+            self.bytes -= size_class(bytes.len() + COUNTS);
             self.free = number;
             self.len -= 1;
         }

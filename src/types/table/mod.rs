@@ -28,6 +28,7 @@ use std::sync::LazyLock;
 use smallvec::SmallVec;
 
 use crate::base::random;
+use crate::base::share::Share;
 
 mod bigs;
 mod segment;
@@ -65,8 +66,8 @@ impl<const N: usize> Layout for Fixed<N> {
 const CURSOR_BITS: u32 = 53;
 /// No segment is ever this deep: homes must follow from a cursor's bits.
 const MAX_DEPTH: u8 = (CURSOR_BITS - HOME_BITS) as u8;
-/// Segments of a chunk.
-const CHUNK: usize = 64;
+/// Segments of a chunk: what is copied when one of them changes while a snapshot shares them.
+const CHUNK: usize = 8;
 /// Elements from which a table is taken not to fit the caches.
 const WARM_MIN: usize = 4096;
 /// Darts thrown at the slots before the elements are counted through.
@@ -86,7 +87,7 @@ fn hash(key: &[u8]) -> u64 {
 pub struct Table<L: Layout> {
     directory: Vec<u32>,
     /// In chunks, so that no insert copies them all.
-    segments: Vec<Vec<Segment>>,
+    segments: Vec<Share<Vec<Segment>>>,
     len: usize,
     /// Number of the directory's bits.
     depth: u8,
@@ -133,12 +134,22 @@ impl<L: Layout> Table<L> {
     pub fn new() -> Self {
         Self {
             directory: vec![0],
-            segments: vec![vec![Segment::new(0, 0)]],
+            segments: vec![Share::Own(vec![Segment::new(0, 0)])],
             len: 0,
             depth: 0,
             deepest: 1,
             bigs: Bigs::default(),
             layout: PhantomData,
+        }
+    }
+
+    /// The same table as it is now: segments are copied when they change, not before.
+    pub fn share(&mut self) -> Self {
+        Self {
+            directory: self.directory.clone(),
+            segments: self.segments.iter_mut().map(Share::share).collect(),
+            bigs: self.bigs.share(),
+            ..*self
         }
     }
 
@@ -169,7 +180,7 @@ impl<L: Layout> Table<L> {
     /// The value of `key`, to be changed in place.
     pub fn get_mut(&mut self, key: &[u8]) -> Option<&mut [u8]> {
         let Place { segment, spot } = self.find(hash(key), key)?;
-        let segment = &mut self.segments[segment / CHUNK][segment % CHUNK];
+        let segment = &mut self.segments[segment / CHUNK].to_mut()[segment % CHUNK];
         Some(segment.value_mut::<L>(spot, &mut self.bigs))
     }
 
@@ -180,7 +191,7 @@ impl<L: Layout> Table<L> {
         debug_assert!(L::VALUE.is_none_or(|len| len == value.len()));
         let hash = hash(key);
         let at = self.directory[self.slot_of(hash)] as usize;
-        let segment = &mut self.segments[at / CHUNK][at % CHUNK];
+        let segment = &mut self.segments[at / CHUNK].to_mut()[at % CHUNK];
         let found = segment.find(hash, key, &self.bigs);
         if let Some(spot) = found {
             if L::VALUE == Some(0) {
@@ -210,7 +221,7 @@ impl<L: Layout> Table<L> {
             let at = self.directory[self.slot_of(hash)] as usize;
             self.split(at);
             let at = self.directory[self.slot_of(hash)] as usize;
-            let segment = &mut self.segments[at / CHUNK][at % CHUNK];
+            let segment = &mut self.segments[at / CHUNK].to_mut()[at % CHUNK];
             if segment
                 .insert::<L>(hash, (key, value), &mut self.bigs)
                 .is_ok()
@@ -267,8 +278,7 @@ impl<L: Layout> Table<L> {
 
     /// Every element once, in no order that means anything.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        let segments = self.segments.iter().flatten();
-        segments.flat_map(|segment| {
+        self.all_segments().flat_map(|segment| {
             let spots = segment.spots();
             spots.map(|spot| segment.record::<L>(spot, &self.bigs))
         })
@@ -280,7 +290,7 @@ impl<L: Layout> Table<L> {
         &'a self,
         mut visit: impl FnMut(&'a [u8], &'a [u8]) -> ControlFlow<B>,
     ) -> ControlFlow<B> {
-        for segment in self.segments.iter().flatten() {
+        for segment in self.all_segments() {
             segment.try_for_each::<L, B>(&self.bigs, &mut visit)?;
         }
         ControlFlow::Continue(())
@@ -328,10 +338,13 @@ impl<L: Layout> Table<L> {
         // Segments are much alike: some of the chunks tell of all.
         let step = (self.segments.len() / 16).max(1);
         let chunks = || self.segments.iter().step_by(step);
-        let seen: usize = chunks().map(Vec::len).sum();
-        let bytes: usize = chunks().flatten().map(Segment::memory).sum();
-        let headers = self.segments.iter().map(Vec::capacity).sum::<usize>() * size_of::<Segment>()
-            + self.segments.capacity() * size_of::<Vec<Segment>>();
+        let seen: usize = chunks().map(|chunk| chunk.len()).sum();
+        let bytes: usize = chunks()
+            .flat_map(|chunk| chunk.iter())
+            .map(Segment::memory)
+            .sum();
+        let headers = seen * self.segments.len() / chunks().len().max(1) * size_of::<Segment>()
+            + self.segments.capacity() * size_of::<Share<Vec<Segment>>>();
         self.directory.capacity() * size_of::<u32>()
             + headers
             + self.bigs.memory()
@@ -340,7 +353,7 @@ impl<L: Layout> Table<L> {
 
     /// Number of slots, counted: for statistics.
     pub fn slots(&self) -> usize {
-        self.segments.iter().flatten().map(Segment::slots).sum()
+        self.all_segments().map(Segment::slots).sum()
     }
 
     /// About how many allocations freeing takes.
@@ -348,8 +361,13 @@ impl<L: Layout> Table<L> {
         3 + self.segment_count() * 2 + self.bigs.len()
     }
 
+    fn all_segments(&self) -> impl Iterator<Item = &Segment> {
+        self.segments.iter().flat_map(|chunk| chunk.iter())
+    }
+
     fn segment_count(&self) -> usize {
-        self.segments.len().saturating_sub(1) * CHUNK + self.segments.last().map_or(0, Vec::len)
+        self.segments.len().saturating_sub(1) * CHUNK
+            + self.segments.last().map_or(0, |chunk| chunk.len())
     }
 
     /// Where the directory has the segment of a hash.
@@ -400,16 +418,16 @@ impl<L: Layout> Table<L> {
         let new = self.segment_count();
         let range = self.range_of(&upper);
         self.directory[range].fill(new as u32);
-        self.segments[at / CHUNK][at % CHUNK] = lower;
+        self.segments[at / CHUNK].to_mut()[at % CHUNK] = lower;
         if new.is_multiple_of(CHUNK) {
-            self.segments.push(Vec::new());
+            self.segments.push(Share::default());
         }
-        self.segments[new / CHUNK].push(upper);
+        self.segments[new / CHUNK].to_mut().push(upper);
     }
 
     fn remove_at(&mut self, place: Place, hash: u64) {
         let at = place.segment;
-        let segment = &mut self.segments[at / CHUNK][at % CHUNK];
+        let segment = &mut self.segments[at / CHUNK].to_mut()[at % CHUNK];
         segment.remove::<L>(place.spot, hash, &mut self.bigs);
         segment.tidy::<L>(&self.bigs);
         let small = segment.len() <= MAX_SLOTS / 6 && segment.depth > 0;
@@ -433,7 +451,7 @@ impl<L: Layout> Table<L> {
         };
         let range = self.range_of(&whole);
         self.directory[range].fill(at as u32);
-        self.segments[at / CHUNK][at % CHUNK] = whole;
+        self.segments[at / CHUNK].to_mut()[at % CHUNK] = whole;
         self.forget(other);
         if depth == self.depth {
             self.deepest -= 2;
@@ -446,6 +464,7 @@ impl<L: Layout> Table<L> {
     /// Takes out the segment `at`, which the directory does not have any more.
     fn forget(&mut self, at: usize) {
         let chunk = self.segments.last_mut().expect("a segment is there");
+        let chunk = chunk.to_mut();
         let last = chunk.pop().expect("no chunk is empty");
         if chunk.is_empty() {
             self.segments.pop();
@@ -455,7 +474,7 @@ impl<L: Layout> Table<L> {
         if at < self.segment_count() {
             let range = self.range_of(&last);
             self.directory[range].fill(at as u32);
-            self.segments[at / CHUNK][at % CHUNK] = last;
+            self.segments[at / CHUNK].to_mut()[at % CHUNK] = last;
         }
     }
 
@@ -495,7 +514,7 @@ impl<L: Layout> Table<L> {
 
     /// The place of an element by its rank in the order of segments.
     fn place_of_rank(&self, mut rank: usize) -> Option<Place> {
-        for (number, segment) in self.segments.iter().flatten().enumerate() {
+        for (number, segment) in self.all_segments().enumerate() {
             if rank < segment.len() {
                 let spot = segment.spots().nth(rank)?;
                 return Some(Place {

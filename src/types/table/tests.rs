@@ -8,7 +8,7 @@ impl<L: Layout> Table<L> {
     /// Asserts what the module promises.
     fn check(&self) {
         assert_eq!(self.directory.len(), 1 << self.depth);
-        let all = || self.segments.iter().flatten();
+        let all = || self.all_segments();
         assert_eq!(all().count(), self.segment_count());
         assert_eq!(all().map(Segment::len).sum::<usize>(), self.len);
         let deepest = all().filter(|s| s.depth == self.depth).count();
@@ -50,6 +50,11 @@ impl Dice {
 
 use super::segment::INLINE_MAX;
 
+fn sorted(table: &Table<Pairs>) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    let pairs = table.iter().map(|(k, v)| (k.to_vec(), v.to_vec()));
+    pairs.collect()
+}
+
 fn model_run(seed: u64, steps: usize, keys: usize) {
     let mut dice = Dice(seed);
     let mut table: Table<Pairs> = Table::new();
@@ -62,7 +67,13 @@ fn model_run(seed: u64, steps: usize, keys: usize) {
         );
         name
     };
+    let mut kept = (table.share(), BTreeMap::new());
     for step in 0..steps {
+        if step % (keys / 3) == 0 {
+            // What was kept is as it was, whatever happened since.
+            assert_eq!(sorted(&kept.0), kept.1);
+            kept = (table.share(), model.clone().into_iter().collect());
+        }
         let key = name(dice.below(keys));
         let growing = (step / keys) % 3 != 2;
         if dice.below(10) < if growing { 8 } else { 2 } {
@@ -84,12 +95,7 @@ fn model_run(seed: u64, steps: usize, keys: usize) {
         }
     }
     table.check();
-    let sorted = |table: &Table<Pairs>| -> BTreeMap<Vec<u8>, Vec<u8>> {
-        table
-            .iter()
-            .map(|(k, v)| (k.to_vec(), v.to_vec()))
-            .collect()
-    };
+    assert_eq!(sorted(&kept.0), kept.1);
     let copy = table.clone();
     assert_eq!(table.iter().count(), model.len());
     assert_eq!(sorted(&table), model.clone().into_iter().collect());

@@ -135,10 +135,10 @@ fn lists(con: &mut Connection, out: &mut String) {
         lpos("l", "b", LposOptions::default()); lpos("l", "none", LposOptions::default());
         lpos("l", "b", LposOptions::default().count(0).rank(-1)); ltrim("l", 0, 3);
         lpop("l", None); lpop("l", two); lpop("none", None); lpop("none", two); rpop("l", None);
-        rpush("m", &[1, 2, 3, 4, 5, 6]); lmove("m", "n1", Direction::Left, Direction::Right);
-        lmove("none", "n1", Direction::Left, Direction::Right); rpoplpush("m", "n1"); rpoplpush("none", "n1");
-        lmpop(2, &["none", "m"], left, 2); lmpop(1, "none", right, 1); blpop(&["none", "m"], 1.0);
-        brpop("m", 1.0); blpop("none", 0.01); brpoplpush("n1", "o", 1.0); brpoplpush("none", "o", 0.01);
+        rpush("q", &[1, 2, 3, 4, 5, 6]); lmove("q", "n1", Direction::Left, Direction::Right);
+        lmove("none", "n1", Direction::Left, Direction::Right); rpoplpush("q", "n1"); rpoplpush("none", "n1");
+        lmpop(2, &["none", "q"], left, 2); lmpop(1, "none", right, 1); blpop(&["none", "q"], 1.0);
+        brpop("q", 1.0); blpop("none", 0.01); brpoplpush("n1", "o", 1.0); brpoplpush("none", "o", 0.01);
         blmove("o", "n1", Direction::Left, Direction::Left, 1.0); blmove("none", "n1", Direction::Left, Direction::Left, 0.01);
         blmpop(1.0, 2, &["none", "n1"], Direction::Right, 5); blmpop(0.01, 1, "none", Direction::Left, 1);
         lpush("k", "wrong type");

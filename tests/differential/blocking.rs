@@ -19,6 +19,8 @@ use crate::servers::Server;
 /// Connections; the last one never waits, except within EXEC, where nobody does.
 const CLIENTS: usize = 4;
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Longer than any time to live that shall end.
+const EXPIRY: Duration = Duration::from_millis(4);
 /// What stands for the identifier of a connection, with its number behind it.
 const ID: &[u8] = b"$id";
 
@@ -329,10 +331,7 @@ impl Side {
                 self.clients[*conn].send(&commands.iter().collect::<Vec<_>>());
             }
             Act::Timed { conn, args } => self.clients[*conn].send(&[args]),
-            Act::Expire { conn, args } => {
-                self.clients[*conn].send(&[args]);
-                std::thread::sleep(Duration::from_millis(4));
-            }
+            Act::Expire { conn, args } => self.clients[*conn].send(&[args]),
             Act::Close { conn } => {
                 let (client, id) = connect(server, *conn)?;
                 self.clients[*conn] = client;
@@ -468,7 +467,7 @@ impl Game {
             Act::Close { .. } => true,
             _ => false,
         };
-        if self.pending[conn] > 0 && !anyway {
+        if self.pending[conn] > 0 && !anyway || self.races(act) {
             return Ok(None);
         }
         match act {
@@ -487,8 +486,25 @@ impl Game {
         if let Some(text) = difference(&heard, &answered) {
             return Ok(Some(text));
         }
+        if let Act::Expire { .. } = act {
+            // It is over on both before anybody looks.
+            std::thread::sleep(EXPIRY);
+        }
         Ok((still.as_ref() != Some(&waiting))
             .then(|| format!("  clients that wait: oracle {waiting}, ours {still:?}")))
+    }
+
+    /// While something was sent behind a client's wait, it runs when that ends: beside the rest of
+    /// what ended it, and what others sent behind theirs. A server with several threads does that
+    /// in no order, so then only one command (or transaction) is sent at a time.
+    fn races(&self, act: &Act) -> bool {
+        let others = self.pending.iter().enumerate();
+        let behind = others.filter(|(conn, n)| **n > 1 && *conn != act.conn());
+        let commands = act.commands();
+        let whole = commands.first().is_some_and(|first| first[0] == b"MULTI");
+        behind.count() > 0
+            && (self.pending[act.conn()] > 0 || (commands.len() > 1 && !whole))
+            && !matches!(act, Act::Close { .. })
     }
 
     /// Ends all waits, one after the other, and those that follow them.

@@ -29,7 +29,22 @@ struct Server {
 }
 
 impl Server {
+    /// Starts it, again on another port should somebody have taken the one that was free.
     fn start(binary: &Path, options: &[&str]) -> Self {
+        let begin = Instant::now();
+        while begin.elapsed() < PATIENCE {
+            let mut server = Self::spawn(binary, options);
+            while server.child.try_wait().expect("a child").is_none() {
+                if server.is_reached() {
+                    return server;
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+        panic!("no port was free for long enough");
+    }
+
+    fn spawn(binary: &Path, options: &[&str]) -> Self {
         let (dir, port) = (tempfile::tempdir().expect("a directory"), free_port());
         let child = Command::new(binary)
             .args(["--port", &port.to_string(), "--save", ""])
@@ -40,13 +55,22 @@ impl Server {
             .stderr(Stdio::null())
             .spawn()
             .expect("the server starts");
-        let server = Self {
+        Self {
             child,
             port,
             _dir: dir,
+        }
+    }
+
+    /// True when it is this server that answers on its port.
+    fn is_reached(&self) -> bool {
+        let Ok(stream) = TcpStream::connect(("127.0.0.1", self.port)) else {
+            return false;
         };
-        eventually(|| TcpStream::connect(("127.0.0.1", port)).is_ok());
-        server
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        let info = Client(BufReader::new(stream)).ask("INFO server");
+        let id = format!("process_id:{}\r\n", self.child.id());
+        info.contains(&id)
     }
 
     fn primary(options: &[&str]) -> Self {

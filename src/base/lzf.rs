@@ -185,12 +185,12 @@ fn repeat(out: &mut Vec<u8>, back: usize, length: usize, limit: usize) -> Option
     if out.len() + length > limit {
         return None;
     }
-    if length <= back {
-        out.extend_from_within(from..from + length);
-    } else {
-        for i in from..from + length {
-            out.push(out[i]);
-        }
+    // What reaches into itself has a period, of which each step makes more available.
+    let mut left = length;
+    while left > 0 {
+        let available = left.min(out.len() - from);
+        out.extend_from_within(from..from + available);
+        left -= available;
     }
     Some(())
 }

@@ -163,7 +163,10 @@ impl Blocked {
         self.tickets.get(&ticket).map(|p| Arc::clone(&p))
     }
 
-    fn add(&self, parked: &Arc<Parked>) {
+    fn add(&self, keyspace: &Keyspace, parked: &Arc<Parked>) {
+        if parked.on == Type::Stream {
+            keyspace.awaited_streams.fetch_add(1, Relaxed);
+        }
         if parked.on_removal {
             self.on_removal.fetch_add(1, Relaxed);
         }
@@ -173,9 +176,12 @@ impl Blocked {
         self.tickets.insert(parked.ticket, Arc::clone(parked));
     }
 
-    fn remove(&self, parked: &Parked) {
+    fn remove(&self, keyspace: &Keyspace, parked: &Parked) {
         if self.tickets.remove(&parked.ticket).is_none() {
             return;
+        }
+        if parked.on == Type::Stream {
+            keyspace.awaited_streams.fetch_sub(1, Relaxed);
         }
         if parked.on_removal {
             self.on_removal.fetch_sub(1, Relaxed);
@@ -232,7 +238,7 @@ pub(super) fn park(
         nanos: Ticks::now().nanos_since(worker.ticks),
         state: Mutex::new(State::Waiting),
     });
-    shared.blocked.add(&parked);
+    shared.blocked.add(&shared.keyspace, &parked);
     for key in &parked.keys {
         let shard = Keyspace::shard_of(shared.keyspace.hash(key));
         locks.shard(shard).wait(parked.db, key, parked.ticket);
@@ -262,7 +268,7 @@ pub fn park_for_acks(ctx: &mut ServerCtx<'_, '_>, acks: Acks, deadline: Option<i
         nanos: Ticks::now().nanos_since(ctx.worker.ticks),
         state: Mutex::new(State::Waiting),
     });
-    blocked.add(&parked);
+    blocked.add(&ctx.shared.keyspace, &parked);
     ctx.worker.parked = Some(parked);
 }
 
@@ -329,7 +335,7 @@ fn serve_key<'k>(
         if let Some(reply) = run_again(shared, worker, locks, &parked, key) {
             *state = State::Ended;
             drop(state);
-            shared.blocked.remove(&parked);
+            shared.blocked.remove(&shared.keyspace, &parked);
             locks.shard(shard).unwait(db, key, ticket);
             worker.aftermath.ended.push((parked, reply));
         }
@@ -425,7 +431,7 @@ pub(super) fn settle(shared: &Shared, worker: &mut Worker) {
 
 /// Takes an ended wait out of all queues. Called without locks.
 fn forget(shared: &Shared, parked: &Parked) {
-    shared.blocked.remove(parked);
+    shared.blocked.remove(&shared.keyspace, parked);
     for key in &parked.keys {
         let shard = Keyspace::shard_of(shared.keyspace.hash(key));
         let mut guard = shared.keyspace.lock(shard);

@@ -618,6 +618,7 @@ impl<'c, 'k> Db<'c, 'k> {
         if let Some(slot) = self.find_hashed(hash, key) {
             let mut entry = self.claim(hash, slot);
             let was_hash = entry.kind() == Type::Hash;
+            let was_stream = entry.kind() == Type::Stream;
             let garbage = entry.set_value(value);
             let is_hash = entry.kind() == Type::Hash;
             match ttl {
@@ -632,7 +633,17 @@ impl<'c, 'k> Db<'c, 'k> {
             if was_hash || is_hash {
                 self.note_fields(key);
             }
-            self.signal(hash, key);
+            // A key that is there and becomes another value wakes nobody, even if it is what
+            // somebody waits for; but for streams, while anybody waits for any: as Redis does it.
+            if was_stream
+                && self
+                    .keyspace
+                    .awaited_streams
+                    .load(std::sync::atomic::Ordering::Relaxed)
+                    > 0
+            {
+                self.signal(hash, key);
+            }
             return false;
         }
         let expiry = match ttl {

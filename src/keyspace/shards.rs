@@ -75,6 +75,8 @@ pub struct Keyspace {
     pub expiry: Figures,
     /// Number of hashes that shards hold as having fields with an expiry.
     pub(super) timed_hashes: AtomicUsize,
+    /// How many clients wait for streams.
+    pub awaited_streams: AtomicUsize,
 }
 
 /// A locked shard.
@@ -111,6 +113,7 @@ impl Keyspace {
             lazyfree: Lazyfree::default(),
             expiry: Figures::new(databases),
             timed_hashes: AtomicUsize::new(0),
+            awaited_streams: AtomicUsize::new(0),
         }
     }
 

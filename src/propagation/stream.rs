@@ -37,6 +37,8 @@ pub struct Stream {
 struct Log {
     sealed: VecDeque<Sealed>,
     tail: Vec<u8>,
+    /// About the length of the longest of the last chunks.
+    likely: usize,
     tail_start: u64,
     /// Database of the last command; `None` makes the next one begin with SELECT.
     selected: Option<usize>,
@@ -179,10 +181,14 @@ impl Log {
 
     fn seal_as(&mut self, for_replicas: bool) {
         if !self.tail.is_empty() {
-            // The next chunk is likely to be as long as this one, and grows without being copied then.
+            // The next chunk is likely to be as long as one of the last, and grows without being
+            // copied then.
             let len = self.tail.len();
-            let mut tail = std::mem::replace(&mut self.tail, Vec::with_capacity(len));
-            if tail.capacity() > len + len / 4 {
+            self.likely = len
+                .max(self.likely - self.likely / 8)
+                .min(CHUNK + CHUNK / 16);
+            let mut tail = std::mem::replace(&mut self.tail, Vec::with_capacity(self.likely));
+            if tail.capacity() > 2 * len {
                 tail.shrink_to_fit();
             }
             let bytes = Bytes::from(tail);
@@ -251,6 +257,11 @@ impl Reader {
     /// Where this reader is.
     pub fn offset(&self) -> u64 {
         self.offset
+    }
+
+    /// True when something follows already.
+    pub fn is_behind(&self) -> bool {
+        self.stream.log.lock().end() > self.offset
     }
 
     /// What follows, without waiting; empty at the end of the log.

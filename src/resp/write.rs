@@ -629,8 +629,12 @@ pub fn request<A: AsRef<[u8]>>(out: &mut Vec<u8>, args: &[A]) {
     const FRAME: usize = 25;
     let mut digits = itoa::Buffer::new();
     let mut header = |out: &mut Vec<u8>, kind: u8, n: usize| {
+        let digit = |n: usize| b'0' + (n % 10) as u8;
         if n < 10 {
-            return out.extend_from_slice(&[kind, b'0' + n as u8, b'\r', b'\n']);
+            return out.extend_from_slice(&[kind, digit(n), b'\r', b'\n']);
+        }
+        if n < 100 {
+            return out.extend_from_slice(&[kind, digit(n / 10), digit(n), b'\r', b'\n']);
         }
         out.push(kind);
         out.extend_from_slice(digits.format(n).as_bytes());

@@ -19,8 +19,8 @@ use crate::servers::Server;
 /// Connections; the last one never waits, except within EXEC, where nobody does.
 const CLIENTS: usize = 4;
 const PATIENCE: Duration = Duration::from_secs(5);
-/// By when the real server's replies, sent before the PING's, have long been here.
-const AT_ONCE: Duration = Duration::from_millis(1);
+/// Longer than any time to live that shall end.
+const EXPIRY: Duration = Duration::from_millis(4);
 /// What stands for the identifier of a connection, with its number behind it.
 const ID: &[u8] = b"$id";
 
@@ -331,10 +331,7 @@ impl Side {
                 self.clients[*conn].send(&commands.iter().collect::<Vec<_>>());
             }
             Act::Timed { conn, args } => self.clients[*conn].send(&[args]),
-            Act::Expire { conn, args } => {
-                self.clients[*conn].send(&[args]);
-                std::thread::sleep(Duration::from_millis(4));
-            }
+            Act::Expire { conn, args } => self.clients[*conn].send(&[args]),
             Act::Close { conn } => {
                 let (client, id) = connect(server, *conn)?;
                 self.clients[*conn] = client;
@@ -365,7 +362,7 @@ impl Side {
         lines.find_map(|l| Some(l.strip_prefix("blocked_clients:")?.to_owned()))
     }
 
-    /// What the real server said: all that it will say.
+    /// What the real server said: all that it will say, as it was sent before the PING's reply.
     fn hear_all(&mut self, act: &Act, pending: &[usize]) -> Result<(Replies, String), String> {
         let mut heard = vec![Vec::new(); CLIENTS];
         if let Act::Timed { conn, .. } = act {
@@ -379,7 +376,7 @@ impl Side {
         }
         for (conn, client) in self.clients.iter_mut().enumerate() {
             while heard[conn].len() < pending[conn] {
-                match client.read(AT_ONCE) {
+                match client.read_now() {
                     Ok(reply) => heard[conn].push(reply),
                     Err(Ended::Late) => break,
                     Err(ended) => return Err(format!("the oracle: {ended:?}")),
@@ -412,11 +409,8 @@ impl Side {
         (heard, mine)
     }
 
-    /// Ends all waits; what was said beyond what was expected.
-    fn end(&mut self) -> Replies {
-        for id in &self.ids {
-            let _ = self.admin.ask(&["CLIENT", "UNBLOCK", &id.to_string()]);
-        }
+    /// What was said beyond what was expected, now that nobody waits.
+    fn rest(&mut self) -> Replies {
         let mark: Args = vec![b"ECHO".to_vec(), b"the end".to_vec()];
         let mut rest = Vec::new();
         for client in &mut self.clients {
@@ -427,7 +421,6 @@ impl Side {
                     Ok(Reply::Bulk(text)) if text == mark[1] => break,
                     Ok(reply) => replies.push(reply),
                     Err(_) => {
-                        // What was sent behind waits may wait again.
                         replies.push(Reply::Missing("no reply"));
                         break;
                     }
@@ -451,75 +444,117 @@ fn connect(server: &Server, conn: usize) -> Result<(Conn, i64), String> {
     }
 }
 
+/// Two servers that play the same.
+struct Game {
+    theirs: Side,
+    mine: Side,
+    /// Replies that each connection still has to get.
+    pending: [usize; CLIENTS],
+}
+
+impl Game {
+    /// Plays one act; the first difference. Acts of clients that wait are left out, but for those
+    /// meant for them.
+    fn play(
+        &mut self,
+        oracle: &Server,
+        ours: &Server,
+        act: &Act,
+    ) -> Result<Option<String>, String> {
+        let conn = act.conn();
+        let anyway = match act {
+            Act::Send { while_waiting, .. } => *while_waiting,
+            Act::Close { .. } => true,
+            _ => false,
+        };
+        if self.pending[conn] > 0 && !anyway || self.races(act) {
+            return Ok(None);
+        }
+        match act {
+            Act::Close { .. } => self.pending[conn] = 0,
+            _ => self.pending[conn] += act.commands().len(),
+        }
+        self.theirs.begin(oracle, act)?;
+        let (heard, waiting) = self.theirs.hear_all(act, &self.pending)?;
+        if self.mine.begin(ours, act).is_err() {
+            return Ok(Some("ours takes no connections".into()));
+        }
+        let (answered, still) = self.mine.hear(&heard, &waiting);
+        for (pending, heard) in self.pending.iter_mut().zip(&heard) {
+            *pending -= heard.len();
+        }
+        if let Some(text) = difference(&heard, &answered) {
+            return Ok(Some(text));
+        }
+        if let Act::Expire { .. } = act {
+            // It is over on both before anybody looks.
+            std::thread::sleep(EXPIRY);
+        }
+        Ok((still.as_ref() != Some(&waiting))
+            .then(|| format!("  clients that wait: oracle {waiting}, ours {still:?}")))
+    }
+
+    /// While something was sent behind a client's wait, it runs when that ends: beside the rest of
+    /// what ended it, and what others sent behind theirs. A server with several threads does that
+    /// in no order, so then only one command (or transaction) is sent at a time.
+    fn races(&self, act: &Act) -> bool {
+        let others = self.pending.iter().enumerate();
+        let behind = others.filter(|(conn, n)| **n > 1 && *conn != act.conn());
+        let commands = act.commands();
+        let whole = commands.first().is_some_and(|first| first[0] == b"MULTI");
+        behind.count() > 0
+            && (self.pending[act.conn()] > 0 || (commands.len() > 1 && !whole))
+            && !matches!(act, Act::Close { .. })
+    }
+
+    /// Ends all waits, one after the other, and those that follow them.
+    fn finish(&mut self, oracle: &Server, ours: &Server) -> Result<Option<String>, String> {
+        while let Some(conn) = self.pending.iter().position(|n| *n > 0) {
+            let id = [ID, conn.to_string().as_bytes()].concat();
+            let act = Act::Send {
+                conn: CLIENTS - 1,
+                commands: vec![vec![b"CLIENT".to_vec(), b"UNBLOCK".to_vec(), id]],
+                while_waiting: false,
+            };
+            if let Some(text) = self.play(oracle, ours, &act)? {
+                return Ok(Some(format!("  ending the wait of {conn}:\n{text}")));
+            }
+        }
+        let (left, right) = (self.theirs.rest(), self.mine.rest());
+        let mut text = difference(&left, &right);
+        if text.is_none() {
+            let state = |conn: &mut Conn| {
+                compare::state(conn).map_err(|ended| format!("the state cannot be read: {ended:?}"))
+            };
+            let (a, b) = (state(&mut self.theirs.admin)?, state(&mut self.mine.admin)?);
+            text = compare::state_difference(&a, &b);
+        }
+        if text.is_none() {
+            let a = groups(&mut self.theirs.admin);
+            text = difference(&[a], &[groups(&mut self.mine.admin)]);
+        }
+        Ok(text)
+    }
+}
+
 /// Plays a sequence on both servers up to the first difference: after which act, and what.
 pub fn play(
     oracle: &mut Server,
     ours: &mut Server,
     acts: &[Act],
 ) -> Result<Option<(usize, String)>, String> {
-    let (mut theirs, mut mine) = (Side::open(oracle)?, Side::open(ours)?);
-    let mut pending = [0; CLIENTS];
+    let mut game = Game {
+        theirs: Side::open(oracle)?,
+        mine: Side::open(ours)?,
+        pending: [0; CLIENTS],
+    };
     for (at, act) in acts.iter().enumerate() {
-        let conn = act.conn();
-        let waits = pending[conn] > 0;
-        match act {
-            Act::Send {
-                while_waiting: true,
-                ..
-            }
-            | Act::Close { .. } => {}
-            _ if waits => continue,
-            _ => {}
-        }
-        match act {
-            Act::Close { .. } => pending[conn] = 0,
-            _ => pending[conn] += act.commands().len(),
-        }
-        theirs.begin(oracle, act)?;
-        let (heard, waiting) = theirs.hear_all(act, &pending)?;
-        if mine.begin(ours, act).is_err() {
-            return Ok(Some((at, "ours takes no connections".into())));
-        }
-        let (answered, still) = mine.hear(&heard, &waiting);
-        for (pending, heard) in pending.iter_mut().zip(&heard) {
-            *pending -= heard.len();
-        }
-        if let Some(text) = difference(&heard, &answered) {
-            return Ok(Some((at, text)));
-        }
-        if still.as_ref() != Some(&waiting) {
-            let text = format!("  clients that wait: oracle {waiting}, ours {still:?}");
+        if let Some(text) = game.play(oracle, ours, act)? {
             return Ok(Some((at, text)));
         }
     }
-    // Behind a wait others may have been sent: as many times as there can be.
-    let (left, right) = (finish(&mut theirs, &pending), finish(&mut mine, &pending));
-    if let Some(text) = difference(&left, &right) {
-        return Ok(Some((
-            acts.len(),
-            format!("after the end of all waits:\n{text}"),
-        )));
-    }
-    let state = |conn: &mut Conn| compare::state(conn).map_err(|e| format!("no state: {e:?}"));
-    let (a, b) = (state(&mut theirs.admin)?, state(&mut mine.admin)?);
-    let mut text = compare::state_difference(&a, &b);
-    if text.is_none() {
-        let (a, b) = (groups(&mut theirs.admin), groups(&mut mine.admin));
-        text = difference(&vec![a], &vec![b]);
-    }
+    let text = game.finish(oracle, ours)?;
     Ok(text.map(|text| (acts.len(), text)))
-}
-
-/// Ends waits until nobody waits.
-fn finish(side: &mut Side, pending: &[usize; CLIENTS]) -> Replies {
-    let begun = Instant::now();
-    while side.waiting().as_deref() != Some("0") && begun.elapsed() < PATIENCE {
-        for id in &side.ids {
-            let _ = side.admin.ask(&["CLIENT", "UNBLOCK", &id.to_string()]);
-        }
-    }
-    debug_assert!(pending.len() == side.ids.len());
-    side.end()
 }
 
 /// The groups of all streams, with what is pending.
@@ -537,7 +572,7 @@ fn groups(conn: &mut Conn) -> Vec<Reply> {
     all
 }
 
-fn difference(oracle: &Replies, ours: &Replies) -> Option<String> {
+fn difference(oracle: &[Vec<Reply>], ours: &[Vec<Reply>]) -> Option<String> {
     for (conn, (a, b)) in oracle.iter().zip(ours).enumerate() {
         if a != b {
             let list = |replies: &[Reply]| {

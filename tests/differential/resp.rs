@@ -113,6 +113,14 @@ impl Conn {
         }
     }
 
+    /// Reads a reply that is here already, whole; else it is late.
+    pub fn read_now(&mut self) -> Result<Reply, Ended> {
+        let _ = self.socket.set_nonblocking(true);
+        let result = self.read(Duration::from_secs(1));
+        let _ = self.socket.set_nonblocking(false);
+        result
+    }
+
     /// Reads whatever comes next, push or reply.
     pub fn read_any(&mut self, patience: Duration) -> Result<Reply, Ended> {
         self.deadline = Instant::now() + patience;

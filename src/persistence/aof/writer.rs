@@ -21,8 +21,10 @@ use crate::propagation::{Chunk, Reader};
 
 /// Longest wait for something to write.
 const TICK: Duration = Duration::from_millis(100);
-/// What is written within this time goes to the file at once, unless somebody waits for it: a
-/// worker that appends meanwhile finds nobody to wake.
+/// Writes after which it is seen anew whether there are many clients.
+const CROWDED: u8 = 16;
+/// After a write to the file what comes within this time goes there at once, unless somebody waits
+/// for it: a worker that appends meanwhile finds nobody to wake.
 const GATHER: Duration = Duration::from_millis(2);
 /// Time between two syncs under `everysec`, and between two tries after a failure.
 const SECOND: Duration = Duration::from_secs(1);
@@ -106,7 +108,12 @@ pub struct Writer {
     size: u64,
     unsynced: bool,
     last_sync: Instant,
+    /// How long the last sync took, under `always`.
+    sync_took: Duration,
+    /// For how many more writes many clients are taken to be there.
+    crowded: u8,
     last_try: Option<Instant>,
+    last_write: Instant,
     last_stamp: i64,
     /// The rest of a stamp that is in the file in part.
     owed: Vec<u8>,
@@ -140,7 +147,10 @@ impl Writer {
             size,
             unsynced: false,
             last_sync: Instant::now(),
+            sync_took: Duration::ZERO,
+            crowded: 0,
             last_try: None,
+            last_write: Instant::now(),
             last_stamp: 0,
             owed: Vec::new(),
         }
@@ -157,8 +167,11 @@ impl Writer {
     /// Of writing or syncing. What was not written stays and is tried again by a later step.
     pub fn step(&mut self, policy: impl Fn() -> Policy) -> io::Result<()> {
         if self.pending.is_empty() {
-            if self.reader.wait(TICK) && policy().sync != Sync::Always {
-                std::thread::sleep(GATHER);
+            if self.reader.wait(TICK) {
+                let time = self.gathering(policy());
+                if !time.is_zero() {
+                    std::thread::sleep(time);
+                }
             }
         } else if let Some(last) = self.last_try
             && last.elapsed() < SECOND
@@ -169,12 +182,32 @@ impl Writer {
         self.flush(policy())
     }
 
+    /// How long to let more come before what has come is written.
+    ///
+    /// Under `always` that delays replies, so it pays only where there are so many clients that some
+    /// always write while others wait for a sync: left alone they would be two groups that take
+    /// turns at waiting, with twice as many syncs. A fraction of a sync lets both become one.
+    fn gathering(&mut self, policy: Policy) -> Duration {
+        if policy.sync != Sync::Always {
+            return GATHER.saturating_sub(self.last_write.elapsed());
+        }
+        let crowded = self.crowded > 0;
+        self.crowded = self.crowded.saturating_sub(1);
+        match crowded {
+            true => (self.sync_took / 4).min(GATHER),
+            false => Duration::ZERO,
+        }
+    }
+
     /// Writes what there is, and syncs by the policy.
     ///
     /// # Errors
     /// As [`Writer::step`].
     pub fn flush(&mut self, policy: Policy) -> io::Result<()> {
         self.pending.extend(self.reader.read());
+        if !self.pending.is_empty() {
+            self.last_write = Instant::now();
+        }
         let sleep = self.progress.flush_sleep_us.load(Ordering::Relaxed);
         if sleep != 0 && !self.pending.is_empty() {
             std::thread::sleep(Duration::from_micros(sleep));
@@ -311,7 +344,14 @@ impl Writer {
             Sync::Never => false,
         };
         if due && self.unsynced {
+            let begun = Instant::now();
             self.sync_now()?;
+            if policy.sync == Sync::Always {
+                self.sync_took = begun.elapsed();
+                if self.reader.is_behind() {
+                    self.crowded = CROWDED;
+                }
+            }
         }
         if due || policy.sync != Sync::Always {
             self.progress.release(self.at);

@@ -236,8 +236,7 @@ pub fn call<'k>(
                 nanos,
             });
         }
-        // A command that waits is accounted for when it ends.
-        None if worker.parked.is_some() => {}
+        None if worker.parked.is_some() => account_wait(worker, known, nanos),
         None => account(shared, worker, &session.handle, known, args, nanos),
     }
     // Afterwards, so that EXEC is shown behind what it ran and SELECT with its new database.
@@ -325,6 +324,40 @@ pub(super) fn account(
         shared
             .latency
             .record(event, worker.now.ms / 1000, (micros / 1000) as u32);
+    }
+}
+
+/// Counts a command that waits from now on: it is one call, whatever becomes of it.
+#[cold]
+fn account_wait(worker: &Worker, known: &Known, nanos: u64) {
+    worker.stats.commands[known.id].record(nanos, false);
+    bump(&worker.stats.counters.commands, 1);
+    bump(&worker.stats.counters.command_nanos, nanos);
+}
+
+/// Counts the end of a wait by a reply that is neither a timeout nor an acknowledgement. `nanos`:
+/// what the command took before it waited, which Redis counts again here, and the reply.
+#[cold]
+pub(super) fn account_waited(
+    shared: &Shared,
+    worker: &Worker,
+    client: &Handle,
+    known: &Known,
+    args: Args<'_>,
+    nanos: (u64, u64),
+) {
+    let (settings, total) = (&worker.settings, nanos.0 + nanos.1);
+    worker.stats.commands[known.id].record_more(total, settings.latency_tracking);
+    let slower_than = settings.slowlog_log_slower_than;
+    let micros = total / 1000;
+    if slower_than >= 0 && micros >= slower_than as u64 && !known.flags.has(Flags::SKIP_SLOWLOG) {
+        slow(shared, worker, client, &known.row.shown(args), micros);
+    }
+    let (threshold, millis) = (settings.latency_monitor_threshold, nanos.1 / 1_000_000);
+    if threshold > 0 && millis >= threshold as u64 {
+        let seconds = worker.now.ms / 1000;
+        let latency = &shared.latency;
+        latency.record("command-unblocking", seconds, millis as u32);
     }
 }
 

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
 
 use super::frame::Frame;
 use super::title::Title;
@@ -312,16 +313,24 @@ fn start(
     status
 }
 
-/// Loads the data set while clients are told so; the server is ready when that is done.
+/// How long clients that come while the data set is loaded wait before they are told so.
+const SHORT_LOAD: Duration = Duration::from_millis(100);
+
+/// Loads the data set; the server is ready when that is done. Clients wait for a moment to be
+/// accepted, then they are, and told why they are not served: most loads are so short that nobody
+/// need hear of them.
 fn begin_loading(shared: &Arc<Shared>) -> std::io::Result<()> {
     shared.durability.loading.active.store(true, Relaxed);
     let shared = Arc::clone(shared);
+    let (sender, done) = std::sync::mpsc::sync_channel(1);
     let thread = std::thread::Builder::new().name("load".to_owned());
     thread.spawn(move || {
         append_only_load::load_or_exit(&shared);
         shared.durability.loading.end();
         ready(&shared.config.load());
+        let _ = sender.send(());
     })?;
+    let _ = done.recv_timeout(SHORT_LOAD);
     Ok(())
 }
 

@@ -23,8 +23,8 @@ use crate::propagation::{Chunk, Reader};
 const TICK: Duration = Duration::from_millis(100);
 /// Writes after which it is seen anew whether there are many clients.
 const CROWDED: u8 = 16;
-/// What is written within this time goes to the file at once, unless somebody waits for it: a
-/// worker that appends meanwhile finds nobody to wake.
+/// After a write to the file what comes within this time goes there at once, unless somebody waits
+/// for it: a worker that appends meanwhile finds nobody to wake.
 const GATHER: Duration = Duration::from_millis(2);
 /// Time between two syncs under `everysec`, and between two tries after a failure.
 const SECOND: Duration = Duration::from_secs(1);
@@ -113,6 +113,7 @@ pub struct Writer {
     /// For how many more writes many clients are taken to be there.
     crowded: u8,
     last_try: Option<Instant>,
+    last_write: Instant,
     last_stamp: i64,
     /// The rest of a stamp that is in the file in part.
     owed: Vec<u8>,
@@ -149,6 +150,7 @@ impl Writer {
             sync_took: Duration::ZERO,
             crowded: 0,
             last_try: None,
+            last_write: Instant::now(),
             last_stamp: 0,
             owed: Vec::new(),
         }
@@ -187,7 +189,7 @@ impl Writer {
     /// turns at waiting, with twice as many syncs. A fraction of a sync lets both become one.
     fn gathering(&mut self, policy: Policy) -> Duration {
         if policy.sync != Sync::Always {
-            return GATHER;
+            return GATHER.saturating_sub(self.last_write.elapsed());
         }
         let crowded = self.crowded > 0;
         self.crowded = self.crowded.saturating_sub(1);
@@ -203,6 +205,9 @@ impl Writer {
     /// As [`Writer::step`].
     pub fn flush(&mut self, policy: Policy) -> io::Result<()> {
         self.pending.extend(self.reader.read());
+        if !self.pending.is_empty() {
+            self.last_write = Instant::now();
+        }
         let sleep = self.progress.flush_sleep_us.load(Ordering::Relaxed);
         if sleep != 0 && !self.pending.is_empty() {
             std::thread::sleep(Duration::from_micros(sleep));

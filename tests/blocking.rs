@@ -538,6 +538,46 @@ fn a_transaction_that_holds_the_key_ends_the_wait_for_it() {
 }
 
 #[test]
+fn a_wait_is_counted_as_redis_counts_it() {
+    let server = Server::start(&WORKERS);
+    let mut clients = on_both_workers(&server);
+    let mut control = clients.remove(0);
+    let mut client = clients.remove(0);
+    let id = client.ask("CLIENT ID").replace(':', "");
+    let counts = |control: &mut Client| {
+        let text = control.ask("INFO commandstats");
+        let line = text.lines().find(|l| l.starts_with("cmdstat_blpop:"));
+        let line = line.expect("it was called").replace(':', ",");
+        let field = |name: &str| {
+            let mut fields = line.split(',');
+            let value = fields.find_map(|f| f.strip_prefix(name)?.strip_prefix('='));
+            value.expect("the field").parse::<u64>().expect("a number")
+        };
+        (field("calls"), field("failed_calls"))
+    };
+    // One call from the moment it waits; how that ends makes it none more.
+    client.send("BLPOP key 0");
+    await_blocked(&mut control, 1);
+    assert_eq!(counts(&mut control), (1, 0));
+    assert_eq!(control.ask("RPUSH key x"), ":1");
+    assert_eq!(client.read(), "key x");
+    assert_eq!(counts(&mut control), (1, 0));
+    assert_eq!(client.ask("BLPOP key 0.01"), "*-1");
+    assert_eq!(counts(&mut control), (2, 0));
+    // A wait that CLIENT UNBLOCK ends has failed, with an error or without.
+    for (reason, reply) in [
+        ("TIMEOUT", "*-1"),
+        ("ERROR", "-UNBLOCKED client unblocked via CLIENT UNBLOCK"),
+    ] {
+        client.send("BLPOP key 0");
+        await_blocked(&mut control, 1);
+        assert_eq!(control.ask(&format!("CLIENT UNBLOCK {id} {reason}")), ":1");
+        assert_eq!(client.read(), reply);
+    }
+    assert_eq!(counts(&mut control), (4, 2));
+}
+
+#[test]
 fn every_element_is_popped_once() {
     let server = Server::start(&WORKERS);
     let mut clients = on_both_workers(&server);

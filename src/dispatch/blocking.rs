@@ -35,6 +35,7 @@ use crate::base::ticks::Ticks;
 use crate::client::registry::Handle;
 use crate::client::session::{Replies, Session};
 use crate::keyspace::shards::{Keyspace, LockSet};
+use crate::observe::stats::bump;
 use crate::resp::write::{Output, Protocol};
 use crate::types::Type;
 
@@ -404,8 +405,8 @@ fn run_again<'k>(
     if let Err(error) = result {
         execute::failed(shared, worker, known, &mut out, &error);
     }
-    let nanos = parked.nanos + Ticks::now().nanos_since(started);
-    execute::account(shared, worker, &parked.handle, known, args, nanos);
+    let nanos = (parked.nanos, Ticks::now().nanos_since(started));
+    execute::account_waited(shared, worker, &parked.handle, known, args, nanos);
     Some(out.to_vec())
 }
 
@@ -462,6 +463,11 @@ pub fn unblock(ctx: &mut ServerCtx<'_, '_>, client: u64, with_error: bool) -> bo
     let Some(reply) = end_with(ctx.shared, ctx.worker, &parked, result) else {
         return false;
     };
+    // Redis counts it as failed, whatever the client hears; an error counts itself. The slow log
+    // would show a command without arguments, and does not show it here.
+    let stats = &ctx.worker.stats.commands[parked.command];
+    bump(&stats.failed, u64::from(!with_error));
+    stats.record_more(parked.nanos, ctx.worker.settings.latency_tracking);
     ctx.worker.aftermath.ended.push((parked, reply));
     if ctx.held.is_none() {
         settle(ctx.shared, ctx.worker);
@@ -480,9 +486,7 @@ fn end_with(
     if !parked.end() {
         return None;
     }
-    let list: SmallVec<[&[u8]; 8]> = parked.request.iter().map(|a| &a[..]).collect();
-    let (known, args) = (shared.commands.get(parked.command), Args::new(&list, &[]));
-    execute::account(shared, worker, &parked.handle, known, args, parked.nanos);
+    let known = shared.commands.get(parked.command);
     let mut out = Output::new();
     out.set_protocol(parked.protocol);
     match result {

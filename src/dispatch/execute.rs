@@ -262,8 +262,7 @@ pub fn call<'k>(
                 nanos,
             });
         }
-        // A command that waits is accounted for when it ends.
-        None if worker.parked.is_some() => {}
+        None if worker.parked.is_some() => account_wait(worker, known, nanos),
         None => account(shared, worker, &session.handle, known, args, nanos),
     }
     // Afterwards, so that EXEC is shown behind what it ran and SELECT with its new database.
@@ -353,16 +352,7 @@ fn notable(
 ) {
     let settings = &worker.settings;
     let (seconds, micros) = (worker.now.ms / 1000, nanos / 1000);
-    let slower_than = settings.slowlog_log_slower_than;
-    if slower_than >= 0 && micros >= slower_than as u64 && !known.flags.has(Flags::SKIP_SLOWLOG) {
-        let name = client.name.read().clone();
-        let client = (&client.address[..], &name[..]);
-        let max_len = settings.slowlog_max_len as usize;
-        let args = known.row.shown(args);
-        shared
-            .slowlog
-            .record(seconds, micros, &args, client, max_len);
-    }
+    slow(shared, worker, client, known, args, micros);
     let threshold = settings.latency_monitor_threshold;
     if threshold > 0 && micros / 1000 >= threshold as u64 {
         let event = if known.flags.has(Flags::FAST) {
@@ -373,6 +363,59 @@ fn notable(
         let millis = (micros / 1000) as u32;
         shared.latency.record(event, seconds, millis);
     }
+}
+
+/// Counts a command that waits from now on: it is one call, whatever becomes of it.
+#[cold]
+fn account_wait(worker: &Worker, known: &Known, nanos: u64) {
+    worker.stats.commands[known.id].record(nanos, false);
+    bump(&worker.stats.counters.commands, 1);
+    bump(&worker.stats.counters.command_nanos, nanos);
+}
+
+/// Counts the end of a wait by a reply that is neither a timeout nor an acknowledgement. `nanos`:
+/// what the command took before it waited, which Redis counts again here, and the reply.
+#[cold]
+pub(super) fn account_waited(
+    shared: &Shared,
+    worker: &Worker,
+    client: &Handle,
+    known: &Known,
+    args: Args<'_>,
+    nanos: (u64, u64),
+) {
+    let (settings, total) = (&worker.settings, nanos.0 + nanos.1);
+    worker.stats.commands[known.id].record_more(total, settings.latency_tracking);
+    slow(shared, worker, client, known, args, total / 1000);
+    let (threshold, millis) = (settings.latency_monitor_threshold, nanos.1 / 1_000_000);
+    if threshold > 0 && millis >= threshold as u64 {
+        let seconds = worker.now.ms / 1000;
+        let latency = &shared.latency;
+        latency.record("command-unblocking", seconds, millis as u32);
+    }
+}
+
+/// Tells the slow log, if it wants to know of that.
+fn slow(
+    shared: &Shared,
+    worker: &Worker,
+    client: &Handle,
+    known: &Known,
+    args: Args<'_>,
+    micros: u64,
+) {
+    let settings = &worker.settings;
+    let slower_than = settings.slowlog_log_slower_than;
+    if slower_than < 0 || micros < slower_than as u64 || known.flags.has(Flags::SKIP_SLOWLOG) {
+        return;
+    }
+    let name = client.name.read().clone();
+    let client = (&client.address[..], &name[..]);
+    let (seconds, max_len) = (worker.now.ms / 1000, settings.slowlog_max_len as usize);
+    let args = known.row.shown(args);
+    shared
+        .slowlog
+        .record(seconds, micros, &args, client, max_len);
 }
 
 #[allow(clippy::too_many_arguments)]

@@ -111,6 +111,12 @@ impl CommandStats {
     #[inline]
     pub fn record(&self, nanos: u64, track: bool) {
         bump(&self.calls, 1);
+        self.record_more(nanos, track);
+    }
+
+    /// As [`CommandStats::record`], for an execution that was counted before.
+    #[inline]
+    pub fn record_more(&self, nanos: u64, track: bool) {
         bump(&self.nanos, nanos);
         if track {
             self.latencies.get_or_init(Histogram::default).record(nanos);

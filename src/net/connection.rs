@@ -140,6 +140,9 @@ impl Connection {
         pool: &mut Vec<Vec<u8>>,
         settings: &Settings,
     ) -> Result<usize, Closed> {
+        let limit = self.output_limit(settings).hard_bytes;
+        self.out
+            .set_limit(usize::try_from(limit).unwrap_or(usize::MAX));
         // A big argument goes elsewhere, so the input stays where it is: requests of this wave
         // may be ranges of it.
         if self.parser.big_target().is_none() {
@@ -338,7 +341,8 @@ impl Connection {
         } = self.output_limit(settings);
         let must_authenticate = !self.session.authenticated && !settings.requirepass.is_empty();
         let beyond = pending.saturating_sub(REPLY_BUFFER as u64);
-        if must_authenticate && beyond > UNAUTHENTICATED_OUTPUT || hard > 0 && pending >= hard {
+        let over_hard = hard > 0 && pending >= hard || self.out.has_overflowed();
+        if must_authenticate && beyond > UNAUTHENTICATED_OUTPUT || over_hard {
             return true;
         }
         if soft == 0 || pending < soft {

@@ -96,6 +96,9 @@ pub struct Output {
     /// Bytes in all splices, the written ones of the first included.
     spliced: usize,
     protocol: Protocol,
+    /// Bytes that may wait; 0: any number.
+    limit: usize,
+    overflowed: bool,
 }
 
 impl Output {
@@ -113,6 +116,26 @@ impl Output {
     /// Changes the protocol version of the replies that follow.
     pub fn set_protocol(&mut self, protocol: Protocol) {
         self.protocol = protocol;
+    }
+
+    /// Sets how many bytes may wait before [`Output::overflows`]; 0: any number.
+    pub fn set_limit(&mut self, bytes: usize) {
+        self.limit = bytes;
+    }
+
+    /// True when so much waits that the client is to be closed: then a reply that may be of any
+    /// length stops where it is.
+    #[inline]
+    pub fn overflows(&mut self) -> bool {
+        if self.limit != 0 && self.len_pending() >= self.limit {
+            self.overflowed = true;
+        }
+        self.overflowed
+    }
+
+    /// True when [`Output::overflows`] was: a reply may have stopped halfway.
+    pub fn has_overflowed(&self) -> bool {
+        self.overflowed
     }
 
     /// True when replies are encoded in RESP3.

@@ -381,9 +381,13 @@ impl Entry {
         // SAFETY: the value's bytes lie there until the entry is changed, which needs `&mut`.
         let bytes = unsafe { std::slice::from_raw_parts(self.inline_address(), len) };
         if self.get(0) & 15 == Encoding::Int as u8 {
-            let mut full = [if bytes[len - 1] & 0x80 != 0 { 0xff } else { 0 }; 8];
-            full[..len].copy_from_slice(bytes);
-            StringRef::Int(i64::from_le_bytes(full))
+            StringRef::Int(match *bytes {
+                [a] => i64::from(a as i8),
+                [a, b] => i64::from(i16::from_le_bytes([a, b])),
+                [a, b, c, d] => i64::from(i32::from_le_bytes([a, b, c, d])),
+                [a, b, c, d, e, f, g, h] => i64::from_le_bytes([a, b, c, d, e, f, g, h]),
+                _ => unreachable!("integers are 1, 2, 4 or 8 bytes wide"),
+            })
         } else {
             StringRef::Inline(bytes)
         }
@@ -588,7 +592,12 @@ impl Entry {
 
     /// Replaces the value, keeping key, expiry and clock; returns what to free later.
     pub fn set_value(&mut self, value: NewValue<'_>) -> Option<Garbage> {
-        let plan = self.widen(Plan::new(value));
+        if let NewValue::Int(n) = value
+            && self.put_integer(n)
+        {
+            return None;
+        }
+        let plan = Plan::new(value);
         let garbage = self.take_big();
         let flags = self.flags();
         let new_flags = flags & !(POINTER | OBJECT) | plan.flags();
@@ -606,21 +615,25 @@ impl Entry {
         garbage
     }
 
-    /// Keeps an integer's width when the new value fits: counters then change in place.
-    fn widen<'a>(&self, plan: Plan<'a>) -> Plan<'a> {
-        match plan.body {
-            Body::Int(n, width)
-                if self.get(0) == Encoding::Int as u8
-                    && self.flags() & (POINTER | OBJECT) == 0
-                    && self.inline_len() > width =>
-            {
-                Plan {
-                    encoding: plan.encoding,
-                    body: Body::Int(n, self.inline_len()),
-                }
-            }
-            _ => plan,
+    /// Changes an integer in place, in the width it has; false when it is none, or the new one does
+    /// not fit.
+    #[inline]
+    fn put_integer(&mut self, n: i64) -> bool {
+        if self.get(0) != Encoding::Int as u8 || self.flags() & (POINTER | OBJECT) != 0 {
+            return false;
         }
+        let at = self.inline_address();
+        // SAFETY: an integer of that width lies there, at no particular alignment.
+        unsafe {
+            match self.inline_len() {
+                8 => at.cast::<i64>().write_unaligned(n),
+                4 if i64::from(n as i32) == n => at.cast::<i32>().write_unaligned(n as i32),
+                2 if i64::from(n as i16) == n => at.cast::<i16>().write_unaligned(n as i16),
+                1 if i64::from(n as i8) == n => at.cast::<i8>().write(n as i8),
+                _ => return false,
+            }
+        }
+        true
     }
 
     /// Sets or removes the expiry (Unix time in milliseconds).

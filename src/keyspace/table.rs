@@ -345,7 +345,7 @@ unsafe fn reference<E: TableEntry>(raw: NonNull<u8>, volatile: bool) -> u64 {
     raw.as_ptr() as u64 | lines << 1 | u64::from(volatile)
 }
 
-/// Equality of keys, most of which are short: two words instead of a call.
+/// Equality of keys, most of which are short: a few words instead of a call.
 #[inline]
 fn is_same(a: &[u8], b: &[u8]) -> bool {
     if a.len() != b.len() {
@@ -354,6 +354,9 @@ fn is_same(a: &[u8], b: &[u8]) -> bool {
     match (a.first_chunk::<8>(), b.first_chunk::<8>()) {
         (Some(first), Some(other)) if a.len() <= 16 => {
             first == other && a.last_chunk::<8>() == b.last_chunk::<8>()
+        }
+        _ if (17..=32).contains(&a.len()) => {
+            a.first_chunk::<16>() == b.first_chunk() && a.last_chunk::<16>() == b.last_chunk()
         }
         _ => a == b,
     }

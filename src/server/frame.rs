@@ -164,7 +164,10 @@ impl Frame {
             }
             Request::Save => {
                 let shared = Arc::clone(&self.shared);
-                let save = move || durability::run_save(&shared);
+                let save = move || {
+                    process::give_way();
+                    durability::run_save(&shared);
+                };
                 let thread = std::thread::Builder::new().name("bgsave".to_owned());
                 if let Err(error) = thread.spawn(save) {
                     tracing::warn!("Can't save in background: {}", strerror(&error));

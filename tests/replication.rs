@@ -1,15 +1,17 @@
 //! A real Redis follows this server: it begins with a snapshot taken under load, then gets the
 //! stream, and ends with the same data set. Skipped where no Redis 7.0 is installed.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+#[expect(dead_code, reason = "other tests need more of it")]
+mod sockets;
+
+use std::ffi::OsStr;
+use std::net::TcpListener;
+use std::ops::Deref;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-/// Longest wait for anything.
-const PATIENCE: Duration = Duration::from_secs(60);
+use sockets::{Client, PATIENCE, eventually, under_test};
 
 fn is_redis_installed() -> bool {
     let version = Command::new("redis-server").arg("--version").output();
@@ -22,121 +24,43 @@ fn free_port() -> u16 {
     listener.local_addr().expect("it is bound").port()
 }
 
+/// A server that others reach by its port.
 struct Server {
-    child: Child,
+    inner: sockets::Server,
     port: u16,
-    _dir: tempfile::TempDir,
+}
+
+impl Deref for Server {
+    type Target = sockets::Server;
+
+    fn deref(&self) -> &sockets::Server {
+        &self.inner
+    }
 }
 
 impl Server {
     /// Starts it, again on another port should somebody have taken the one that was free.
-    fn start(binary: &Path, options: &[&str]) -> Self {
+    fn start(program: &OsStr, options: &[&str]) -> Self {
         let begin = Instant::now();
         while begin.elapsed() < PATIENCE {
-            let mut server = Self::spawn(binary, options);
-            while server.child.try_wait().expect("a child").is_none() {
-                if server.is_reached() {
-                    return server;
-                }
-                std::thread::sleep(Duration::from_millis(10));
+            let port = free_port();
+            let text = port.to_string();
+            let common = ["--port", &text, "--enable-debug-command", "yes"];
+            let options = [&common, options].concat();
+            if let Some(inner) = sockets::Server::try_start(program, &options) {
+                return Self { inner, port };
             }
         }
         panic!("no port was free for long enough");
     }
 
-    fn spawn(binary: &Path, options: &[&str]) -> Self {
-        let (dir, port) = (tempfile::tempdir().expect("a directory"), free_port());
-        let child = Command::new(binary)
-            .args(["--port", &port.to_string(), "--save", ""])
-            .args(["--enable-debug-command", "yes"])
-            .args(options)
-            .current_dir(dir.path())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("the server starts");
-        Self {
-            child,
-            port,
-            _dir: dir,
-        }
-    }
-
-    /// True when it is this server that answers on its port.
-    fn is_reached(&self) -> bool {
-        let Ok(stream) = TcpStream::connect(("127.0.0.1", self.port)) else {
-            return false;
-        };
-        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-        let info = Client(BufReader::new(stream)).ask("INFO server");
-        let id = format!("process_id:{}\r\n", self.child.id());
-        info.contains(&id)
-    }
-
     fn primary(options: &[&str]) -> Self {
-        Self::start(Path::new(env!("CARGO_BIN_EXE_redis-server")), options)
+        Self::start(&under_test(), options)
     }
 
     fn replica_of(primary: &Self) -> Self {
         let place = ["127.0.0.1", &primary.port.to_string()].join(" ");
-        Self::start(Path::new("redis-server"), &["--replicaof", &place])
-    }
-
-    fn client(&self) -> Client {
-        let stream = TcpStream::connect(("127.0.0.1", self.port)).expect("a connection");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-        Client(BufReader::new(stream))
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // It may have ended by itself, which is all that is wanted.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn eventually(mut condition: impl FnMut() -> bool) {
-    let begin = Instant::now();
-    while !condition() {
-        assert!(begin.elapsed() < PATIENCE, "waited in vain");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
-
-struct Client(BufReader<TcpStream>);
-
-impl Client {
-    /// A reply as text; an array as its elements, joined by spaces.
-    fn read(&mut self) -> String {
-        let mut line = String::new();
-        self.0.read_line(&mut line).expect("a reply");
-        assert!(!line.is_empty(), "the connection was closed");
-        let line = line.trim_end().to_owned();
-        let count = || line[1..].parse::<i64>().expect("a length");
-        match line.as_bytes()[0] {
-            b'$' if count() >= 0 => {
-                let mut bulk = vec![0; count() as usize + 2];
-                self.0.read_exact(&mut bulk).expect("a bulk string");
-                String::from_utf8_lossy(&bulk[..bulk.len() - 2]).into_owned()
-            }
-            b'*' if count() >= 0 => {
-                let parts: Vec<_> = (0..count()).map(|_| self.read()).collect();
-                parts.join(" ")
-            }
-            _ => line,
-        }
-    }
-
-    fn send(&mut self, line: &str) {
-        let line = format!("{line}\r\n");
-        self.0.get_mut().write_all(line.as_bytes()).expect("room");
-    }
-
-    fn ask(&mut self, line: &str) -> String {
-        self.send(line);
-        self.read()
+        Self::start("redis-server".as_ref(), &["--replicaof", &place])
     }
 }
 
@@ -205,6 +129,14 @@ fn load(server: &Server, seed: u64, stop: &AtomicBool) {
     }
 }
 
+/// Commands that have been run.
+fn written(client: &mut Client) -> u64 {
+    let info = client.ask("INFO stats");
+    let mut lines = info.lines();
+    let count = lines.find_map(|line| line.strip_prefix("total_commands_processed:"));
+    count.expect("a field").parse().expect("a number")
+}
+
 fn digest(server: &Server) -> String {
     server.client().ask("DEBUG DIGEST")
 }
@@ -252,12 +184,14 @@ fn follows_under_load(options: &[&str]) {
             let (primary, stop) = (&primary, &stop);
             scope.spawn(move || load(primary, seed, stop));
         }
-        std::thread::sleep(Duration::from_millis(300));
+        // Some is written before it comes, and more while it follows.
+        eventually(|| written(&mut client) > 1000);
         let replica = Server::replica_of(&primary);
         let mut follower = replica.client();
         let up = "master_link_status:up";
         eventually(|| follower.ask("INFO replication").contains(up));
-        std::thread::sleep(Duration::from_secs(2));
+        let so_far = written(&mut client);
+        eventually(|| written(&mut client) > so_far + 20_000);
         stop.store(true, Relaxed);
         replica
     });

@@ -161,13 +161,16 @@ pub(super) fn create_directory(place: &Place) -> io::Result<()> {
 
 fn open_for_append(place: &Place, name: &str, truncate: bool) -> io::Result<(File, u64)> {
     // What is taken back after a write that failed in part must not leave a hole: always appended.
-    let options = OpenOptions::new().create(true).append(true).clone();
-    let file = options.open(place.path(name)).inspect_err(|error| {
-        tracing::warn!(
-            "Can't open the append-only file {name}: {}",
-            strerror(error)
-        );
-    })?;
+    let file = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(place.path(name))
+        .inspect_err(|error| {
+            tracing::warn!(
+                "Can't open the append-only file {name}: {}",
+                strerror(error)
+            );
+        })?;
     if truncate {
         file.set_len(0)?;
     }

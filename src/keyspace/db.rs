@@ -635,13 +635,7 @@ impl<'c, 'k> Db<'c, 'k> {
             }
             // A key that is there and becomes another value wakes nobody, even if it is what
             // somebody waits for; but for streams, while anybody waits for any: as Redis does it.
-            if was_stream
-                && self
-                    .keyspace
-                    .awaited_streams
-                    .load(std::sync::atomic::Ordering::Relaxed)
-                    > 0
-            {
+            if was_stream && self.keyspace.is_a_stream_awaited() {
                 self.signal(hash, key);
             }
             return false;

@@ -117,6 +117,11 @@ impl Keyspace {
         }
     }
 
+    /// True while any client waits for a stream.
+    pub(super) fn is_a_stream_awaited(&self) -> bool {
+        self.awaited_streams.load(Ordering::Relaxed) > 0
+    }
+
     /// Number of databases.
     pub fn databases(&self) -> usize {
         self.databases.len()

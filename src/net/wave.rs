@@ -149,7 +149,6 @@ impl Wave {
                 planned.request = Request::default();
             }
         }
-        self.places.truncate(SIZE);
         self.len = 0;
         self.hints.clear();
         self.asked = 0;

@@ -24,6 +24,8 @@ use crate::resp::write::request;
 
 /// Bytes gathered before they are written.
 const CHUNK: usize = 256 * 1024;
+/// Room of the buffer that gathers while another is written.
+const SPARE: usize = 2 * CHUNK;
 
 /// Longest wait for keys without a look at whether the snapshot is still wanted.
 const NAP: Duration = Duration::from_millis(10);
@@ -241,9 +243,9 @@ pub fn write(
         sink.write(&file::magic(version));
     }
     sink.write(&head);
-    let mut delayed = 0;
+    let (mut delayed, mut spare) = (0, Vec::with_capacity(SPARE));
     cut.walk(keyspace, || {
-        drain(&collector, &mut sink, CHUNK);
+        drain(&collector, &mut sink, CHUNK, &mut spare);
         if sink.failed.is_some() {
             cut.cancel();
         }
@@ -251,7 +253,7 @@ pub fn write(
             delayed = delay(options.key_delay_us, delayed, progress, &cut);
         }
     });
-    drain(&collector, &mut sink, 1);
+    drain(&collector, &mut sink, 1, &mut spare);
     if !options.as_commands {
         sink.write(&[opcode::EOF]);
         let sum = sink.sum.take().unwrap_or(0);
@@ -283,18 +285,20 @@ pub fn write_head(options: Options, to: &mut dyn Write, head: &[u8]) -> io::Resu
     to.flush()
 }
 
-/// Writes what has gathered, if it is at least so many bytes or a big value is among it.
-fn drain(collector: &Collector, sink: &mut Sink<'_>, at_least: usize) {
-    let gathered = {
+/// Writes what has gathered, if it is at least so many bytes or a big value is among it. `spare` is
+/// an empty buffer that takes its place, so that it need not grow under a shard's lock.
+fn drain(collector: &Collector, sink: &mut Sink<'_>, at_least: usize, spare: &mut Vec<u8>) {
+    let (mut bytes, bigs) = {
         let mut gathered = collector.gathered.lock();
         if gathered.bytes.len() < at_least && gathered.big.is_empty() {
             return;
         }
-        std::mem::take(&mut *gathered)
+        gathered.db = None;
+        let bytes = std::mem::replace(&mut gathered.bytes, std::mem::take(spare));
+        (bytes, std::mem::take(&mut gathered.big))
     };
-    sink.write(&gathered.bytes);
-    let mut bytes = gathered.bytes;
-    for big in gathered.big {
+    sink.write(&bytes);
+    for big in bigs {
         bytes.clear();
         let options = &collector.options;
         options.select(&mut bytes, big.db);
@@ -306,6 +310,9 @@ fn drain(collector: &Collector, sink: &mut Sink<'_>, at_least: usize) {
         record(&big.key, big.value.value(), big.about, &mut writer, options);
         sink.write(&bytes);
     }
+    bytes.clear();
+    bytes.shrink_to(SPARE);
+    *spare = bytes;
 }
 
 /// Waits for the keys that came since `before`; the number of keys now.

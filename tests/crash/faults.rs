@@ -12,20 +12,13 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 use crate::server::{Client, Server, until};
-use crate::{CONNECTIONS, MAY_LOSE, Tally, Traffic, compare, models, random_wait, rounds};
+use crate::{
+    ALWAYS, CONNECTIONS, EVERY_SECOND, MAY_LOSE, Tally, Traffic, compare, models, random_wait,
+    rounds,
+};
 
 /// Set within the namespace: the mount point.
 const DISK: &str = "TESSERA_CRASH_DISK";
-
-const EVERY_SECOND: [&str; 4] = ["--appendonly", "yes", "--save", ""];
-const ALWAYS: [&str; 6] = [
-    "--appendonly",
-    "yes",
-    "--appendfsync",
-    "always",
-    "--save",
-    "",
-];
 
 /// What keeps a server from writing.
 #[derive(Clone, Copy)]

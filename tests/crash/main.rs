@@ -21,6 +21,17 @@ use std::time::{Duration, Instant};
 use model::{ACCOUNTS, Model, found, step};
 use server::{Client, Server, until};
 
+/// The parameters of a server that syncs its append-only file every second,
+const EVERY_SECOND: [&str; 4] = ["--appendonly", "yes", "--save", ""];
+/// and of one that does before it answers.
+const ALWAYS: [&str; 6] = [
+    "--appendonly",
+    "yes",
+    "--appendfsync",
+    "always",
+    "--save",
+    "",
+];
 const CONNECTIONS: usize = 8;
 /// Steps on their way at once.
 const PIPELINE: u64 = 4;
@@ -307,22 +318,10 @@ fn renew(client: &mut Client, round: u64) {
 
 #[test]
 fn nothing_acknowledged_is_lost_when_every_write_is_synced() {
-    let options = [
-        "--appendonly",
-        "yes",
-        "--appendfsync",
-        "always",
-        "--save",
-        "",
-    ];
     let run_for = Duration::from_millis(600);
-    crash(
-        "appendfsync always",
-        &options,
-        run_for,
-        renew,
-        |steps, _| steps.all_acknowledged(),
-    );
+    crash("appendfsync always", &ALWAYS, run_for, renew, |steps, _| {
+        steps.all_acknowledged()
+    });
 }
 
 #[test]

@@ -2,13 +2,20 @@
 //!
 //! `SERVER_UNDER_TEST` names another binary: what a test expects can be shown to a real Redis.
 
+use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Longest wait for anything.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The program that tests start.
+pub fn under_test() -> OsString {
+    let program = std::env::var_os("SERVER_UNDER_TEST");
+    program.unwrap_or_else(|| env!("CARGO_BIN_EXE_redis-server").into())
+}
 
 /// A server with a directory of its own.
 pub struct Server {
@@ -19,24 +26,33 @@ pub struct Server {
 impl Server {
     /// Starts it with further arguments and awaits that it serves.
     pub fn start(options: &[&str]) -> Self {
+        Self::try_start(&under_test(), options).expect("the server starts")
+    }
+
+    /// Starts `program` and awaits that it serves; nothing if it ends instead.
+    pub fn try_start(program: &OsStr, options: &[&str]) -> Option<Self> {
         let dir = tempfile::tempdir().expect("a directory");
-        let socket = dir.path().join("s");
-        let program = std::env::var_os("SERVER_UNDER_TEST");
-        let program = program.unwrap_or_else(|| env!("CARGO_BIN_EXE_redis-server").into());
         let child = Command::new(program)
             .args(["--port", "0", "--save", "", "--unixsocket"])
-            .arg(&socket)
+            .arg(dir.path().join("s"))
             .args(options)
             .current_dir(dir.path())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
-            .expect("the server starts");
-        let server = Self { child, dir };
-        eventually(|| UnixStream::connect(server.dir.path().join("s")).is_ok());
+            .expect("the program is there");
+        let mut server = Self { child, dir };
+        let mut ended = false;
+        eventually(|| {
+            ended = server.child.try_wait().expect("a child").is_some();
+            ended || UnixStream::connect(server.dir.path().join("s")).is_ok()
+        });
+        if ended {
+            return None;
+        }
         // It listens before it has loaded its data.
         eventually(|| server.client().ask("PING") == "+PONG");
-        server
+        Some(server)
     }
 
     /// A new connection.

@@ -9,9 +9,8 @@ use super::command::{Command, Flags, Handler};
 use super::context::{DataCtx, ServerCtx, Shared, Worker};
 use super::error::Error;
 use super::job::Running;
-use super::keys;
 use super::table::Known;
-use super::transaction;
+use super::{keys, playback, transaction};
 use crate::base::ticks::Ticks;
 use crate::client::registry::Handle;
 use crate::client::session::{Replies, Session};
@@ -287,6 +286,9 @@ pub(super) fn failed(
     shared.stats.count_error(&text);
     bump(&worker.stats.commands[known.id].failed, 1);
     out.error_bytes(&text);
+    if worker.is_playback {
+        playback::failed(shared, worker, known, &text);
+    }
 }
 
 /// Gives a command that goes on in slices its next one; true when it has its reply.

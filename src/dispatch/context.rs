@@ -29,6 +29,7 @@ use super::command::Command;
 use super::control::Control;
 use super::durability::Durability;
 use super::execute::Propagated;
+use super::full_sync::FullSyncs;
 use super::job::{Job, Running};
 use super::monitor::Monitors;
 use super::pause::Pause;
@@ -48,6 +49,8 @@ pub struct Shared {
     pub stream: Arc<Stream>,
     /// Replicas.
     pub replication: Replication,
+    /// Replicas that wait for a snapshot.
+    pub full_syncs: FullSyncs,
     /// Commands.
     pub commands: Table,
     /// Counters.

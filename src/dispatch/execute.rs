@@ -245,6 +245,9 @@ pub fn call<'k>(
     };
     if let Err(error) = result {
         failed(shared, worker, known, out, &error);
+        if worker.is_playback {
+            playback::failed(shared, worker, known, &error.text());
+        }
     }
     if worker.appended != 0 {
         session.written = std::mem::take(&mut worker.appended);
@@ -286,9 +289,6 @@ pub(super) fn failed(
     shared.stats.count_error(&text);
     bump(&worker.stats.commands[known.id].failed, 1);
     out.error_bytes(&text);
-    if worker.is_playback {
-        playback::failed(shared, worker, known, &text);
-    }
 }
 
 /// Gives a command that goes on in slices its next one; true when it has its reply.

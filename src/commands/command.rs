@@ -301,7 +301,8 @@ fn keys_of(ctx: &ServerCtx<'_, '_>) -> Result<Vec<keys::Found>, Error> {
     }
     let mut found = keys::collect(known.row, inner);
     found.retain(|(_, flags)| is_key(*flags));
-    if found.is_empty() && !known.flags.has(Flags::NO_MANDATORY_KEYS) {
+    let too_few = found.is_empty() || !keys::are_reached(known.row, inner.len());
+    if too_few && !known.flags.has(Flags::NO_MANDATORY_KEYS) {
         return Err(Error::line("ERR Invalid arguments specified for command"));
     }
     Ok(found)

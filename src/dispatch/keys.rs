@@ -73,6 +73,12 @@ pub fn is_plain(command: &Command) -> bool {
     })
 }
 
+/// True when a request with `len` arguments reaches to where each specification begins.
+pub fn are_reached(command: &Command, len: usize) -> bool {
+    let reached = |spec: &KeySpec| !matches!(spec.begin, Begin::Index(index) if index >= len);
+    command.find_keys.is_some() || command.keys.0.iter().all(reached)
+}
+
 /// All keys of the request, with the flags that its arguments give them.
 pub fn collect(command: &Command, args: Args<'_>) -> Vec<Found> {
     let mut all = Vec::new();

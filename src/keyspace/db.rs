@@ -238,6 +238,8 @@ pub struct Db<'c, 'k> {
     hints: &'c [Hint],
     /// The hint that was used last.
     at: Cell<usize>,
+    /// A change concerns nobody else: [`LockSet::is_unobserved`].
+    unobserved: bool,
 }
 
 /// An entry to be read.
@@ -335,7 +337,7 @@ pub(super) unsafe fn borrow<'a>(raw: NonNull<u8>) -> EntryRef<'a> {
 
 impl<'c, 'k> Db<'c, 'k> {
     /// The view on database `index` through `locks`. `hints` are keys whose hashes are known.
-    #[inline]
+    #[inline(always)]
     pub fn new(
         keyspace: &'k Keyspace,
         locks: &'c mut LockSet<'k>,
@@ -345,6 +347,7 @@ impl<'c, 'k> Db<'c, 'k> {
         hints: &'c [Hint],
     ) -> Self {
         Self {
+            unobserved: locks.is_unobserved(),
             keyspace,
             locks,
             env,
@@ -366,6 +369,7 @@ impl<'c, 'k> Db<'c, 'k> {
             index: self.index,
             hints: self.hints,
             at: Cell::new(self.at.get()),
+            unobserved: self.unobserved,
         }
     }
 
@@ -400,6 +404,7 @@ impl<'c, 'k> Db<'c, 'k> {
             index,
             hints: self.hints,
             at: Cell::new(self.at.get()),
+            unobserved: self.unobserved,
         }
     }
 
@@ -465,6 +470,12 @@ impl<'c, 'k> Db<'c, 'k> {
     /// Before an entry is changed or removed: a cut that has not seen it sees it now.
     #[inline]
     fn preserve(&mut self, hash: u64, slot: Slot) {
+        if !self.unobserved {
+            self.show_to_cut(hash, slot);
+        }
+    }
+
+    fn show_to_cut(&mut self, hash: u64, slot: Slot) {
         let guard = self.locks.shard(Keyspace::shard_of(hash));
         if let Some(cut) = guard.cut() {
             // SAFETY: the slot was found under the lock that `self` holds exclusively. Never dropped:
@@ -591,6 +602,21 @@ impl<'c, 'k> Db<'c, 'k> {
         // SAFETY: it lies in the entry, and the exclusive borrow of self keeps others out. What is
         // done with it neither moves the entry nor changes its expiry.
         Ok(Some(unsafe { &mut *collection }))
+    }
+
+    /// Adds to the integer at `key` where it lies. `None`, with nothing changed, when there is none
+    /// or the sum does not fit its place. Says nothing to anybody: call [`Db::changed`] afterwards.
+    #[inline]
+    pub fn add_in_place(&mut self, key: &[u8], by: i64) -> Option<i64> {
+        let (hash, slot) = self.find(key)?;
+        self.preserve(hash, slot);
+        // SAFETY: found under the lock; never dropped, the slot keeps its ownership.
+        let mut entry = ManuallyDrop::new(unsafe { Entry::from_raw(slot.pointer()) });
+        let sum = entry.add_in_place(by)?;
+        if self.env.touches {
+            self.env.access.touch(&entry);
+        }
+        Some(sum)
     }
 
     #[inline]
@@ -793,7 +819,7 @@ impl<'c, 'k> Db<'c, 'k> {
 
     #[inline]
     fn signal(&mut self, hash: u64, key: &[u8]) {
-        if self.locks.shard(Keyspace::shard_of(hash)).has_waiters() {
+        if !self.unobserved && self.locks.shard(Keyspace::shard_of(hash)).has_waiters() {
             self.signal_waiters(hash, key);
         }
     }
@@ -810,6 +836,12 @@ impl<'c, 'k> Db<'c, 'k> {
     /// Raises those who watch `key`.
     #[inline]
     pub(super) fn touch(&mut self, key: &[u8]) {
+        if !self.unobserved {
+            self.touch_watchers(key);
+        }
+    }
+
+    fn touch_watchers(&mut self, key: &[u8]) {
         let shard = Keyspace::shard_of(self.hash(key));
         let db = self.index;
         self.locks.shard(shard).touch_watchers(db, key);

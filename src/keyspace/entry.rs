@@ -615,6 +615,17 @@ impl Entry {
         garbage
     }
 
+    /// Adds to an integer in place, in the width it has; `None`, with nothing changed, when it is
+    /// none, or the sum does not fit.
+    #[inline]
+    pub fn add_in_place(&mut self, by: i64) -> Option<i64> {
+        if self.get(0) != Encoding::Int as u8 || self.flags() & (POINTER | OBJECT) != 0 {
+            return None;
+        }
+        let sum = self.string().integer()?.checked_add(by)?;
+        self.put_integer(sum).then_some(sum)
+    }
+
     /// Changes an integer in place, in the width it has; false when it is none, or the new one does
     /// not fit.
     #[inline]

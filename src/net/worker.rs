@@ -491,6 +491,19 @@ impl EventLoop {
         // What an unauthenticated client may send depends on whether AUTH succeeded before.
         let share = if session.authenticated { SHARE } else { 1 };
         let db = session.db;
+        let limits = connection.limits(&self.worker.settings);
+        let mut planned = 0;
+        while planned < share && connection.parse_quick(&limits, wave.spare()) {
+            wave.plan(shared, db, place, &connection.input);
+            planned += 1;
+        }
+        self.plan_rest(shared, place, wave, share - planned)
+    }
+
+    /// As [`EventLoop::plan`], for at most `share` requests of which the first may be in any form,
+    /// or not there as a whole.
+    #[inline(never)]
+    fn plan_rest(&mut self, shared: &Shared, place: usize, wave: &mut Wave, share: usize) -> bool {
         let mut may_read = true;
         for _ in 0..share {
             let parsed = self.parse(place, wave.spare(), &mut may_read);
@@ -498,7 +511,10 @@ impl EventLoop {
                 return false;
             };
             match parsed {
-                Ok(true) => wave.plan(shared, db, place, &connection.input),
+                Ok(true) => {
+                    let db = connection.session.db;
+                    wave.plan(shared, db, place, &connection.input);
+                }
                 Ok(false) => return false,
                 Err(error) => {
                     // Requests before the broken one are answered first.
@@ -550,12 +566,10 @@ impl EventLoop {
         if session.is_closing() {
             return false;
         }
-        let (big, many, few);
-        let args = match wave::few(request, &connection.input) {
-            Some((list, len)) => {
-                few = list;
-                Args::new(&few[..len], &[])
-            }
+        let (big, many, mut few);
+        few = [&[][..]; wave::FEW];
+        let args = match wave::few(request, &connection.input, &mut few) {
+            Some(list) => Args::new(list, &[]),
             None => {
                 big = wave::take_big(request);
                 connection.bulky |= !big.is_empty();

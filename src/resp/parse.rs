@@ -290,7 +290,9 @@ impl Parser {
         request: &mut Request,
     ) -> Result<Progress, ProtocolError> {
         if self.missing == 0 {
-            request.clear();
+            if self.parse_quick(input, pos, limits, request) {
+                return Ok(Progress::Complete);
+            }
             self.start = *pos;
             self.shift = 0;
             self.wire_bytes = 0;
@@ -298,13 +300,6 @@ impl Parser {
                 None => return Ok(Progress::Incomplete),
                 Some(b'*') => {}
                 Some(_) => return self.parse_inline(input, pos, limits, request),
-            }
-            if let Some(end) = quick_request(input, *pos, limits, &mut request.args) {
-                request.wire_bytes = (end - *pos) as u64;
-                *pos = end;
-                self.start = end;
-                self.scanned = 0;
-                return Ok(Progress::Complete);
             }
             let Some(count) = self.multibulk_header(input, pos, limits)? else {
                 return Ok(Progress::Incomplete);
@@ -325,6 +320,31 @@ impl Parser {
             self.undo_shift(request);
         }
         result
+    }
+
+    /// Parses a request that lies in the input as a whole and in its common form, as nearly all do;
+    /// false, with nothing done, leaves it to [`Parser::parse`].
+    #[inline(always)]
+    pub fn parse_quick(
+        &mut self,
+        input: &[u8],
+        pos: &mut usize,
+        limits: &Limits,
+        request: &mut Request,
+    ) -> bool {
+        if self.missing != 0 {
+            return false;
+        }
+        request.clear();
+        let Some(end) = quick_request(input, *pos, limits, &mut request.args) else {
+            return false;
+        };
+        request.wire_bytes = (end - *pos) as u64;
+        *pos = end;
+        self.start = end;
+        self.shift = 0;
+        self.scanned = 0;
+        true
     }
 
     /// The vector to read the socket into while a big argument is being received, and how many
@@ -598,7 +618,7 @@ impl Parser {
 
 /// Reads a request that lies in the input as a whole and in its common form. Gives the index past
 /// it; `None` leaves all else, errors included, to the general way, with `args` empty.
-#[inline]
+#[inline(always)]
 fn quick_request(
     input: &[u8],
     start: usize,
@@ -608,7 +628,11 @@ fn quick_request(
     if !limits.authenticated {
         return None;
     }
-    let (count, mut at) = quick_number(input, start + 1)?;
+    let (count, mut at) = match short_line(input, start, b'*') {
+        Some(read) => read,
+        None if *input.get(start)? != b'*' => return None,
+        None => quick_number(input, start + 1)?,
+    };
     if !(1..=QUICK_ARGS).contains(&count) {
         return None;
     }
@@ -628,34 +652,36 @@ fn quick_request(
 /// The range of a bulk whose header stands at `at`, if all of it is there.
 #[inline(always)]
 fn quick_bulk(input: &[u8], at: usize, limits: &Limits) -> Option<(usize, usize)> {
-    if *input.get(at)? != b'$' {
-        return None;
-    }
-    let (len, start) = quick_number(input, at + 1)?;
+    let (len, start) = match short_line(input, at, b'$') {
+        Some(read) => read,
+        None if *input.get(at)? != b'$' => return None,
+        None => quick_number(input, at + 1)?,
+    };
     let end = start + len as usize;
     (end + 2 <= input.len() && len as u64 <= limits.max_bulk_len).then_some((start, end))
+}
+
+/// Reads a header line of one or two digits, as nearly all are, at one go: the number and the index
+/// past the line. `None` leaves all else to [`quick_number`], the last few bytes of the input
+/// included.
+#[inline(always)]
+fn short_line(input: &[u8], at: usize, mark: u8) -> Option<(i64, usize)> {
+    let word = u64::from_le_bytes(*input.get(at..)?.first_chunk()?);
+    let (first, second) = ((word >> 8) as u8, (word >> 16) as u8);
+    let (first, second) = (first.wrapping_sub(b'0'), second.wrapping_sub(b'0'));
+    // Mark, a digit, CR, LF; or one more digit.
+    if word & 0xffff_00ff == 0x0a0d_0000 | u64::from(mark) && first <= 9 {
+        return Some((i64::from(first), at + 4));
+    }
+    let two = word & 0xff_ff00_00ff == 0x0a_0d00_0000 | u64::from(mark);
+    (two && (1..=9).contains(&first) && second <= 9)
+        .then(|| (i64::from(first) * 10 + i64::from(second), at + 5))
 }
 
 /// Reads the number of a header line in its common form: digits in canonical form, then `\r` and
 /// one more byte. Gives the number and the index past the line; `None` leaves all else, errors
 /// included, to the general way.
-#[inline(always)]
 fn quick_number(input: &[u8], at: usize) -> Option<(i64, usize)> {
-    // One or two digits, as nearly all are.
-    if let Some(&[first, second, third, _]) = input.get(at..at + 4) {
-        let (tens, ones) = (first.wrapping_sub(b'0'), second.wrapping_sub(b'0'));
-        if tens <= 9 && second == b'\r' {
-            return Some((i64::from(tens), at + 3));
-        }
-        if (1..=9).contains(&tens) && ones <= 9 && third == b'\r' {
-            return Some((i64::from(tens) * 10 + i64::from(ones), at + 4));
-        }
-    }
-    long_number(input, at)
-}
-
-/// [`quick_number`] for any number of digits.
-fn long_number(input: &[u8], at: usize) -> Option<(i64, usize)> {
     let rest = input.get(at..)?;
     let mut number: i64 = 0;
     for (i, &byte) in rest.iter().enumerate().take(18) {

@@ -31,6 +31,20 @@ pub const SHARED_MIN: usize = 16 * 1024;
 /// Text made for one reply is not copied from this many bytes on.
 const TEXT_MIN: usize = 512;
 
+/// Longest header: a type byte, 20 digits, the line's end; rounded up.
+const LONGEST_LINE: usize = 24;
+
+/// The numbers below 100 in two digits.
+const PAIRS: [[u8; 2]; 100] = {
+    let mut pairs = [[0; 2]; 100];
+    let mut i = 0;
+    while i < 100 {
+        pairs[i] = [b'0' + (i / 10) as u8, b'0' + (i % 10) as u8];
+        i += 1;
+    }
+    pairs
+};
+
 /// Written bytes are moved out of the flat buffer when there are at least this many of them.
 const COMPACT_MIN: usize = 64 * 1024;
 
@@ -184,11 +198,9 @@ impl Output {
     /// An integer.
     #[inline]
     pub fn int(&mut self, value: i64) {
-        if let Ok(digit @ 0..=9) = u8::try_from(value) {
-            self.flat
-                .extend_from_slice(&[b':', b'0' + digit, b'\r', b'\n']);
-        } else {
-            self.line(b':', itoa::Buffer::new().format(value).as_bytes());
+        match u64::try_from(value) {
+            Ok(value) => self.header(b':', value),
+            Err(_) => self.line(b':', itoa::Buffer::new().format(value).as_bytes()),
         }
     }
 
@@ -403,7 +415,32 @@ impl Output {
                 self.flat
                     .extend_from_slice(&[kind, b'0' + tens, b'0' + ones, b'\r', b'\n']);
             }
-            _ => self.line(kind, itoa::Buffer::new().format(number).as_bytes()),
+            _ => self.long_header(kind, number),
+        }
+    }
+
+    /// [`Output::header`] for a number above 9.
+    fn long_header(&mut self, kind: u8, mut number: u64) {
+        // Written from its end, which lies in the middle, and copied with what lies behind it: a copy of
+        // a fixed size is a few instructions, one of any size is a call.
+        let mut text = [0; 2 * LONGEST_LINE];
+        let mut start = LONGEST_LINE - 2;
+        text[start..LONGEST_LINE].copy_from_slice(b"\r\n");
+        while number >= 10 {
+            start -= 2;
+            text[start..start + 2].copy_from_slice(&PAIRS[(number % 100) as usize]);
+            number /= 100;
+        }
+        if number > 0 {
+            start -= 1;
+            text[start] = b'0' + number as u8;
+        }
+        start -= 1;
+        text[start] = kind;
+        if let Some(line) = text[start..].first_chunk::<LONGEST_LINE>() {
+            let len = self.flat.len() + LONGEST_LINE - start;
+            self.flat.extend_from_slice(line);
+            self.flat.truncate(len);
         }
     }
 

@@ -92,6 +92,13 @@ class Server:
             fields = file.read().rpartition(b")")[2].split()
         return (int(fields[11]) + int(fields[12])) / TICKS
 
+    def settle(self):
+        """Waits until the server does nothing any more, such as freeing what was deleted."""
+        before = -1
+        while before != self.cpu_seconds():
+            before = self.cpu_seconds()
+            time.sleep(0.05)
+
     def rss(self):
         """Resident bytes."""
         with open("/proc/%d/status" % self.process.pid, encoding="ascii") as file:

@@ -9,9 +9,9 @@
 //! nothing but addresses of segments, and following one ends in a segment, old or new.
 //!
 //! Blocks are multiples of a cache line, in [`CLASSES`], cut from 64 KiB spans, each span for one
-//! class; spans are cut from 2 MiB chunks on huge pages. The kernel takes milliseconds for the first
-//! touch of such a page, so a thread of its own makes the next chunk ready ([`Supply`]) while one is
-//! half used; whoever outruns it goes on with small pages. Directories of more than 4 KiB are
+//! class; spans are cut from 2 MiB chunks, after the first few ([`SMALL_CHUNKS`]) on huge pages. The
+//! kernel takes milliseconds for the first touch of such a page, so a thread of its own makes the
+//! next chunk ready ([`Supply`]) while one is half used; whoever outruns it goes on with small pages. Directories of more than 4 KiB are
 //! mapped on their own and kept by size for the next one that needs it. The arena's lock is a
 //! leaf: it is taken under shard locks, rarely (a table grows by a step), and nothing under it but
 //! the supply's.
@@ -28,11 +28,14 @@ use crate::base::alloc;
 
 /// Bytes in a cache line, the arena's unit.
 pub const LINE: usize = 64;
-/// Block sizes in lines. Steps of a third and a half keep tables well filled while they grow.
-pub const CLASSES: [usize; 12] = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64];
+/// Block sizes in lines. Steps of a quarter to a half keep tables well filled while they grow.
+pub const CLASSES: [usize; 16] = [1, 2, 3, 4, 6, 8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64];
 
 const SPAN: usize = 64 << 10;
 const CHUNK: usize = 2 << 20;
+/// Chunks that begin on small pages, so that little data takes little memory; the kernel may join
+/// their pages when they are full.
+const SMALL_CHUNKS: usize = 3;
 /// Spans without a block in use beyond this many give their pages back.
 const WARM_SPANS: usize = 8;
 
@@ -65,6 +68,8 @@ struct Arena {
     /// What is left of the newest chunk.
     fresh: usize,
     fresh_end: usize,
+    /// Chunks that were begun.
+    chunks: usize,
     /// Directories given back, by the base-two logarithm of their size.
     large: HashMap<u32, Vec<usize>>,
 }
@@ -178,12 +183,15 @@ impl Arena {
 
     fn cut_span(&mut self) -> usize {
         if self.fresh == self.fresh_end {
-            // The first chunk stays on small pages: an almost empty server should be small.
+            if self.fresh_end != 0 {
+                advise(self.fresh_end - CHUNK, Advice::LinuxHugepage);
+            }
             self.fresh = SUPPLY.take().unwrap_or_else(map_chunk);
             self.fresh_end = self.fresh + CHUNK;
+            self.chunks += 1;
         }
         self.fresh += SPAN;
-        if self.fresh_end - self.fresh == CHUNK / 2 {
+        if self.chunks >= SMALL_CHUNKS && self.fresh_end - self.fresh == CHUNK / 2 {
             SUPPLY.order();
         }
         self.fresh - SPAN
@@ -257,13 +265,17 @@ fn map_chunk() -> usize {
 /// A chunk on a huge page that is there.
 fn populated_chunk() -> usize {
     let chunk = map_chunk();
-    for advice in [Advice::LinuxHugepage, Advice::LinuxPopulateWrite] {
-        // SAFETY: the range was mapped just now and belongs to this function alone.
-        let advised = unsafe { madvise(chunk as *mut c_void, CHUNK, advice) };
-        // Both are a gain, not a need: kernels without them refuse.
-        let _ = advised;
-    }
+    advise(chunk, Advice::LinuxHugepage);
+    advise(chunk, Advice::LinuxPopulateWrite);
     chunk
+}
+
+/// Has the pages of a chunk become huge, or be there.
+fn advise(chunk: usize, advice: Advice) {
+    // SAFETY: chunks are mappings of ours that stay for ever, and neither advice changes content.
+    let advised = unsafe { madvise(chunk as *mut c_void, CHUNK, advice) };
+    // It is a gain, not a need: kernels without it refuse.
+    let _ = advised;
 }
 
 fn map(size: usize) -> usize {

@@ -60,7 +60,7 @@ const REACH: usize = 5;
 const SLOTS: usize = 7;
 const MAX_CLASS: usize = CLASSES.len() - 1;
 /// The class each half of a split begins with: 448 slots' worth at 85 % in two times 336.
-const SPLIT_CLASS: usize = MAX_CLASS - 1;
+const SPLIT_CLASS: usize = MAX_CLASS - 2;
 const POINTER: u64 = (1 << 48) - 8;
 const VOLATILE: u64 = 1;
 /// How many cache lines after its first an entry covers, up to 3: what is worth a prefetch.

@@ -4,7 +4,7 @@
 //! ```text
 //!  hash         | directory (depth bits) ............ | home in the segment | ...... | tag |
 //!  directory    numbers of segments; one with a shorter prefix stands in several places
-//!  segment      up to some three hundred records, see [`segment`]
+//!  segment      up to a thousand records, see [`segment`]
 //! ```
 //!
 //! A segment that is full splits in two; two that became small are merged. So the slowest insert
@@ -67,7 +67,7 @@ const CURSOR_BITS: u32 = 53;
 /// No segment is ever this deep: homes must follow from a cursor's bits.
 const MAX_DEPTH: u8 = (CURSOR_BITS - HOME_BITS) as u8;
 /// Segments of a chunk: what is copied when one of them changes while a snapshot shares them.
-const CHUNK: usize = 8;
+const CHUNK: usize = 4;
 /// Elements from which a table is taken not to fit the caches.
 const WARM_MIN: usize = 4096;
 /// Darts thrown at the slots before the elements are counted through.
@@ -92,6 +92,8 @@ pub struct Table<L: Layout> {
     /// Number of the directory's bits.
     depth: u8,
     deepest: usize,
+    /// No segment has or had more slots than this.
+    widest: usize,
     bigs: Bigs,
     layout: PhantomData<L>,
 }
@@ -117,6 +119,7 @@ impl<L: Layout> Clone for Table<L> {
             len: self.len,
             depth: self.depth,
             deepest: self.deepest,
+            widest: self.widest,
             bigs: self.bigs.clone(),
             layout: PhantomData,
         }
@@ -138,6 +141,7 @@ impl<L: Layout> Table<L> {
             len: 0,
             depth: 0,
             deepest: 1,
+            widest: Segment::new(0, 0).slots(),
             bigs: Bigs::default(),
             layout: PhantomData,
         }
@@ -210,6 +214,8 @@ impl<L: Layout> Table<L> {
             .is_err()
         {
             self.insert_splitting(hash, key, value);
+        } else {
+            self.widest = self.widest.max(segment.slots());
         }
         self.len += usize::from(found.is_none());
         found.is_none()
@@ -226,6 +232,7 @@ impl<L: Layout> Table<L> {
                 .insert::<L>(hash, (key, value), &mut self.bigs)
                 .is_ok()
             {
+                self.widest = self.widest.max(segment.slots());
                 return;
             }
         }
@@ -412,6 +419,7 @@ impl<L: Layout> Table<L> {
             self.deepest = 0;
         }
         let [lower, upper] = self.segment(at).split::<L>(&self.bigs);
+        self.widest = self.widest.max(lower.slots()).max(upper.slots());
         if lower.depth == self.depth {
             self.deepest += 2;
         }
@@ -449,6 +457,7 @@ impl<L: Layout> Table<L> {
         let Some(whole) = Segment::merged::<L>(segment, self.segment(other), &self.bigs) else {
             return;
         };
+        self.widest = self.widest.max(whole.slots());
         let range = self.range_of(&whole);
         self.directory[range].fill(at as u32);
         self.segments[at / CHUNK].to_mut()[at % CHUNK] = whole;
@@ -502,7 +511,7 @@ impl<L: Layout> Table<L> {
             let target = self.segment(segment);
             let most = match self.depth {
                 0 => target.slots(),
-                _ => MAX_SLOTS << (self.depth - target.depth),
+                _ => self.widest << (self.depth - target.depth),
             };
             let slot = ((bits & 0xffff_ffff) as usize * most) >> 32;
             if let Some(spot) = target.spot(slot) {

@@ -26,15 +26,17 @@ use crate::base::alloc::size_class;
 /// Slots of a bucket.
 const SLOTS: usize = 21;
 /// Buckets after the home that may hold a record's slot.
-const REACH: usize = 3;
+const REACH: usize = 5;
 /// Living records for each bucket before a segment gets more of them.
-const LOAD: usize = 18;
+const LOAD: usize = 17;
 /// Living records for each bucket when a segment is built for a known number.
 const COMFORT: usize = 15;
 /// Living records for each bucket below which a segment gets fewer of them.
 const SPARSE: usize = 7;
-/// Buckets of a segment that splits when it needs more.
-const MAX_BUCKETS: usize = 16;
+/// Buckets of a segment that splits when it needs more. Segments of one table are about equally full
+/// and grow at the same time; so many that the blobs of short records leave the allocator's slabs,
+/// in which those that are late would hold the room of those that have moved on.
+const MAX_BUCKETS: usize = 64;
 /// Most slots of a segment.
 pub const MAX_SLOTS: usize = MAX_BUCKETS * SLOTS;
 /// Most bytes of a blob.
@@ -121,6 +123,22 @@ pub struct Spot {
 struct Parts {
     key: std::ops::Range<usize>,
     value: std::ops::Range<usize>,
+}
+
+/// The records of one half of a segment: hash, where it is, size.
+struct Side {
+    records: Vec<(u64, u16, u16)>,
+    /// The sum of the sizes.
+    bytes: usize,
+}
+
+impl Side {
+    fn with_room(records: usize) -> Self {
+        Self {
+            records: Vec::with_capacity(records),
+            bytes: 0,
+        }
+    }
 }
 
 /// A segment has no room for another record: it is to be split.
@@ -431,7 +449,7 @@ impl Segment {
         let room = self.live_bytes() + self.live_bytes() / 16;
         while buckets <= MAX_BUCKETS {
             let mut new = Self::sized(self.depth, self.prefix, buckets, room);
-            if self.copy_to::<L>(|_| true, &mut new, bigs) {
+            if self.copy_to::<L>(&mut new, bigs) {
                 *self = new;
                 return Ok(());
             }
@@ -442,26 +460,42 @@ impl Segment {
 
     /// The two segments of the next depth.
     pub fn split<L: Layout>(&self, bigs: &Bigs) -> [Self; 2] {
-        let bit = |hash: u64| (hash << self.depth) >> 63 == 1;
-        let mut counts = [(0usize, 0usize); 2];
+        let mut sides = [false; 2].map(|_| Side::with_room(self.len()));
         for spot in self.spots() {
             let at = self.at(spot);
-            let upper = bit(hash(self.record_at::<L>(at, bigs).0));
-            let side = &mut counts[usize::from(upper)];
-            *side = (side.0 + 1, side.1 + self.size_at::<L>(at));
+            let hash = hash(self.record_at::<L>(at, bigs).0);
+            let side = &mut sides[(hash << self.depth >> 63) as usize];
+            let size = self.size_at::<L>(at);
+            side.records.push((hash, at as u16, size as u16));
+            side.bytes += size;
         }
-        [false, true].map(|upper| {
-            let (records, bytes) = counts[usize::from(upper)];
-            let (depth, prefix) = (self.depth + 1, self.prefix << 1 | u32::from(upper));
-            let mut buckets = buckets_for(records);
+        [0, 1].map(|upper| {
+            let side = &sides[upper as usize];
+            let (depth, prefix) = (self.depth + 1, self.prefix << 1 | upper);
+            let mut buckets = buckets_for(side.records.len());
             loop {
-                let mut half = Self::sized(depth, prefix, buckets, bytes + bytes / 16);
-                if self.copy_to::<L>(|hash| bit(hash) == upper, &mut half, bigs) {
+                let room = side.bytes + side.bytes / 16;
+                let mut half = Self::sized(depth, prefix, buckets, room);
+                let records = side.records.iter();
+                if records.copied().all(|record| half.take(record, &self.blob)) {
                     return half;
                 }
                 buckets = next_size(buckets);
             }
         })
+    }
+
+    /// Adds a record of `blob`: its hash, where it is, its size; false when there is no place.
+    #[inline]
+    fn take(&mut self, (hash, at, size): (u64, u16, u16), blob: &[u8]) -> bool {
+        if !self.place(hash, self.blob.len() as u16) {
+            return false;
+        }
+        let (at, size) = (usize::from(at), usize::from(size));
+        self.make_room(size);
+        self.blob.extend_from_slice(&blob[at..at + size]);
+        self.live += 1;
+        true
     }
 
     /// The segment of the previous depth that holds what both hold; `None` when they are not small
@@ -478,28 +512,17 @@ impl Segment {
             buckets_for(records),
             bytes,
         );
-        let both = left.copy_to::<L>(|_| true, &mut whole, bigs)
-            && right.copy_to::<L>(|_| true, &mut whole, bigs);
+        let both = left.copy_to::<L>(&mut whole, bigs) && right.copy_to::<L>(&mut whole, bigs);
         both.then_some(whole)
     }
 
-    /// Copies the records of some hashes; false when one finds no place.
-    fn copy_to<L: Layout>(&self, wanted: impl Fn(u64) -> bool, to: &mut Self, bigs: &Bigs) -> bool {
-        for spot in self.spots() {
+    /// Copies the records; false when one finds no place.
+    fn copy_to<L: Layout>(&self, to: &mut Self, bigs: &Bigs) -> bool {
+        self.spots().all(|spot| {
             let at = self.at(spot);
             let hash = hash(self.record_at::<L>(at, bigs).0);
-            if !wanted(hash) {
-                continue;
-            }
-            if !to.place(hash, to.blob.len() as u16) {
-                return false;
-            }
-            let size = self.size_at::<L>(at);
-            to.make_room(size);
-            to.blob.extend_from_slice(&self.blob[at..at + size]);
-            to.live += 1;
-        }
-        true
+            to.take((hash, at as u16, self.size_at::<L>(at) as u16), &self.blob)
+        })
     }
 
     /// The slots in use, bucket by bucket.
@@ -556,9 +579,10 @@ impl Segment {
 /// The number of buckets that comes after `buckets`: all are whole size classes of the allocator.
 fn next_size(buckets: usize) -> usize {
     match buckets {
-        0..8 => buckets + 1,
-        8..MAX_BUCKETS => buckets + 2,
-        _ => buckets * 2,
+        0..4 => buckets + 1,
+        // In turn three and two are the factors: 4, 6, 8, 12, 16 and so on.
+        _ if buckets.is_power_of_two() => buckets + buckets / 2,
+        _ => buckets + buckets / 3,
     }
 }
 
@@ -635,7 +659,7 @@ mod tests {
 
     #[test]
     fn homes_follow_the_order_of_hashes() {
-        for buckets in [1, 3, 7, 14, 16] {
+        for buckets in [1, 3, 6, 16, 48, 64] {
             let segment = Segment::sized(3, 5, buckets, 0);
             for home in 0..buckets {
                 let start = segment.home_start(home) << (64 - HOME_BITS) >> 3;

@@ -17,6 +17,7 @@ impl<L: Layout> Table<L> {
         for (number, segment) in all().enumerate() {
             let range = self.range_of(segment);
             covered += range.len();
+            assert!(segment.slots() <= self.widest);
             assert!(self.directory[range].iter().all(|&n| n as usize == number));
             let prefix = u64::from(segment.prefix);
             for spot in segment.spots() {

@@ -515,6 +515,46 @@ mod tests {
     }
 
     #[test]
+    fn sums_stay_in_place_or_change_nothing() {
+        let mut e = Entry::new(b"n", NewValue::Int(120), Some(1), 0);
+        assert_eq!(e.add_in_place(7), Some(127));
+        assert_eq!(e.add_in_place(1), None, "one byte holds no more");
+        assert_eq!((text(&e), e.expiry()), (b"127".to_vec(), Some(1)));
+        drop(e.set_value(NewValue::Int(i64::MAX - 1)));
+        assert_eq!(e.add_in_place(1), Some(i64::MAX));
+        assert_eq!(
+            e.add_in_place(1),
+            None,
+            "an overflow is for others to refuse"
+        );
+        assert_eq!(e.add_in_place(-1), Some(i64::MAX - 1));
+        for other in [&b"12a"[..], b"", &[b'1'; 2000]] {
+            drop(e.set_value(NewValue::Bytes(other)));
+            assert_eq!(e.add_in_place(1), None);
+            assert_eq!(text(&e), other);
+        }
+    }
+
+    #[test]
+    fn a_string_is_written_over_one_of_its_length() {
+        let mut e = Entry::new(b"n", NewValue::Bytes(&[b'a'; 30]), Some(1), 7);
+        let digits = "1234567890".repeat(3);
+        for new in [&[b'b'; 30][..], digits.as_bytes()] {
+            let before = e.raw;
+            assert!(e.set_value(NewValue::Bytes(new)).is_none());
+            assert_eq!((text(&e), e.encoding()), (new.to_vec(), Encoding::EmbStr));
+            assert_eq!((e.raw, e.expiry(), e.clock()), (before, Some(1), 7));
+        }
+        e.inline_mut().expect("inline")[0] = b'c';
+        assert_eq!(e.encoding(), Encoding::Raw);
+        drop(e.set_value(NewValue::Bytes(&[b'd'; 30])));
+        assert_eq!((text(&e), e.encoding()), (vec![b'd'; 30], Encoding::EmbStr));
+        drop(e.set_value(NewValue::Bytes(&[b'e'; 50])));
+        drop(e.set_value(NewValue::Bytes(&[b'f'; 50])));
+        assert_eq!((text(&e), e.encoding()), (vec![b'f'; 50], Encoding::Raw));
+    }
+
+    #[test]
     fn strings_grow_in_place_and_move_to_other_keys() {
         for start in [0, 5, 300, 1023, 1024, 3000] {
             let mut model = vec![b'v'; start];

@@ -638,3 +638,29 @@ impl<'k> LockSet<'k> {
         Some(unsafe { table.assume_locked() })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shard_is_observed_as_long_as_anybody_watches_or_waits() {
+        let keyspace = Keyspace::new(1, false);
+        let mut locks = keyspace.lock_one(keyspace.hash(b"k"));
+        let index = Keyspace::shard_of(keyspace.hash(b"k"));
+        assert!(locks.is_unobserved());
+        let flag = WatchFlag::default();
+        locks.shard(index).watch(0, b"k", &flag, false);
+        locks.shard(index).wait(0, b"k", 1);
+        assert!(!locks.is_unobserved());
+        locks.shard(index).unwatch(0, b"k", &flag);
+        assert!(!locks.is_unobserved(), "one waits");
+        locks.shard(index).unwait(0, b"k", 1);
+        assert!(locks.is_unobserved());
+        drop(locks);
+        assert!(
+            !keyspace.lock_all().is_unobserved(),
+            "several are looked at one by one"
+        );
+    }
+}

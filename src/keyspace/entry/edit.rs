@@ -9,7 +9,7 @@ use super::{
 };
 use crate::base::alloc::size_class;
 use crate::types::object::Object;
-use crate::types::string::StringRef;
+use crate::types::string::{self, INT_TEXT_MAX, StringRef};
 use crate::types::{Encoding, Type};
 
 impl Entry {
@@ -100,6 +100,11 @@ impl Entry {
         {
             return None;
         }
+        if let NewValue::Bytes(bytes) = value
+            && self.put_same_length(bytes)
+        {
+            return None;
+        }
         let plan = Plan::new(value);
         let garbage = self.take_big();
         let flags = self.flags();
@@ -127,6 +132,26 @@ impl Entry {
         }
         let sum = self.string().integer()?.checked_add(by)?;
         self.put_integer(sum).then_some(sum)
+    }
+
+    /// Writes a string over an inline one of the same length, as clients that update a field do;
+    /// false when there is none, or the new one may be an integer.
+    #[inline]
+    fn put_same_length(&mut self, bytes: &[u8]) -> bool {
+        let inline = self.flags() & (POINTER | OBJECT) == 0 && self.inline_len() == bytes.len();
+        if !inline || bytes.len() <= INT_TEXT_MAX {
+            return false;
+        }
+        self.put(
+            0,
+            (Type::String as u8) << 4 | string::encode_text(bytes) as u8,
+        );
+        // SAFETY: as many bytes of the value lie there, `&mut self` makes this the only access, so
+        // `bytes` is not among them.
+        unsafe {
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.inline_address(), bytes.len());
+        }
+        true
     }
 
     /// Changes an integer in place, in the width it has; false when it is none, or the new one does

@@ -59,6 +59,14 @@ pub fn used() -> usize {
     sum.max(0) as usize
 }
 
+/// What the calling thread has allocated less what it has freed, in bytes; only differences mean
+/// something.
+#[inline]
+pub fn balance() -> isize {
+    let line = MY_LINE.try_with(|l| l.get()).unwrap_or(SHARED);
+    COUNTERS.get(line).map_or(0, |l| l.0.load(Relaxed))
+}
+
 /// Counts memory that does not come from this allocator (mapped directly), in bytes.
 pub fn add_external(delta: isize) {
     count(delta);

@@ -22,7 +22,7 @@ pub struct Ticks(u64);
 
 impl Ticks {
     /// The time now.
-    #[inline]
+    #[inline(always)]
     pub fn now() -> Self {
         let scale = SCALE.get_or_init(calibrate);
         if scale.counter {

@@ -142,7 +142,9 @@ pub fn decrby(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
 #[inline]
 fn add(ctx: &mut DataCtx<'_, '_>, by: i64) -> Result<(), Error> {
     let key = &ctx.args[1];
-    let sum = if let Some(mut entry) = ctx.db.write(key) {
+    let sum = if let Some(sum) = ctx.db.add_in_place(key, by) {
+        sum
+    } else if let Some(mut entry) = ctx.db.write(key) {
         if entry.kind() != Type::String {
             return Err(Error::WrongType);
         }

@@ -82,12 +82,27 @@ fn unknown_subcommand(args: Args<'_>) -> Error {
 /// True when nothing that concerns the whole server stands against any command on keys: what
 /// [`admit`] finds for a client that is [`Session::is_plain`] then is known.
 pub fn is_calm(shared: &Shared, settings: &Settings) -> bool {
-    settings.maxmemory == 0
+    (settings.maxmemory == 0 || alloc::used() as u64 + margin(settings) <= settings.maxmemory)
         && settings.min_replicas_to_write == 0
         && shared.durability.saves.last_ok.load(Relaxed)
         && !shared.append_only.progress.failing.load(Relaxed)
         && !shared.durability.loading.active.load(Relaxed)
         && !shared.pause.is_set()
+}
+
+/// Bytes below `maxmemory` down to which no command need look at memory.
+fn margin(settings: &Settings) -> u64 {
+    settings.maxmemory / 16
+}
+
+/// Up to which [`alloc::balance`] of its thread a worker that found things calm may count on the
+/// margin: all workers together use half of it, the rest is for other threads.
+pub fn calm_until(shared: &Shared, settings: &Settings) -> isize {
+    if settings.maxmemory == 0 {
+        return isize::MAX;
+    }
+    let share = margin(settings) / 2 / shared.status.workers.max(1) as u64;
+    alloc::balance().saturating_add(share as isize)
 }
 
 /// Decides about a resolved command.

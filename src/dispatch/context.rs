@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize};
 
+use crate::base::alloc;
 use crate::base::clock::Now;
 use crate::base::sync;
 use crate::base::ticks::Ticks;
@@ -182,7 +183,9 @@ pub struct Worker {
     pub ticks: Ticks,
     /// Nothing stands against commands of clients that are in no particular state, as of the last
     /// [`Worker::look_around`].
-    pub calm: bool,
+    calm: bool,
+    /// Once this thread holds so much more memory, by [`alloc::balance`], it has to look again.
+    calm_until: isize,
     /// Commands of this duration may be for the slow log or the latency monitor.
     pub notable_nanos: u64,
     /// Left by a command that goes on in slices, for its connection.
@@ -229,6 +232,7 @@ impl Worker {
             stats,
             ticks: Ticks::now(),
             calm: false,
+            calm_until: 0,
             notable_nanos: notable_nanos(&settings),
             settings,
             job: None,
@@ -263,6 +267,13 @@ impl Worker {
     #[inline]
     pub fn look_around(&mut self, shared: &Shared) {
         self.calm = super::admit::is_calm(shared, &self.settings);
+        self.calm_until = super::admit::calm_until(shared, &self.settings);
+    }
+
+    /// True while nothing stands against commands of clients that are in no particular state.
+    #[inline]
+    pub fn is_calm(&self) -> bool {
+        self.calm && (self.calm_until == isize::MAX || alloc::balance() < self.calm_until)
     }
 
     fn renew_env(&mut self) {

@@ -55,10 +55,10 @@ pub fn prepare<'t, 'a>(
     hints: &mut Vec<Hint>,
 ) -> Option<&'t Known> {
     let known = shared.commands.find(arg(0))?;
-    let mut hint = |index| hints.push(Hint::new(&shared.keyspace, db, arg(index)));
+    let hint = |index| Hint::new(&shared.keyspace, db, arg(index));
     match known.key {
-        0 => keys::each_plain(known.row, len, hint),
-        key if key < len => hint(key),
+        0 => keys::each_plain(known.row, len, |index| hints.push(hint(index))),
+        key if key < len => hints.push(hint(key)),
         _ => {}
     }
     Some(known)
@@ -84,7 +84,7 @@ pub fn warm(
 }
 
 /// Serves one request.
-#[inline]
+#[inline(always)]
 pub fn request(
     shared: &Shared,
     worker: &mut Worker,
@@ -95,14 +95,27 @@ pub fn request(
 ) -> Flow {
     // Most are commands on keys while nothing stands against them: no more to be asked.
     if let Some(known) = prepared.known
-        && worker.calm
+        && worker.is_calm()
         && known.is_plain(args.len())
         && session.is_plain()
     {
         let hints = prepared.hints;
-        call(shared, worker, session, out, known, args, hints, None);
+        perform(shared, worker, session, out, known, args, hints, None);
         return flow_after(worker);
     }
+    request_of_state(shared, worker, session, out, args, prepared)
+}
+
+/// Serves a request that something may stand against, or that is to be kept or not answered.
+#[inline(never)]
+fn request_of_state(
+    shared: &Shared,
+    worker: &mut Worker,
+    session: &mut Session,
+    out: &mut Output,
+    args: Args<'_>,
+    prepared: Prepared<'_>,
+) -> Flow {
     let silent = session.replies != Replies::On;
     let mark = silent.then(|| out.mark());
     let flow = answer(shared, worker, session, out, args, prepared);
@@ -140,7 +153,6 @@ fn suppress(session: &mut Session, out: &mut Output, mark: crate::resp::write::M
     out.truncate_to(mark);
 }
 
-#[inline(never)]
 fn answer(
     shared: &Shared,
     worker: &mut Worker,
@@ -207,6 +219,22 @@ fn security_warning(session: &mut Session) -> Flow {
 /// Runs a command, alone or (with `held`) within a transaction, and accounts for it.
 #[allow(clippy::too_many_arguments)]
 pub fn call<'k>(
+    shared: &'k Shared,
+    worker: &mut Worker,
+    session: &mut Session,
+    out: &mut Output,
+    known: &Known,
+    args: Args<'_>,
+    hints: &[Hint],
+    held: Option<&mut LockSet<'k>>,
+) {
+    perform(shared, worker, session, out, known, args, hints, held);
+}
+
+/// [`call`], written out where most requests come by.
+#[allow(clippy::too_many_arguments)]
+#[inline(always)]
+fn perform<'k>(
     shared: &'k Shared,
     worker: &mut Worker,
     session: &mut Session,
@@ -421,7 +449,7 @@ fn slow(
 }
 
 #[allow(clippy::too_many_arguments)]
-#[inline]
+#[inline(always)]
 fn data<'k>(
     shared: &'k Shared,
     worker: &mut Worker,
@@ -455,30 +483,29 @@ fn data<'k>(
         };
         run(&mut ctx)
     };
-    let mut own = None;
-    let within = held.is_some();
-    let locks = match held {
-        Some(held) => held,
-        None => own.insert(lock(shared, known, args, hints)),
-    };
-    let result = call.under(locks, within, work);
-    if let Some(mut locks) = own {
-        if let Some(block) = parks {
-            let request = (known, args);
-            blocking::park(shared, worker, session, out, &mut locks, request, *block);
-        }
-        conclude(shared, worker, locks);
+    if let Some(held) = held {
+        return call.under(held, true, work);
     }
+    let mut locks = lock(shared, known, args, hints);
+    let result = call.under(&mut locks, false, work);
+    if let Some(block) = parks {
+        let request = (known, args);
+        blocking::park(shared, worker, session, out, &mut locks, request, *block);
+    }
+    conclude(shared, worker, locks);
     result
 }
 
 /// Ends the work under `locks`: serves who waits for what it made, unlocks, and does the rest.
-#[inline]
+#[inline(always)]
 pub(super) fn conclude<'k>(shared: &'k Shared, worker: &mut Worker, mut locks: LockSet<'k>) {
     if !worker.effects.ready.is_empty() {
         blocking::serve(shared, worker, &mut locks);
     }
-    drop(locks);
+    match locks {
+        LockSet::One(guard) => drop(guard),
+        several => drop(several),
+    }
     release(shared, worker);
     if !worker.aftermath.is_empty() {
         blocking::settle(shared, worker);
@@ -486,7 +513,7 @@ pub(super) fn conclude<'k>(shared: &'k Shared, worker: &mut Worker, mut locks: L
 }
 
 /// Locks the shards of a command's keys.
-#[inline]
+#[inline(always)]
 fn lock<'k>(shared: &'k Shared, known: &Known, args: Args<'_>, hints: &[Hint]) -> LockSet<'k> {
     match hints {
         [one] if known.key != 0 => shared.keyspace.lock_one(one.hash()),
@@ -563,7 +590,9 @@ impl<'k> Call<'_, 'k> {
         }
         worker.effects.dirty = 0;
         worker.effects.forced = false;
-        worker.effects.rewrite = Rewrite::Verbatim;
+        if worker.effects.rewrite != Rewrite::Verbatim {
+            worker.effects.rewrite = Rewrite::Verbatim;
+        }
         if met_expired {
             worker.count_expired();
         }

@@ -11,224 +11,26 @@ use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
-use std::sync::Arc;
 
-use smallvec::SmallVec;
-
-use super::access::Access;
 use super::collections::WrongType;
-use super::cut::Cut;
 use super::entry::{Entry, Garbage, NewValue};
 use super::event::{self, Event};
-use super::lazyfree::{Detached, Load};
+use super::lazyfree::Load;
 use super::outbox::Notice;
-use super::shards::{Keyspace, LockSet, SHARDS};
-use super::table::{
-    Ahead, AheadBucket, Locked, Position, Slot, Table, TableEntry, position_of_shard,
-    shard_of_position,
-};
+use super::shards::{Keyspace, LockSet};
+use super::table::{Locked, Position, Slot, Table, TableEntry, position_of_shard};
 use crate::types::Type;
 use crate::types::hash::Hash;
 use crate::types::object::Collection;
 
-/// What commands see of the world beside the keys: read once a batch, frozen within a
-/// transaction.
-#[derive(Clone, Copy, Debug)]
-pub struct Env {
-    /// Unix time in milliseconds.
-    pub now_ms: i64,
-    /// Keys whose time was before this have expired: [`Env::now_ms`], but nothing expires while a
-    /// log of commands is played back, which tells itself what went.
-    pub expired_before_ms: i64,
-    /// How accesses are recorded for eviction.
-    pub access: Access,
-    /// Enabled notification classes ([`super::event`]); 0 when off.
-    pub notify: u32,
-    /// What is run was accepted before (it comes from a log that is played back): limits on what
-    /// clients may ask for do not hold, or what they let through once would be lost.
-    pub obeys: bool,
-    /// False on a replica, where expired keys only read as absent until the primary says so.
-    pub expires_keys: bool,
-    /// False under CLIENT NO-TOUCH and while a client must not change access clocks.
-    pub touches: bool,
-    /// Expired keys are freed outside the lock (`lazyfree-lazy-expire`).
-    pub lazy_expire: bool,
-    /// Big values that others replace are freed in the background (`lazyfree-lazy-server-del`).
-    pub lazy_overwrite: bool,
-}
+mod effects;
+mod hint;
+#[allow(unsafe_code)]
+mod walks;
 
-impl Env {
-    /// What tests see: a time, LRU, nobody who listens.
-    #[cfg(test)]
-    pub fn at(now_ms: i64) -> Self {
-        Self {
-            now_ms,
-            expired_before_ms: now_ms,
-            access: Access::lru(now_ms),
-            notify: 0,
-            obeys: false,
-            expires_keys: true,
-            touches: true,
-            lazy_expire: false,
-            lazy_overwrite: false,
-        }
-    }
-
-    /// True when a key that is to expire at a time (Unix milliseconds) would not live at all.
-    pub fn is_past(&self, at: i64) -> bool {
-        at <= self.now_ms.min(self.expired_before_ms)
-    }
-}
-
-/// What a command did, recorded as it did it.
-#[derive(Default)]
-pub struct Effects {
-    /// Changes to the data set (Redis' `dirty`).
-    pub dirty: u64,
-    /// Keys removed because they had expired, in order: (database, key).
-    pub expired: Vec<(usize, Box<[u8]>)>,
-    /// Fields of hashes removed because they had expired, in order.
-    pub expired_fields: Vec<ExpiredField>,
-    /// Values to free when the locks are released.
-    pub garbage: Vec<Garbage>,
-    /// What is freed in the background.
-    pub lazy: Vec<Load>,
-    /// Whole databases to free when the locks are released.
-    pub detached: Vec<Detached>,
-    /// The command is propagated even if it changed nothing.
-    pub forced: bool,
-    /// Successful reads of keys.
-    pub hits: u64,
-    /// Reads of keys that are not there.
-    pub misses: u64,
-    /// The form in which the command is propagated, when not as it came.
-    pub rewrite: Rewrite,
-    /// An event was recorded: the outbox needs delivery.
-    pub noticed: bool,
-    /// Keys that clients wait for and that came or went, in order: (database, key).
-    pub ready: Vec<(usize, Box<[u8]>)>,
-    /// Nobody reads the stream while the locks are held: forms need not be stated.
-    pub unheard: bool,
-}
-
-/// A field of a hash that was removed because it had expired.
-pub struct ExpiredField {
-    /// The database.
-    pub db: usize,
-    /// The hash.
-    pub key: Box<[u8]>,
-    /// The field.
-    pub field: Box<[u8]>,
-}
-
-/// How a command that changed something is propagated.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub enum Rewrite {
-    /// As it came.
-    #[default]
-    Verbatim,
-    /// As other commands, in order, each a list of arguments. None: not at all.
-    As(Vec<Vec<Vec<u8>>>),
-}
-
-impl Effects {
-    /// States the deterministic form of the command, once it is known. Costs nothing while
-    /// nobody would read it.
-    pub fn rewrite(&mut self, args: &[&[u8]]) {
-        if self.unheard {
-            return;
-        }
-        let command = args.iter().map(|a| a.to_vec()).collect();
-        match &mut self.rewrite {
-            Rewrite::As(commands) => commands.push(command),
-            Rewrite::Verbatim => self.rewrite = Rewrite::As(vec![command]),
-        }
-    }
-
-    /// True when something is to be freed or told once the locks are released.
-    #[inline]
-    pub fn leave_work(&self) -> bool {
-        let frees = self.garbage.len() + self.lazy.len() + self.detached.len();
-        frees > 0 || self.noticed
-    }
-
-    /// Forgets everything, keeping the vectors.
-    pub fn clear(&mut self) {
-        self.dirty = 0;
-        self.expired.clear();
-        self.expired_fields.clear();
-        self.garbage.clear();
-        self.lazy.clear();
-        self.detached.clear();
-        self.forced = false;
-        self.hits = 0;
-        self.misses = 0;
-        self.rewrite = Rewrite::Verbatim;
-        self.noticed = false;
-        self.ready.clear();
-    }
-}
-
-/// What becomes of a key's expiry when its value is replaced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ttl {
-    /// Removed.
-    Clear,
-    /// Kept.
-    Keep,
-    /// Set, as a Unix time in milliseconds.
-    At(i64),
-}
-
-/// What is known of a key before its command runs, because the key was prefetched.
-#[derive(Clone, Copy, Debug)]
-pub struct Hint {
-    address: usize,
-    len: usize,
-    hash: u64,
-    ahead: Ahead,
-    bucket: AheadBucket,
-}
-
-impl Hint {
-    /// Hashes a key, which must stay where it is, and asks the processor for the first step to it.
-    #[inline]
-    pub fn new(keyspace: &Keyspace, db: usize, key: &[u8]) -> Self {
-        let hash = keyspace.hash(key);
-        Self {
-            address: key.as_ptr() as usize,
-            len: key.len(),
-            hash,
-            ahead: keyspace.prefetch(db, hash),
-            bucket: AheadBucket::default(),
-        }
-    }
-
-    /// The key's hash.
-    #[inline]
-    pub fn hash(&self) -> u64 {
-        self.hash
-    }
-
-    /// Asks the processor for the key's bucket, once the first step should have arrived.
-    #[inline]
-    pub fn prefetch_bucket(&mut self) {
-        self.bucket = self.ahead.prefetch_bucket(self.hash);
-    }
-
-    /// Asks the processor for the key's entry, once its bucket should have arrived.
-    #[inline]
-    pub fn prefetch_entry(&self) {
-        if !self.bucket.prefetch_entry(self.hash) {
-            self.ahead.prefetch_displaced(self.hash);
-        }
-    }
-
-    #[inline]
-    fn is(&self, key: &[u8]) -> bool {
-        self.address == key.as_ptr() as usize && self.len == key.len()
-    }
-}
+pub use effects::{Effects, Env, ExpiredField, Rewrite, Ttl};
+pub use hint::Hint;
+pub use walks::Met;
 
 /// A database as one command sees it.
 pub struct Db<'c, 'k> {
@@ -242,6 +44,8 @@ pub struct Db<'c, 'k> {
     hints: &'c [Hint],
     /// The hint that was used last.
     at: Cell<usize>,
+    /// A change concerns nobody else: [`LockSet::is_unobserved`].
+    unobserved: bool,
 }
 
 /// An entry to be read.
@@ -339,7 +143,7 @@ pub(super) unsafe fn borrow<'a>(raw: NonNull<u8>) -> EntryRef<'a> {
 
 impl<'c, 'k> Db<'c, 'k> {
     /// The view on database `index` through `locks`. `hints` are keys whose hashes are known.
-    #[inline]
+    #[inline(always)]
     pub fn new(
         keyspace: &'k Keyspace,
         locks: &'c mut LockSet<'k>,
@@ -349,6 +153,7 @@ impl<'c, 'k> Db<'c, 'k> {
         hints: &'c [Hint],
     ) -> Self {
         Self {
+            unobserved: locks.is_unobserved(),
             keyspace,
             locks,
             env,
@@ -370,6 +175,7 @@ impl<'c, 'k> Db<'c, 'k> {
             index: self.index,
             hints: self.hints,
             at: Cell::new(self.at.get()),
+            unobserved: self.unobserved,
         }
     }
 
@@ -404,6 +210,7 @@ impl<'c, 'k> Db<'c, 'k> {
             index,
             hints: self.hints,
             at: Cell::new(self.at.get()),
+            unobserved: self.unobserved,
         }
     }
 
@@ -469,6 +276,12 @@ impl<'c, 'k> Db<'c, 'k> {
     /// Before an entry is changed or removed: a cut that has not seen it sees it now.
     #[inline]
     fn preserve(&mut self, hash: u64, slot: Slot) {
+        if !self.unobserved {
+            self.show_to_cut(hash, slot);
+        }
+    }
+
+    fn show_to_cut(&mut self, hash: u64, slot: Slot) {
         let guard = self.locks.shard(Keyspace::shard_of(hash));
         if let Some(cut) = guard.cut() {
             // SAFETY: the slot was found under the lock that `self` holds exclusively. Never dropped:
@@ -595,6 +408,21 @@ impl<'c, 'k> Db<'c, 'k> {
         // SAFETY: it lies in the entry, and the exclusive borrow of self keeps others out. What is
         // done with it neither moves the entry nor changes its expiry.
         Ok(Some(unsafe { &mut *collection }))
+    }
+
+    /// Adds to the integer at `key` where it lies. `None`, with nothing changed, when there is none
+    /// or the sum does not fit its place. Says nothing to anybody: call [`Db::changed`] afterwards.
+    #[inline]
+    pub fn add_in_place(&mut self, key: &[u8], by: i64) -> Option<i64> {
+        let (hash, slot) = self.find(key)?;
+        self.preserve(hash, slot);
+        // SAFETY: found under the lock; never dropped, the slot keeps its ownership.
+        let mut entry = ManuallyDrop::new(unsafe { Entry::from_raw(slot.pointer()) });
+        let sum = entry.add_in_place(by)?;
+        if self.env.touches {
+            self.env.access.touch(&entry);
+        }
+        Some(sum)
     }
 
     #[inline]
@@ -797,7 +625,7 @@ impl<'c, 'k> Db<'c, 'k> {
 
     #[inline]
     fn signal(&mut self, hash: u64, key: &[u8]) {
-        if self.locks.shard(Keyspace::shard_of(hash)).has_waiters() {
+        if !self.unobserved && self.locks.shard(Keyspace::shard_of(hash)).has_waiters() {
             self.signal_waiters(hash, key);
         }
     }
@@ -814,6 +642,12 @@ impl<'c, 'k> Db<'c, 'k> {
     /// Raises those who watch `key`.
     #[inline]
     pub(super) fn touch(&mut self, key: &[u8]) {
+        if !self.unobserved {
+            self.touch_watchers(key);
+        }
+    }
+
+    fn touch_watchers(&mut self, key: &[u8]) {
         let shard = Keyspace::shard_of(self.hash(key));
         let db = self.index;
         self.locks.shard(shard).touch_watchers(db, key);
@@ -831,155 +665,5 @@ impl<'c, 'k> Db<'c, 'k> {
             event,
             notify: self.env.notify,
         });
-    }
-}
-
-/// What [`Db::expire_bucket`] met.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Met {
-    /// Keys with an expiry.
-    pub sampled: usize,
-    /// Of them, those whose time was over.
-    pub due: usize,
-    /// Of the others, the time to live in milliseconds, in all.
-    pub ttl_sum: i64,
-}
-
-/// Walks and samples: for SCAN, expiry and eviction.
-impl Db<'_, '_> {
-    /// Shows every entry of a bucket, expired or not, and returns where the next one begins;
-    /// `None` at the end of the shard. The guarantee of SCAN holds, see
-    /// [`Locked::visit_bucket`].
-    pub fn visit_bucket(
-        &self,
-        position: Position,
-        mut visit: impl FnMut(&Entry),
-    ) -> Option<Position> {
-        let table = self
-            .locks
-            .table_ref(shard_of_position(position), self.index)?;
-        table.visit_bucket(position, |raw, _| {
-            // SAFETY: visited entries are alive; the shared borrow of `self` keeps changes out.
-            visit(&*unsafe { borrow(raw) });
-        })
-    }
-
-    /// As [`Db::visit_bucket`], for entries with an expiry only; others are not even read.
-    pub fn visit_volatile(
-        &self,
-        position: Position,
-        mut visit: impl FnMut(&Entry),
-    ) -> Option<Position> {
-        let table = self
-            .locks
-            .table_ref(shard_of_position(position), self.index)?;
-        table.volatile_in_bucket(position, |slot| {
-            // SAFETY: visited slots are in use; the shared borrow of `self` keeps changes out.
-            visit(&*unsafe { borrow(slot.pointer()) });
-        })
-    }
-
-    /// An entry of a shard by two random numbers, each equally likely; `None` when they hit none.
-    pub fn random_entry(&self, shard: usize, random: u64, pick: u64) -> Option<EntryRef<'_>> {
-        let table = self.locks.table_ref(shard, self.index)?;
-        let raw = table.random_slot(random, pick)?;
-        // SAFETY: the slot is in use; the shared borrow of `self` keeps changes out.
-        Some(unsafe { borrow(raw) })
-    }
-
-    /// Removes the entries of a bucket whose time is over, as a lookup would, and returns where
-    /// the next bucket begins.
-    pub fn expire_bucket(&mut self, position: Position, met: &mut Met) -> Option<Position> {
-        let shard = shard_of_position(position);
-        let table = self.locks.table_ref(shard, self.index)?;
-        let mut slots: SmallVec<[Slot; 32]> = SmallVec::new();
-        let next = table.volatile_in_bucket(position, |slot| slots.push(slot));
-        for slot in slots {
-            met.sampled += 1;
-            // SAFETY: the slots are in use: removing one moves no other.
-            let expiry = unsafe { borrow(slot.pointer()) }.expiry();
-            match expiry {
-                Some(at) if at < self.env.now_ms => {
-                    met.due += 1;
-                    // Only the shard's bits of the hash are used to remove by slot.
-                    self.expire_slot(super::table::hash_of_shard(shard), slot);
-                }
-                Some(at) => met.ttl_sum = met.ttl_sum.saturating_add(at - self.env.now_ms),
-                None => {}
-            }
-        }
-        next
-    }
-
-    /// Removes a key to make room, if it is still there and `wanted`: announces it and raises its
-    /// watchers. True when it was removed.
-    pub fn evict(&mut self, key: &[u8], lazy: bool, wanted: impl FnOnce(&Entry) -> bool) -> bool {
-        let hash = self.hash(key);
-        let Some(slot) = self.table(hash).find(hash, key) else {
-            return false;
-        };
-        // SAFETY: found under the lock that `self` holds.
-        if !wanted(&*unsafe { borrow(slot.pointer()) }) {
-            return false;
-        }
-        let entry = self.take_slot(hash, slot);
-        self.free(entry, lazy);
-        self.touch(key);
-        self.announce(key, event::ON_EVICTED);
-        true
-    }
-
-    /// Empties a database of which all shards are held; returns the number of keys removed, which
-    /// are freed after the locks, in the background when `lazy`.
-    pub fn flush(&mut self, index: usize, lazy: bool) -> usize {
-        let mut detached = Detached::default();
-        for shard in 0..SHARDS {
-            let guard = self.locks.shard(shard);
-            guard.touch_replaced(index, None, self.env.now_ms);
-            guard.detach(index, &mut detached);
-            guard.signal_all(&[index], &mut self.effects.ready);
-        }
-        let keys = detached.keys();
-        if let Some(cut) = self.cut() {
-            // It has not seen all of them yet; it frees them when it has.
-            cut.keep(index, detached);
-        } else if lazy {
-            self.effects.lazy.push(Load::Keys(detached));
-        } else {
-            self.effects.detached.push(detached);
-        }
-        self.keyspace.expiry.forget(index);
-        keys
-    }
-
-    /// The cut in progress, while all shards are held.
-    fn cut(&mut self) -> Option<Arc<Cut>> {
-        (0..SHARDS).find_map(|shard| self.locks.shard(shard).cut().cloned())
-    }
-
-    /// Exchanges two databases of which all shards are held.
-    pub fn swap(&mut self, a: usize, b: usize) {
-        if a == b {
-            return;
-        }
-        let used = self.keyspace.is_used(a) || self.keyspace.is_used(b);
-        if let Some(cut) = self.cut() {
-            cut.swapped(a, b);
-        }
-        for shard in 0..SHARDS {
-            let guard = self.locks.shard(shard);
-            guard.touch_replaced(a, Some(b), self.env.now_ms);
-            guard.touch_replaced(b, Some(a), self.env.now_ms);
-            if used {
-                guard.swap(a, b);
-                guard.signal_all(&[a, b], &mut self.effects.ready);
-            }
-        }
-        self.keyspace.expiry.swap(a, b);
-    }
-
-    /// The keyspace, for counts and positions.
-    pub fn keyspace(&self) -> &Keyspace {
-        self.keyspace
     }
 }

@@ -26,8 +26,15 @@ use super::arena::LINE;
 use super::table::TableEntry;
 use crate::base::alloc::size_class;
 use crate::types::object::{Collection, OBJECT_SIZE, Object, ObjectRef};
-use crate::types::string::{self, SharedBytes, StringRef};
+use crate::types::string::{SharedBytes, StringRef};
 use crate::types::{Encoding, Type};
+
+#[allow(unsafe_code)]
+mod edit;
+mod value;
+
+use value::{Body, Plan};
+pub use value::{Garbage, Kept, NewValue, ValueRef};
 
 /// Strings of at least so many bytes are kept as they are, not copied, for who reads them later.
 const KEPT_BYTES: usize = 16 << 10;
@@ -51,168 +58,9 @@ const EPOCH: u8 = 16;
 const HOLLOW: u8 = 0xff;
 const NO_EXPIRY: i64 = i64::MIN;
 
-/// A value to be stored.
-#[derive(Debug)]
-pub enum NewValue<'a> {
-    /// A string, encoded by its content (int, embstr or raw).
-    Bytes(&'a [u8]),
-    /// A string that reports `raw` whatever its content, as one that was changed in place.
-    RawBytes(&'a [u8]),
-    /// A string encoded by its length alone (embstr or raw), even if it is an integer's text.
-    Text(&'a [u8]),
-    /// An integer.
-    Int(i64),
-    /// A string in an allocation of its own.
-    Shared(SharedBytes),
-    /// A collection.
-    Object(Object),
-}
-
 /// An owned entry.
 pub struct Entry {
     raw: NonNull<u8>,
-}
-
-/// What is freed after the locks: values too big to be freed under them.
-#[derive(Debug)]
-pub enum Garbage {
-    /// A string.
-    Bytes(SharedBytes),
-    /// A collection.
-    Object(Object),
-}
-
-/// A value, borrowed.
-#[derive(Clone, Copy)]
-pub enum ValueRef<'a> {
-    /// A string.
-    String(StringRef<'a>),
-    /// A collection.
-    Object(ObjectRef<'a>),
-}
-
-/// A big value as it was at a moment, whatever becomes of the entry.
-#[derive(Debug)]
-pub enum Kept {
-    /// A string.
-    Bytes(SharedBytes),
-    /// A collection, to be read in order ([`Collection::share`]).
-    Object(Object),
-}
-
-impl Kept {
-    /// About the number of parts that it shares with the entry.
-    pub fn parts(&self) -> usize {
-        match self {
-            Self::Bytes(_) => 1,
-            Self::Object(object) => object.effort() / 16 + 1,
-        }
-    }
-
-    /// The value.
-    pub fn value(&self) -> ValueRef<'_> {
-        match self {
-            Self::Bytes(bytes) => ValueRef::String(StringRef::Shared(bytes)),
-            Self::Object(object) => ValueRef::Object(object.as_ref()),
-        }
-    }
-}
-
-impl Garbage {
-    /// How much work freeing it is: about the number of allocations.
-    pub fn effort(&self) -> usize {
-        match self {
-            Self::Bytes(_) => 1,
-            Self::Object(object) => object.effort(),
-        }
-    }
-}
-
-/// How a value is laid out in an entry.
-struct Plan<'a> {
-    /// Of a string; a collection knows its own.
-    encoding: Encoding,
-    body: Body<'a>,
-}
-
-enum Body<'a> {
-    Inline(&'a [u8]),
-    Int(i64, usize),
-    Pointer(SharedBytes),
-    Object(Object),
-}
-
-fn int_width(n: i64) -> usize {
-    if i64::from(n as i8) == n {
-        1
-    } else if i64::from(n as i16) == n {
-        2
-    } else if i64::from(n as i32) == n {
-        4
-    } else {
-        8
-    }
-}
-
-impl<'a> Plan<'a> {
-    fn new(value: NewValue<'a>) -> Self {
-        match value {
-            NewValue::Int(n) => Self::int(n),
-            NewValue::RawBytes(bytes) => Self::bytes(bytes, Encoding::Raw),
-            NewValue::Text(bytes) => Self::bytes(bytes, string::encode_text(bytes)),
-            NewValue::Bytes(bytes) => match string::encode(bytes) {
-                (_, Some(n)) => Self::int(n),
-                (encoding, None) => Self::bytes(bytes, encoding),
-            },
-            NewValue::Shared(bytes) => Self {
-                encoding: Encoding::Raw,
-                body: Body::Pointer(bytes),
-            },
-            NewValue::Object(object) => Self {
-                encoding: Encoding::Raw,
-                body: Body::Object(object),
-            },
-        }
-    }
-
-    fn int(n: i64) -> Self {
-        Self {
-            encoding: Encoding::Int,
-            body: Body::Int(n, int_width(n)),
-        }
-    }
-
-    fn bytes(bytes: &'a [u8], encoding: Encoding) -> Self {
-        let body = if bytes.len() <= INLINE_MAX {
-            Body::Inline(bytes)
-        } else {
-            Body::Pointer(Arc::new(bytes.to_vec()))
-        };
-        Self { encoding, body }
-    }
-
-    fn flags(&self) -> u8 {
-        match self.body {
-            Body::Pointer(_) => POINTER,
-            Body::Object(_) => OBJECT,
-            _ => 0,
-        }
-    }
-
-    fn inline_len(&self) -> usize {
-        match &self.body {
-            Body::Inline(bytes) => bytes.len(),
-            Body::Int(_, width) => *width,
-            Body::Pointer(_) | Body::Object(_) => 0,
-        }
-    }
-
-    fn kind(&self) -> Type {
-        match &self.body {
-            Body::Object(object) => object.kind(),
-            _ => Type::String,
-        }
-    }
 }
 
 impl Entry {
@@ -471,86 +319,6 @@ impl Entry {
             .expect("only taken by what replaces the value")
     }
 
-    /// Makes a string's bytes changeable in place, as an allocation of their own, encoding raw.
-    /// Replies that still hold the old bytes keep them.
-    pub fn bytes_mut(&mut self) -> &mut Vec<u8> {
-        if self.flags() & POINTER == 0 {
-            let bytes = self.string().to_vec();
-            self.set_value(NewValue::Shared(Arc::new(bytes)));
-        }
-        self.put(0, (Type::String as u8) << 4 | Encoding::Raw as u8);
-        // SAFETY: POINTER is set, and `&mut self` makes this the only access.
-        let slot = unsafe { &mut *self.address_slot() };
-        Arc::make_mut(
-            slot.as_mut()
-                .expect("only taken by what replaces the value"),
-        )
-    }
-
-    /// Bytes of an inline string that are to be changed without changing their number; the
-    /// encoding becomes raw. `None` when the value is elsewhere or an integer.
-    pub fn inline_mut(&mut self) -> Option<&mut [u8]> {
-        if self.flags() & POINTER != 0 || self.get(0) & 15 == Encoding::Int as u8 {
-            return None;
-        }
-        self.put(0, (Type::String as u8) << 4 | Encoding::Raw as u8);
-        // SAFETY: the value's bytes, exclusively borrowed through self.
-        Some(unsafe { std::slice::from_raw_parts_mut(self.inline_address(), self.inline_len()) })
-    }
-
-    /// A string's bytes, changeable in place, with zeros added up to `len` bytes if it is shorter;
-    /// the encoding becomes raw.
-    pub fn padded_mut(&mut self, len: usize) -> &mut [u8] {
-        let old_len = self.string().len();
-        let len = len.max(old_len);
-        if self.flags() & POINTER == 0 && len <= INLINE_MAX {
-            if len > old_len || self.encoding() == Encoding::Int {
-                let mut padded = [0; INLINE_MAX];
-                padded[..old_len].copy_from_slice(self.string().text().bytes());
-                self.set_value(NewValue::RawBytes(&padded[..len]));
-            }
-            return self.inline_mut().expect("short strings are inline");
-        }
-        let bytes = self.bytes_mut();
-        bytes.resize(len, 0);
-        bytes
-    }
-
-    /// Adds bytes at the end of a string; the encoding becomes raw.
-    pub fn append(&mut self, tail: &[u8]) {
-        let old_len = self.string().len();
-        let len = old_len + tail.len();
-        if self.flags() & POINTER == 0 && len <= INLINE_MAX {
-            let mut whole = [0; INLINE_MAX];
-            whole[..old_len].copy_from_slice(self.string().text().bytes());
-            whole[old_len..len].copy_from_slice(tail);
-            self.set_value(NewValue::RawBytes(&whole[..len]));
-        } else {
-            self.bytes_mut().extend_from_slice(tail);
-        }
-    }
-
-    /// The same value, expiry and clock under another key.
-    pub fn renamed(mut self, key: &[u8]) -> Self {
-        let (expiry, clock) = (self.expiry(), self.clock());
-        let plan = self.take_plan();
-        Self::build(key, plan, expiry, clock)
-    }
-
-    /// The same value and expiry under another key; what is big is shared until one changes.
-    pub fn copied(&self, key: &[u8], clock: u32) -> Self {
-        let body = match self.object() {
-            Some(object) => Body::Object(object.to_owned()),
-            None => match self.string() {
-                StringRef::Int(n) => Body::Int(n, int_width(n)),
-                StringRef::Inline(bytes) => Body::Inline(bytes),
-                StringRef::Shared(bytes) => Body::Pointer(Arc::clone(bytes)),
-            },
-        };
-        let encoding = self.string_encoding();
-        Self::build(key, Plan { encoding, body }, self.expiry(), clock)
-    }
-
     /// Expiry as a Unix time in milliseconds.
     #[inline]
     pub fn expiry(&self) -> Option<i64> {
@@ -588,111 +356,6 @@ impl Entry {
     #[inline]
     pub(super) fn set_epoch(&self, epoch: bool) {
         self.put(1, self.flags() & !EPOCH | if epoch { EPOCH } else { 0 });
-    }
-
-    /// Replaces the value, keeping key, expiry and clock; returns what to free later.
-    pub fn set_value(&mut self, value: NewValue<'_>) -> Option<Garbage> {
-        if let NewValue::Int(n) = value
-            && self.put_integer(n)
-        {
-            return None;
-        }
-        let plan = Plan::new(value);
-        let garbage = self.take_big();
-        let flags = self.flags();
-        let new_flags = flags & !(POINTER | OBJECT) | plan.flags();
-        let base = key_offset(flags) + self.key_len();
-        let new_size = key_offset(new_flags) + self.key_len() + plan.inline_len();
-        // Without its address the entry counts as laid out by `flags` all the same.
-        let old_size = base + self.inline_len();
-        if new_flags & !EPOCH == flags & !EPOCH && size_class(new_size) == size_class(old_size) {
-            // SAFETY: same flags and same allocation class: there is room.
-            unsafe { self.write_value(plan) };
-        } else {
-            let new = Self::build(self.key(), plan, self.expiry(), self.clock());
-            self.become_other(new);
-        }
-        garbage
-    }
-
-    /// Changes an integer in place, in the width it has; false when it is none, or the new one does
-    /// not fit.
-    #[inline]
-    fn put_integer(&mut self, n: i64) -> bool {
-        if self.get(0) != Encoding::Int as u8 || self.flags() & (POINTER | OBJECT) != 0 {
-            return false;
-        }
-        let at = self.inline_address();
-        // SAFETY: an integer of that width lies there, at no particular alignment.
-        unsafe {
-            match self.inline_len() {
-                8 => at.cast::<i64>().write_unaligned(n),
-                4 if i64::from(n as i32) == n => at.cast::<i32>().write_unaligned(n as i32),
-                2 if i64::from(n as i16) == n => at.cast::<i16>().write_unaligned(n as i16),
-                1 if i64::from(n as i8) == n => at.cast::<i8>().write(n as i8),
-                _ => return false,
-            }
-        }
-        true
-    }
-
-    /// Sets or removes the expiry (Unix time in milliseconds).
-    pub fn set_expiry(&mut self, expiry: Option<i64>) {
-        if self.flags() & EXPIRY != 0 {
-            // SAFETY: EXPIRY means the field is there; aligned.
-            unsafe {
-                self.raw
-                    .add(HEADER)
-                    .cast::<i64>()
-                    .write(expiry.unwrap_or(NO_EXPIRY))
-            };
-        } else if expiry.is_some() {
-            let moved = self.take_plan();
-            let new = Self::build(self.key(), moved, expiry, self.clock());
-            self.become_other(new);
-        }
-    }
-
-    /// The value as a plan that owns what was behind the address (no longer in the entry).
-    fn take_plan(&mut self) -> Plan<'static> {
-        let encoding = self.string_encoding();
-        let body = match self.take_big() {
-            Some(Garbage::Bytes(shared)) => Body::Pointer(shared),
-            Some(Garbage::Object(object)) => Body::Object(object),
-            None => match self.string() {
-                StringRef::Int(n) => Body::Int(n, self.inline_len()),
-                StringRef::Inline(bytes) => {
-                    // SAFETY: the bytes live until `become_other`, which follows the copy.
-                    Body::Inline(unsafe { &*std::ptr::from_ref(bytes) })
-                }
-                StringRef::Shared(_) => unreachable!("the address was taken"),
-            },
-        };
-        Plan { encoding, body }
-    }
-
-    /// Takes what is not inline; the caller fills or frees the entry next.
-    fn take_big(&mut self) -> Option<Garbage> {
-        let flags = self.flags();
-        if flags & POINTER != 0 {
-            // SAFETY: POINTER is set, so an initialised slot stands there; `&mut self` is exclusive.
-            let slot = unsafe { &mut *self.address_slot() };
-            return slot.take().map(Garbage::Bytes);
-        }
-        if flags & OBJECT == 0 || self.get(0) == HOLLOW {
-            return None;
-        }
-        // SAFETY: OBJECT is set and the entry not hollow, so a collection of the header's type
-        // lies there; it is hollow from now on.
-        let object = unsafe { Object::read_from(self.kind(), self.object_slot()) };
-        self.put(0, HOLLOW);
-        Some(Garbage::Object(object))
-    }
-
-    fn become_other(&mut self, new: Entry) {
-        new.set_epoch(self.epoch());
-        let old = std::mem::replace(&mut self.raw, ManuallyDrop::new(new).raw);
-        drop(Entry { raw: old });
     }
 
     /// Consumes the entry; what is big comes back to be freed later.
@@ -849,6 +512,46 @@ mod tests {
         assert_eq!(e.encoding(), Encoding::Raw);
         e.inline_mut().expect("inline")[0] = b'y';
         assert_eq!(text(&e)[..2], *b"yx");
+    }
+
+    #[test]
+    fn sums_stay_in_place_or_change_nothing() {
+        let mut e = Entry::new(b"n", NewValue::Int(120), Some(1), 0);
+        assert_eq!(e.add_in_place(7), Some(127));
+        assert_eq!(e.add_in_place(1), None, "one byte holds no more");
+        assert_eq!((text(&e), e.expiry()), (b"127".to_vec(), Some(1)));
+        drop(e.set_value(NewValue::Int(i64::MAX - 1)));
+        assert_eq!(e.add_in_place(1), Some(i64::MAX));
+        assert_eq!(
+            e.add_in_place(1),
+            None,
+            "an overflow is for others to refuse"
+        );
+        assert_eq!(e.add_in_place(-1), Some(i64::MAX - 1));
+        for other in [&b"12a"[..], b"", &[b'1'; 2000]] {
+            drop(e.set_value(NewValue::Bytes(other)));
+            assert_eq!(e.add_in_place(1), None);
+            assert_eq!(text(&e), other);
+        }
+    }
+
+    #[test]
+    fn a_string_is_written_over_one_of_its_length() {
+        let mut e = Entry::new(b"n", NewValue::Bytes(&[b'a'; 30]), Some(1), 7);
+        let digits = "1234567890".repeat(3);
+        for new in [&[b'b'; 30][..], digits.as_bytes()] {
+            let before = e.raw;
+            assert!(e.set_value(NewValue::Bytes(new)).is_none());
+            assert_eq!((text(&e), e.encoding()), (new.to_vec(), Encoding::EmbStr));
+            assert_eq!((e.raw, e.expiry(), e.clock()), (before, Some(1), 7));
+        }
+        e.inline_mut().expect("inline")[0] = b'c';
+        assert_eq!(e.encoding(), Encoding::Raw);
+        drop(e.set_value(NewValue::Bytes(&[b'd'; 30])));
+        assert_eq!((text(&e), e.encoding()), (vec![b'd'; 30], Encoding::EmbStr));
+        drop(e.set_value(NewValue::Bytes(&[b'e'; 50])));
+        drop(e.set_value(NewValue::Bytes(&[b'f'; 50])));
+        assert_eq!((text(&e), e.encoding()), (vec![b'f'; 50], Encoding::Raw));
     }
 
     #[test]

@@ -40,12 +40,17 @@ struct Watcher {
 }
 
 /// What a shard's lock guards beside its tables.
+///
+/// In this order, so that what every command reads lies beside the lock.
 #[derive(Default)]
+#[repr(C)]
 pub struct ShardState {
-    /// Who watches which key of which database. Empty costs one test per change.
-    watched: HashMap<(usize, Box<[u8]>), Vec<Watcher>>,
+    /// Somebody watches or waits for a key, or a cut has not passed: a change concerns others.
+    observed: bool,
     /// The epoch of the shard's entries: those of the other one were not seen by the cut.
     epoch: bool,
+    /// Who watches which key of which database.
+    watched: HashMap<(usize, Box<[u8]>), Vec<Watcher>>,
     /// The cut in progress that has not passed the shard.
     cut: Option<Arc<Cut>>,
     /// Who waits for which key of which database: tickets, the oldest first.
@@ -260,7 +265,7 @@ impl Keyspace {
     }
 
     /// Locks one shard.
-    #[inline]
+    #[inline(always)]
     pub fn lock(&self, shard: usize) -> ShardGuard<'_> {
         ShardGuard {
             keyspace: self,
@@ -270,7 +275,7 @@ impl Keyspace {
     }
 
     /// Locks the shard of one hash.
-    #[inline]
+    #[inline(always)]
     pub fn lock_one(&self, hash: u64) -> LockSet<'_> {
         LockSet::One(self.lock(Self::shard_of(hash)))
     }
@@ -306,6 +311,13 @@ impl Drop for Keyspace {
                 table.destroy();
             }
         }
+    }
+}
+
+impl ShardState {
+    /// To be called after each change of what `observed` tells of.
+    fn renew_observed(&mut self) {
+        self.observed = self.cut.is_some() || !self.watched.is_empty() || !self.waiting.is_empty();
     }
 }
 
@@ -448,6 +460,7 @@ impl<'k> ShardGuard<'k> {
                 expired,
             });
         }
+        self.state.renew_observed();
     }
 
     /// True when a watcher of a key knows it as expired.
@@ -471,6 +484,7 @@ impl<'k> ShardGuard<'k> {
         if self.state.watched.is_empty() {
             self.state.watched.shrink_to_fit();
         }
+        self.state.renew_observed();
     }
 }
 
@@ -480,10 +494,12 @@ impl ShardGuard<'_> {
         debug_assert!(self.state.cut.is_none(), "one cut at a time");
         self.state.epoch = !self.state.epoch;
         self.state.cut = Some(cut);
+        self.state.renew_observed();
     }
 
     pub(super) fn end_cut(&mut self) {
         self.state.cut = None;
+        self.state.renew_observed();
     }
 
     /// The epoch of entries that the cut has seen or that came after it.
@@ -507,6 +523,7 @@ impl ShardGuard<'_> {
         if queue.back() != Some(&ticket) {
             queue.push_back(ticket);
         }
+        self.state.renew_observed();
     }
 
     /// Takes a ticket out of the queue of a key, if it is there.
@@ -523,6 +540,7 @@ impl ShardGuard<'_> {
         if self.state.waiting.is_empty() {
             self.state.waiting.shrink_to_fit();
         }
+        self.state.renew_observed();
     }
 
     /// True when anybody waits for a key of the shard.
@@ -563,14 +581,34 @@ impl<'k> LockSet<'k> {
     ///
     /// # Panics
     /// When it does not hold it: a command touched a key that its row does not name.
-    #[inline]
+    #[inline(always)]
     pub fn shard(&mut self, index: usize) -> &mut ShardGuard<'k> {
-        let at = self.place(index);
         match self {
-            Self::One(guard) => guard,
-            Self::Many(guards) => &mut guards[at],
-            Self::None => unreachable!("place() panics without shards"),
+            Self::One(guard) => {
+                assert!(guard.index == index, "the command's keys are locked");
+                guard
+            }
+            Self::Many(guards) => Self::among(guards, index),
+            Self::None => panic!("the command's keys are locked"),
         }
+    }
+
+    fn among<'g>(guards: &'g mut [ShardGuard<'k>], index: usize) -> &'g mut ShardGuard<'k> {
+        if guards.len() == SHARDS {
+            return &mut guards[index];
+        }
+        let at = guards
+            .binary_search_by_key(&index, |g| g.index)
+            .expect("the command's keys are locked");
+        &mut guards[at]
+    }
+
+    /// True when it is one shard, of which nobody watches or waits for a key and which no cut has
+    /// still to pass: then a change concerns nobody. That stays so while the shard is held, but for
+    /// what the holder asks of the guard itself.
+    #[inline]
+    pub fn is_unobserved(&self) -> bool {
+        matches!(self, Self::One(guard) if !guard.state.observed)
     }
 
     /// Where the guard of a shard stands in the set.
@@ -598,5 +636,31 @@ impl<'k> LockSet<'k> {
         let table = &guard.keyspace.tables(db)?[index];
         // SAFETY: the guard holds the lock; the shared borrow of the set keeps changes out.
         Some(unsafe { table.assume_locked() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shard_is_observed_as_long_as_anybody_watches_or_waits() {
+        let keyspace = Keyspace::new(1, false);
+        let mut locks = keyspace.lock_one(keyspace.hash(b"k"));
+        let index = Keyspace::shard_of(keyspace.hash(b"k"));
+        assert!(locks.is_unobserved());
+        let flag = WatchFlag::default();
+        locks.shard(index).watch(0, b"k", &flag, false);
+        locks.shard(index).wait(0, b"k", 1);
+        assert!(!locks.is_unobserved());
+        locks.shard(index).unwatch(0, b"k", &flag);
+        assert!(!locks.is_unobserved(), "one waits");
+        locks.shard(index).unwait(0, b"k", 1);
+        assert!(locks.is_unobserved());
+        drop(locks);
+        assert!(
+            !keyspace.lock_all().is_unobserved(),
+            "several are looked at one by one"
+        );
     }
 }

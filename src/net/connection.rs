@@ -212,18 +212,30 @@ impl Connection {
         self.parser.rebase(start);
     }
 
+    /// What its client may send.
+    pub fn limits(&self, settings: &Settings) -> Limits {
+        Limits {
+            max_bulk_len: settings.proto_max_bulk_len as u64,
+            authenticated: self.session.authenticated,
+            ..Limits::default()
+        }
+    }
+
+    /// As [`Connection::parse`], for a request that has come as a whole and in its common form; false
+    /// leaves all else to that.
+    #[inline(always)]
+    pub fn parse_quick(&mut self, limits: &Limits, request: &mut Request) -> bool {
+        let (parser, position) = (&mut self.parser, &mut self.position);
+        parser.parse_quick(&self.input, position, limits, request)
+    }
+
     /// Parses the next request into `request`; false when there is none yet.
-    #[inline]
     pub fn parse(
         &mut self,
         settings: &Settings,
         request: &mut Request,
     ) -> Result<bool, ProtocolError> {
-        let limits = Limits {
-            max_bulk_len: settings.proto_max_bulk_len as u64,
-            authenticated: self.session.authenticated,
-            ..Limits::default()
-        };
+        let limits = self.limits(settings);
         if !self.parser.is_idle() {
             std::mem::swap(&mut self.partial, request);
             self.partial.clear();

@@ -22,7 +22,7 @@ pub const SIZE: usize = 64;
 /// Requests for elements of one key in a row for which it pays to read ahead.
 pub const RUN: usize = 4;
 /// Arguments of a request with few: they are listed without an allocation.
-const FEW: usize = 6;
+pub const FEW: usize = 6;
 /// Keys whose entries are asked for in one go.
 const GROUP: usize = 16;
 /// Keys behind the present one that are on their way when the next group is asked for.
@@ -70,7 +70,7 @@ impl Wave {
 
     /// Takes the filled request of [`Wave::spare`], which came from `input` of the connection at
     /// `place`, into the wave, and asks the processor for its keys.
-    #[inline]
+    #[inline(always)]
     pub fn plan(&mut self, shared: &Shared, db: usize, place: usize, input: &[u8]) {
         let planned = &mut self.places[self.len];
         let (request, first) = (&planned.request, self.hints.len());
@@ -183,19 +183,24 @@ pub fn argument<'a>(
     (index < request.len()).then(|| request.arg(&connection.input, index))
 }
 
-/// The arguments of a request that has few and none in a buffer of its own, which nearly all are.
-#[inline]
-pub fn few<'a>(request: &Request, input: &'a [u8]) -> Option<([&'a [u8]; FEW], usize)> {
-    let mut few: [&[u8]; FEW] = [&[]; FEW];
-    if request.len() > FEW || !request.big.is_empty() {
+/// The arguments of a request that has few and none in a buffer of its own, which nearly all are,
+/// listed in `few`.
+#[inline(always)]
+pub fn few<'f, 'a>(
+    request: &Request,
+    input: &'a [u8],
+    few: &'f mut [&'a [u8]; FEW],
+) -> Option<&'f [&'a [u8]]> {
+    if !request.big.is_empty() {
         return None;
     }
-    for (to, arg) in few.iter_mut().zip(&request.args) {
+    let list = few.get_mut(..request.len())?;
+    for (to, arg) in list.iter_mut().zip(&request.args) {
         if let Arg::Range { start, end } = *arg {
             *to = &input[start..end];
         }
     }
-    Some((few, request.len()))
+    Some(list)
 }
 
 /// All arguments of a request, those that `big` took from it included.

@@ -110,14 +110,14 @@ pub struct CommandStats {
 
 impl CommandStats {
     /// Counts an execution; `track` keeps its duration for percentiles.
-    #[inline]
+    #[inline(always)]
     pub fn record(&self, nanos: u64, track: bool) {
         bump(&self.calls, 1);
         self.record_more(nanos, track);
     }
 
     /// As [`CommandStats::record`], for an execution that was counted before.
-    #[inline]
+    #[inline(always)]
     pub fn record_more(&self, nanos: u64, track: bool) {
         bump(&self.nanos, nanos);
         if track {

@@ -31,6 +31,20 @@ pub const SHARED_MIN: usize = 16 * 1024;
 /// Text made for one reply is not copied from this many bytes on.
 const TEXT_MIN: usize = 512;
 
+/// Longest header: a type byte, 20 digits, the line's end; rounded up.
+const LONGEST_LINE: usize = 24;
+
+/// The numbers below 100 in two digits.
+const PAIRS: [[u8; 2]; 100] = {
+    let mut pairs = [[0; 2]; 100];
+    let mut i = 0;
+    while i < 100 {
+        pairs[i] = [b'0' + (i / 10) as u8, b'0' + (i % 10) as u8];
+        i += 1;
+    }
+    pairs
+};
+
 /// Written bytes are moved out of the flat buffer when there are at least this many of them.
 const COMPACT_MIN: usize = 64 * 1024;
 
@@ -184,11 +198,9 @@ impl Output {
     /// An integer.
     #[inline]
     pub fn int(&mut self, value: i64) {
-        if let Ok(digit @ 0..=9) = u8::try_from(value) {
-            self.flat
-                .extend_from_slice(&[b':', b'0' + digit, b'\r', b'\n']);
-        } else {
-            self.line(b':', itoa::Buffer::new().format(value).as_bytes());
+        match u64::try_from(value) {
+            Ok(value) => self.header(b':', value),
+            Err(_) => self.line(b':', itoa::Buffer::new().format(value).as_bytes()),
         }
     }
 
@@ -403,7 +415,32 @@ impl Output {
                 self.flat
                     .extend_from_slice(&[kind, b'0' + tens, b'0' + ones, b'\r', b'\n']);
             }
-            _ => self.line(kind, itoa::Buffer::new().format(number).as_bytes()),
+            _ => self.long_header(kind, number),
+        }
+    }
+
+    /// [`Output::header`] for a number above 9.
+    fn long_header(&mut self, kind: u8, mut number: u64) {
+        // Written from its end, which lies in the middle, and copied with what lies behind it: a copy of
+        // a fixed size is a few instructions, one of any size is a call.
+        let mut text = [0; 2 * LONGEST_LINE];
+        let mut start = LONGEST_LINE - 2;
+        text[start..LONGEST_LINE].copy_from_slice(b"\r\n");
+        while number >= 10 {
+            start -= 2;
+            text[start..start + 2].copy_from_slice(&PAIRS[(number % 100) as usize]);
+            number /= 100;
+        }
+        if number > 0 {
+            start -= 1;
+            text[start] = b'0' + number as u8;
+        }
+        start -= 1;
+        text[start] = kind;
+        if let Some(line) = text[start..].first_chunk::<LONGEST_LINE>() {
+            let len = self.flat.len() + LONGEST_LINE - start;
+            self.flat.extend_from_slice(line);
+            self.flat.truncate(len);
         }
     }
 
@@ -674,108 +711,4 @@ pub fn request<A: AsRef<[u8]>>(out: &mut Vec<u8>, args: &[A]) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[track_caller]
-    fn check(write: impl Fn(&mut Output), resp2: &str, resp3: &str) {
-        for (protocol, expected) in [(Protocol::Resp2, resp2), (Protocol::Resp3, resp3)] {
-            let mut out = Output::new();
-            out.set_protocol(protocol);
-            write(&mut out);
-            assert_eq!(String::from_utf8_lossy(&out.to_vec()), expected);
-        }
-    }
-
-    #[test]
-    fn encodes_both_protocols() {
-        check(|o| o.ok(), "+OK\r\n", "+OK\r\n");
-        check(|o| o.null(), "$-1\r\n", "_\r\n");
-        check(|o| o.null_array(), "*-1\r\n", "_\r\n");
-        check(|o| o.bool(true), ":1\r\n", "#t\r\n");
-        check(|o| o.double(3.5), "$3\r\n3.5\r\n", ",3.5\r\n");
-        check(
-            |o| o.double(f64::NEG_INFINITY),
-            "$4\r\n-inf\r\n",
-            ",-inf\r\n",
-        );
-        check(|o| o.map(2), "*4\r\n", "%2\r\n");
-        check(|o| o.set(12), "*12\r\n", "~12\r\n");
-        check(|o| o.push(3), "*3\r\n", ">3\r\n");
-        check(|o| o.big_number(b"123"), "$3\r\n123\r\n", "(123\r\n");
-        check(
-            |o| o.verbatim("txt", b"hi".to_vec()),
-            "$2\r\nhi\r\n",
-            "=6\r\ntxt:hi\r\n",
-        );
-        check(
-            |o| o.error("ERR a\r\nb\r\n"),
-            "-ERR a  b\r\n",
-            "-ERR a  b\r\n",
-        );
-        check(
-            |o| o.human_double(0.1),
-            "$19\r\n0.10000000000000001\r\n",
-            ",0.10000000000000001\r\n",
-        );
-        check(|o| o.human_double(-1e-30), "$1\r\n0\r\n", ",0\r\n");
-        for n in [0i64, 9, 10, 99, 100, -1, i64::MIN, i64::MAX] {
-            let text = format!(":{n}\r\n");
-            check(|o| o.int(n), &text, &text);
-        }
-    }
-
-    #[test]
-    fn deferred_lengths_move_what_follows() {
-        let big = Arc::new(vec![b'x'; SHARED_MIN]);
-        let mut out = Output::new();
-        out.ok();
-        let outer = out.deferred();
-        let inner = out.deferred();
-        out.bulk_shared(big.clone());
-        out.end_array(inner, 1);
-        for i in 0..120 {
-            out.int(i);
-        }
-        out.end_array(outer, 121);
-        let mut expected = Output::new();
-        expected.ok();
-        expected.array(121);
-        expected.array(1);
-        expected.bulk(&big);
-        (0..120).for_each(|i| expected.int(i));
-        assert_eq!(out.to_vec(), expected.to_vec());
-    }
-
-    #[test]
-    fn advances_and_truncates_across_chunks() {
-        let big = Arc::new(vec![b'y'; SHARED_MIN]);
-        let mut out = Output::new();
-        out.int(1);
-        out.bulk_shared(big.clone());
-        out.bulk_shared(big.clone());
-        out.int(2);
-        let all = out.to_vec();
-        for step in [1, 7, 1000, SHARED_MIN + 3] {
-            let mut out = Output::new();
-            out.int(1);
-            out.bulk_shared(big.clone());
-            out.bulk_shared(big.clone());
-            out.int(2);
-            let mut seen = Vec::new();
-            while !out.is_empty() {
-                let mark = out.mark();
-                out.int(77);
-                out.bulk_shared(big.clone());
-                assert_eq!(out.len_since(mark), 5 + 8 + SHARED_MIN + 2);
-                out.truncate_to(mark);
-                let pending = out.to_vec();
-                assert_eq!(pending.len(), out.len_pending());
-                let n = step.min(pending.len());
-                seen.extend_from_slice(&pending[..n]);
-                out.advance(n);
-            }
-            assert_eq!(seen, all);
-        }
-    }
-}
+mod tests;

@@ -82,11 +82,13 @@ impl<'a> StringRef<'a> {
     }
 }
 
+/// Longest decimal text of an integer, in bytes.
+pub const INT_TEXT_MAX: usize = 20;
+
 /// The encoding that a string gets when it is set as a whole, and its integer if it is one.
 #[inline]
 pub fn encode(bytes: &[u8]) -> (Encoding, Option<i64>) {
-    // The longest decimal text of an i64 has 20 bytes.
-    if bytes.len() <= 20
+    if bytes.len() <= INT_TEXT_MAX
         && let Some(n) = number::parse_i64(bytes)
     {
         return (Encoding::Int, Some(n));

@@ -8,9 +8,8 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::super::arena::Block;
-use super::{
-    EXTENT, POINTER, SKIP, Segment, displaced, matching, prefetch, slot_word, tag_of, tags,
-};
+use super::segment::{Segment, displaced, matching, slot_word, tag_of, tags};
+use super::{EXTENT, POINTER, SKIP, prefetch};
 
 /// The directory's word on the way to a key, asked for.
 #[derive(Clone, Copy, Debug, Default)]

@@ -1,0 +1,255 @@
+//! Serving: requests of all connections, parsed, read ahead for and run in waves.
+//!
+//! A connection's share of a wave is bounded, so a long pipeline does not starve its neighbours.
+
+use smallvec::SmallVec;
+
+use super::EventLoop;
+use super::waits::block;
+use crate::base::ticks::Ticks;
+use crate::dispatch::args::Args;
+use crate::dispatch::context::Shared;
+use crate::dispatch::execute::{self, Flow, Prepared};
+use crate::keyspace::db::Hint;
+use crate::net::connection::REPLY_BUFFER;
+use crate::net::wave::{self, Planned, RUN, SHARE, Wave};
+use crate::resp::parse::{ProtocolError, Request};
+
+impl EventLoop {
+    /// Parses, prefetches and runs requests in waves until no parsed one is left.
+    pub(super) fn serve(&mut self, shared: &Shared) {
+        let mut wave = std::mem::take(&mut self.wave);
+        self.queue.extend(&self.active);
+        while !self.queue.is_empty() {
+            for _ in 0..self.queue.len() {
+                let Some(place) = self.queue.pop_front() else {
+                    break;
+                };
+                if self.plan(shared, place, &mut wave) {
+                    self.queue.push_back(place);
+                }
+                if wave.is_full() {
+                    break;
+                }
+            }
+            self.run_wave(shared, &mut wave);
+        }
+        self.wave = wave;
+    }
+
+    /// Runs the requests of a wave, while the entries of those behind them are on their way.
+    fn run_wave(&mut self, shared: &Shared, wave: &mut Wave) {
+        wave.ask_buckets();
+        if wave.names_elements && wave.len() >= RUN {
+            self.warm(shared, wave);
+        }
+        self.worker.look_around(shared);
+        // The time that parsing and waiting took is nobody's command's.
+        self.worker.ticks = Ticks::now();
+        for index in 0..wave.len() {
+            let (planned, hints) = wave.take(index);
+            let place = planned.connection;
+            if self.run_one(shared, planned, hints) {
+                self.limit_output(place);
+            }
+        }
+        wave.clear();
+    }
+
+    /// Reads ahead for runs of requests that each name an element of the same key's collection.
+    fn warm(&mut self, shared: &Shared, wave: &Wave) {
+        let connections = &self.connections[..];
+        let mut rest = wave.planned();
+        while let Some(first) = rest.first() {
+            let subject = wave::subject(connections, shared, wave, first);
+            let run = match subject {
+                None => 1,
+                Some(_) => {
+                    let same = |planned: &&Planned| {
+                        wave::subject(connections, shared, wave, planned) == subject
+                    };
+                    rest.iter().take_while(same).count()
+                }
+            };
+            if let Some((db, _)) = subject
+                && run >= RUN
+                // The key of the commands that name elements is their first argument.
+                && let Some(key) = wave::argument(connections, first, 1)
+                && let Some(hint) = wave.hint(first)
+            {
+                let elements = rest[..run].iter().filter_map(|planned| {
+                    let row = shared.commands.get(planned.known?).row;
+                    wave::argument(connections, planned, row.element)
+                });
+                let elements: SmallVec<[&[u8]; wave::SIZE]> = elements.collect();
+                execute::warm(shared, &mut self.worker, db, (key, hint), &elements);
+            }
+            rest = &rest[run..];
+        }
+    }
+
+    /// Parses a connection's share of the wave; true when it may have more.
+    fn plan(&mut self, shared: &Shared, place: usize, wave: &mut Wave) -> bool {
+        let Some(connection) = &mut self.connections[place] else {
+            return false;
+        };
+        let connection = &mut **connection;
+        let session = &connection.session;
+        let ends = session.is_closing() || connection.broken.is_some();
+        if ends || connection.is_occupied() {
+            return false;
+        }
+        // What an unauthenticated client may send depends on whether AUTH succeeded before.
+        let share = if session.authenticated { SHARE } else { 1 };
+        let db = session.db;
+        let limits = connection.limits(&self.worker.settings);
+        let mut planned = 0;
+        while planned < share && connection.parse_quick(&limits, wave.spare()) {
+            wave.plan(shared, db, place, &connection.input);
+            planned += 1;
+        }
+        self.plan_rest(shared, place, wave, share - planned)
+    }
+
+    /// As [`EventLoop::plan`], for at most `share` requests of which the first may be in any form,
+    /// or not there as a whole.
+    #[inline(never)]
+    fn plan_rest(&mut self, shared: &Shared, place: usize, wave: &mut Wave, share: usize) -> bool {
+        let mut may_read = true;
+        for _ in 0..share {
+            let parsed = self.parse(place, wave.spare(), &mut may_read);
+            let Some(connection) = &mut self.connections[place] else {
+                return false;
+            };
+            match parsed {
+                Ok(true) => {
+                    let db = connection.session.db;
+                    wave.plan(shared, db, place, &connection.input);
+                }
+                Ok(false) => return false,
+                Err(error) => {
+                    // Requests before the broken one are answered first.
+                    if wave.holds(place) {
+                        connection.broken = Some(error);
+                    } else {
+                        self.protocol_error(place, error);
+                    }
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    /// Parses a connection's next request, reading on once when that is a big argument.
+    fn parse(
+        &mut self,
+        place: usize,
+        request: &mut Request,
+        may_read: &mut bool,
+    ) -> Result<bool, ProtocolError> {
+        loop {
+            let Some(connection) = &mut self.connections[place] else {
+                return Ok(false);
+            };
+            if connection.parse(&self.worker.settings, request)? {
+                return Ok(true);
+            }
+            let reads_on = *may_read && connection.reads && connection.expects_big();
+            *may_read = false;
+            if !reads_on || !matches!(self.read(place), Some(1..)) {
+                return Ok(false);
+            }
+        }
+    }
+
+    #[cold]
+    pub(super) fn protocol_error(&mut self, place: usize, error: ProtocolError) {
+        let Some(connection) = &mut self.connections[place] else {
+            return;
+        };
+        let mut line = b"ERR ".to_vec();
+        line.extend_from_slice(&error.message());
+        self.shared.stats.count_error(&line);
+        connection.out.error_bytes(&line);
+        connection.session.close_after_reply = true;
+        tracing::debug!("Protocol error ({}) from client", error.log_reason());
+    }
+
+    /// Runs a request; true when more output waits than a client may always leave waiting.
+    #[inline]
+    fn run_one(&mut self, shared: &Shared, planned: &mut Planned, hints: &[Hint]) -> bool {
+        let place = planned.connection;
+        let request = &mut planned.request;
+        let prepared = Prepared {
+            known: planned.known.map(|id| shared.commands.get(id)),
+            hints,
+        };
+        let Some(connection) = &mut self.connections[place] else {
+            return false;
+        };
+        let connection = &mut **connection;
+        // What came before may have ended or occupied the connection: drop or keep the rest.
+        if connection.is_occupied() {
+            let owned = wave::owned(request, &connection.input);
+            connection.backlog.push_back(owned);
+            return false;
+        }
+        let session = &mut connection.session;
+        if session.is_closing() {
+            return false;
+        }
+        let (big, many, mut few);
+        few = [&[][..]; wave::FEW];
+        let args = match wave::few(request, &connection.input, &mut few) {
+            Some(list) => Args::new(list, &[]),
+            None => {
+                big = wave::take_big(request);
+                connection.bulky |= !big.is_empty();
+                many = wave::list(request, &connection.input, &big);
+                Args::new(&many, &big)
+            }
+        };
+        let flow = execute::request(
+            shared,
+            &mut self.worker,
+            session,
+            &mut connection.out,
+            args,
+            prepared,
+        );
+        connection.served += 1;
+        if flow == Flow::Park {
+            connection.parked = Some(args.all().iter().map(|a| a.to_vec()).collect());
+            self.parked.push(place);
+        } else if flow == Flow::Job {
+            connection.job = self.worker.running.take();
+            self.jobs.push(place);
+        } else if flow == Flow::Block {
+            block(
+                &mut connection.blocked,
+                &mut self.worker,
+                &mut self.deadlines,
+                place,
+            );
+        } else if connection.session.is_closing() {
+            connection.backlog.clear();
+        }
+        connection.out.len_pending() > REPLY_BUFFER
+    }
+
+    /// Takes a client off that is over its output limit, at once, as others of this turn may look.
+    fn limit_output(&mut self, place: usize) {
+        let Some(connection) = &mut self.connections[place] else {
+            return;
+        };
+        if !connection.session.close_now
+            && connection.over_output_limit(&self.worker.settings, self.worker.now.ms)
+        {
+            connection.session.close_now = true;
+            let id = connection.session.handle.id;
+            self.log_output_limit(place);
+            self.shared.clients.remove(id);
+        }
+    }
+}

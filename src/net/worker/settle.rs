@@ -1,0 +1,206 @@
+//! The end of a turn: replies are written, what changed of a connection is published, and those
+//! that are done, broken, too slow or idle are closed.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::{EventLoop, KEPT_BUFFERS, TICKED};
+use crate::client::session::Replies;
+use crate::dispatch::{blocking, execute, replicas};
+use crate::net::evict;
+use crate::observe::stats::bump;
+
+impl EventLoop {
+    /// Writes replies and settles every connection that this turn touched.
+    pub(super) fn finish(&mut self) {
+        // Messages that commands of this turn pushed to connections of this worker ring the
+        // bell, and so are written in the next turn.
+        let held_until = self.held_until();
+        for place in std::mem::take(&mut self.active) {
+            match (held_until, &mut self.connections[place]) {
+                (Some(offset), Some(connection)) if !connection.out.is_empty() => {
+                    connection.listed = false;
+                    connection.held_until = Some(offset);
+                    self.held.push(place);
+                }
+                _ => self.settle(place),
+            }
+        }
+    }
+
+    pub(super) fn settle(&mut self, place: usize) {
+        let Some(connection) = &mut self.connections[place] else {
+            return;
+        };
+        let connection = &mut **connection;
+        connection.listed = false;
+        if connection.session.sync.is_some() && !connection.session.is_closing() {
+            self.hand_over(place);
+            return;
+        }
+        connection.take_mail();
+        // A broken stream is told of when everything before it has its reply.
+        if !connection.is_occupied()
+            && let Some(error) = connection.broken.take()
+        {
+            self.protocol_error(place, error);
+        }
+        let Some(connection) = &mut self.connections[place] else {
+            return;
+        };
+        let connection = &mut **connection;
+        let now_ms = self.worker.now.ms;
+        let session = &connection.session;
+        // A request that waits for the end of a pause, or for keys, dies with its client.
+        let waits = connection.parked.is_some() || connection.blocked.is_some();
+        let gone = connection.ended && waits;
+        if session.handle.is_killed() || session.close_now || gone {
+            self.close(place);
+            return;
+        }
+        // Flags decide which limit applies.
+        session.publish();
+        let settings = Arc::clone(&self.worker.settings);
+        if session.handle.has_overflowed() || connection.over_output_limit(&settings, now_ms) {
+            self.log_output_limit(place);
+            self.close(place);
+            return;
+        }
+        match connection.flush(&self.driver) {
+            Ok(0) => {}
+            Ok(written) => {
+                bump(&self.worker.stats.counters.output_bytes, written as u64);
+                bump(&self.worker.stats.counters.writes, 1);
+            }
+            Err(_) => {
+                self.close(place);
+                return;
+            }
+        }
+        // A peer that closed its sending half still gets its replies.
+        let last = connection.session.close_after_reply || connection.ended;
+        if last && connection.out.is_empty() && connection.job.is_none() {
+            self.close(place);
+            return;
+        }
+        let keep = self.places.len() <= KEPT_BUFFERS;
+        connection.release_input(&mut self.buffers, keep);
+        let served = std::mem::take(&mut connection.served);
+        let change = connection.publish(&settings, now_ms, served);
+        self.count_memory(change);
+        self.watch(place);
+    }
+
+    /// Lets a connection go that becomes a replica.
+    fn hand_over(&mut self, place: usize) {
+        if let Some(connection) = self.detach(place) {
+            let counted = connection.counted;
+            self.shared.status.client_memory.fetch_sub(counted, Relaxed);
+            let (session, socket, unsent, input) = connection.into_parts();
+            replicas::hand_over(&self.shared, session, socket, unsent, input);
+        }
+    }
+
+    /// Keeps the sum that `maxmemory-clients` limits, and the limit.
+    pub(super) fn count_memory(&self, change: isize) {
+        let sum = &self.shared.status.client_memory;
+        if change != 0 {
+            // Wraps as a subtraction when negative.
+            sum.fetch_add(change as usize, Relaxed);
+        }
+        if self.worker.settings.maxmemory_clients != 0 {
+            evict::clients(&self.shared, &self.worker);
+        }
+    }
+
+    /// Tells the driver what this connection waits for, when that changed.
+    fn watch(&mut self, place: usize) {
+        let Some(connection) = &mut self.connections[place] else {
+            return;
+        };
+        let wants_write = !connection.out.is_empty();
+        let reads = !connection.ended;
+        if (wants_write, reads) != (connection.wants_write, connection.reads) {
+            connection.wants_write = wants_write;
+            connection.reads = reads;
+            let watched = self
+                .driver
+                .watch(connection.fd(), place as u64, reads, wants_write);
+            if watched.is_err() {
+                self.close(place);
+            }
+        }
+    }
+
+    #[cold]
+    pub(super) fn log_output_limit(&self, place: usize) {
+        self.shared
+            .stats
+            .global
+            .output_limit_disconnections
+            .fetch_add(1, Relaxed);
+        if let Some(connection) = &self.connections[place] {
+            tracing::warn!(
+                "Client {} closed for overcoming of output buffer limits.",
+                connection
+                    .session
+                    .handle
+                    .describe(self.worker.now.ms, &|_| String::new()),
+            );
+        }
+    }
+
+    /// Ends a connection and everything it had in the server.
+    pub(super) fn close(&mut self, place: usize) {
+        let Some(mut connection) = self.detach(place) else {
+            return;
+        };
+        let counted = connection.counted;
+        self.shared.status.client_memory.fetch_sub(counted, Relaxed);
+        let session = &mut connection.session;
+        // Nothing more is answered, whatever cleaning up would say.
+        session.replies = Replies::Off;
+        if let Some(parked) = connection.blocked.take() {
+            if let Some(deadline) = parked.deadline {
+                self.deadlines.remove(&(deadline, parked.ticket()));
+            }
+            blocking::abandon(&self.shared, &parked);
+        }
+        execute::disconnect(&self.shared, session);
+        self.shared.clients.remove(session.handle.id);
+    }
+
+    /// What is looked at now and then: idle clients, output limits, shrinking buffers. Of many
+    /// connections a tenth each time, so that many idle ones cost next to nothing.
+    pub(super) fn tick(&mut self) {
+        let settings = Arc::clone(&self.worker.settings);
+        let timeout_ms = i64::from(settings.timeout) * 1000;
+        let now_ms = self.worker.now.ms;
+        let share = self.connections.len().div_ceil(10).max(TICKED);
+        for _ in 0..share.min(self.connections.len()) {
+            let place = self.tick_at % self.connections.len();
+            self.tick_at = place + 1;
+            let Some(connection) = &mut self.connections[place] else {
+                continue;
+            };
+            let idle = now_ms - connection.session.handle.live.last_ms.load(Relaxed);
+            let exempt = connection.is_occupied() || connection.session.is_subscriber();
+            if timeout_ms > 0 && idle > timeout_ms && !exempt {
+                tracing::debug!("Closing idle client");
+                self.close(place);
+            } else if connection.session.handle.has_overflowed()
+                || connection.over_output_limit(&settings, now_ms)
+            {
+                self.log_output_limit(place);
+                self.close(place);
+            } else {
+                connection.shrink(now_ms);
+                let change = connection.publish(&settings, now_ms, 0);
+                self.count_memory(change);
+            }
+        }
+        if self.buffers.len() > 8 {
+            self.buffers.truncate(8);
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! Requests that wait: for the end of a pause, for keys, for the disk, or for their next slice.
+//!
+//! What was parsed behind such a request waits with it, in order, and runs when it is done.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::EventLoop;
+use crate::dispatch::args::Args;
+use crate::dispatch::blocking::{self, Parked};
+use crate::dispatch::context::{Shared, Worker};
+use crate::dispatch::execute::{self, Flow, Prepared};
+
+impl EventLoop {
+    /// Runs parked requests again when the pause is over.
+    pub(super) fn retry_parked(&mut self) {
+        if self.parked.is_empty() {
+            return;
+        }
+        let shared = Arc::clone(&self.shared);
+        // Notices the end of a pause whose time is over.
+        shared.pause.at(self.worker.now.ms);
+        if shared.pause.ends() == self.pauses_ended {
+            return;
+        }
+        self.pauses_ended = shared.pause.ends();
+        self.worker.follow_pause(&shared);
+        for place in std::mem::take(&mut self.parked) {
+            if !self.retry(&shared, place) {
+                self.parked.push(place);
+            }
+            self.list(place);
+        }
+    }
+
+    /// Gives each command that goes on in slices its next one, and runs what waited behind those
+    /// that are done.
+    pub(super) fn step_jobs(&mut self, shared: &Shared) {
+        for place in std::mem::take(&mut self.jobs) {
+            let Some(connection) = &mut self.connections[place] else {
+                continue;
+            };
+            let connection = &mut **connection;
+            let Some(mut running) = connection.job.take() else {
+                continue;
+            };
+            let (session, out) = (&connection.session, &mut connection.out);
+            if !execute::step(shared, &mut self.worker, session, out, &mut running) {
+                connection.job = Some(running);
+                self.jobs.push(place);
+                continue;
+            }
+            connection.parked = connection.backlog.pop_front();
+            if !self.retry(shared, place) {
+                self.parked.push(place);
+            }
+            self.list(place);
+        }
+    }
+
+    /// Ends the waits for keys that have their reply or are over their time, and runs what waited
+    /// behind them.
+    pub(super) fn end_waits(&mut self, shared: &Shared) {
+        let now_ms = self.worker.now.ms;
+        while let Some(first) = self.deadlines.first_entry()
+            && first.key().0 < now_ms
+        {
+            let place = first.remove();
+            if let Some(connection) = &self.connections[place]
+                && let Some(parked) = &connection.blocked
+            {
+                blocking::time_out(shared, &mut self.worker, parked);
+                self.woken.push(place);
+            }
+        }
+        for place in std::mem::take(&mut self.woken) {
+            let Some(connection) = &mut self.connections[place] else {
+                continue;
+            };
+            let Some(parked) = &connection.blocked else {
+                continue;
+            };
+            let Some(reply) = parked.take_reply() else {
+                blocking::look_again(shared, &mut self.worker, parked);
+                continue;
+            };
+            if let Some(deadline) = parked.deadline {
+                self.deadlines.remove(&(deadline, parked.ticket()));
+            }
+            connection.take_mail();
+            connection.out.raw(&reply);
+            connection.blocked = None;
+            connection.parked = connection.backlog.pop_front();
+            if !self.retry(shared, place) {
+                self.parked.push(place);
+            }
+            self.list(place);
+        }
+    }
+
+    /// Runs a connection's parked request and those that were parsed behind it; false when it
+    /// has to wait on.
+    fn retry(&mut self, shared: &Shared, place: usize) -> bool {
+        let Some(connection) = &mut self.connections[place] else {
+            return true;
+        };
+        let connection = &mut **connection;
+        while let Some(parked) = connection.parked.take() {
+            let list: SmallVec<[&[u8]; 8]> = parked.iter().map(|a| &a[..]).collect();
+            let (db, mut hints) = (connection.session.db, Vec::new());
+            let known = execute::prepare(shared, db, list.len(), |i| list[i], &mut hints);
+            let prepared = Prepared {
+                known,
+                hints: &hints,
+            };
+            let flow = execute::request(
+                shared,
+                &mut self.worker,
+                &mut connection.session,
+                &mut connection.out,
+                Args::new(&list, &[]),
+                prepared,
+            );
+            if flow == Flow::Park {
+                drop(list);
+                connection.parked = Some(parked);
+                return false;
+            }
+            connection.served += 1;
+            if flow == Flow::Job {
+                connection.job = self.worker.running.take();
+                self.jobs.push(place);
+                return true;
+            }
+            if flow == Flow::Block {
+                block(
+                    &mut connection.blocked,
+                    &mut self.worker,
+                    &mut self.deadlines,
+                    place,
+                );
+                return true;
+            }
+            if connection.session.is_closing() {
+                connection.backlog.clear();
+            }
+            if connection.session.sync.is_some() {
+                return true;
+            }
+            connection.parked = connection.backlog.pop_front();
+        }
+        true
+    }
+
+    /// Under `appendfsync always` nothing is answered that the disk does not know: where the stream
+    /// ends, if the disk is behind.
+    pub(super) fn held_until(&self) -> Option<u64> {
+        let append_only = &self.shared.append_only;
+        if !append_only.holds() {
+            return None;
+        }
+        let end = self.shared.stream.offset();
+        if append_only.progress.durable() >= end {
+            return None;
+        }
+        append_only.progress.hold(&self.link.bell);
+        // The writer may have passed in between, and rung for nobody.
+        (append_only.progress.durable() < end).then_some(end)
+    }
+
+    /// Has the replies sent that the disk has caught up with, and their connections served again.
+    pub(super) fn release_held(&mut self, shared: &Shared) {
+        if self.held.is_empty() {
+            return;
+        }
+        let durable = shared.append_only.progress.durable();
+        let holds = shared.append_only.holds();
+        for place in std::mem::take(&mut self.held) {
+            let Some(connection) = &mut self.connections[place] else {
+                continue;
+            };
+            match connection.held_until {
+                Some(offset) if offset > durable && holds => {
+                    self.held.push(place);
+                    continue;
+                }
+                None => continue,
+                Some(_) => connection.held_until = None,
+            }
+            self.settle(place);
+            let Some(connection) = &mut self.connections[place] else {
+                continue;
+            };
+            if connection.parked.is_none()
+                && connection.job.is_none()
+                && connection.blocked.is_none()
+            {
+                connection.parked = connection.backlog.pop_front();
+                if !self.retry(shared, place) {
+                    self.parked.push(place);
+                }
+            }
+            self.list(place);
+        }
+        if !self.held.is_empty() {
+            shared.append_only.progress.hold(&self.link.bell);
+            if shared.append_only.progress.durable() != durable {
+                // It moved before the writer knew of us.
+                self.link.bell.ring();
+            }
+        }
+    }
+}
+
+/// Keeps the wait that the connection's command just began.
+pub(super) fn block(
+    blocked: &mut Option<Arc<Parked>>,
+    worker: &mut Worker,
+    deadlines: &mut BTreeMap<(i64, u64), usize>,
+    place: usize,
+) {
+    *blocked = worker.parked.take();
+    if let Some(parked) = blocked
+        && let Some(deadline) = parked.deadline
+    {
+        deadlines.insert((deadline, parked.ticket()), place);
+    }
+}

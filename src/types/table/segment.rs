@@ -153,6 +153,8 @@ pub struct Full;
 #[derive(Clone)]
 pub struct Segment {
     buckets: Box<[Bucket]>,
+    // Each is an allocation of its own, so that none moves when there are more.
+    #[allow(clippy::vec_box)]
     full: Vec<Box<[u8; CHUNK]>>,
     /// The chunk that is being filled.
     last: Vec<u8>,
@@ -208,7 +210,7 @@ impl Segment {
 
     /// The bytes from a record on.
     #[inline]
-    fn from(&self, at: usize) -> &[u8] {
+    fn bytes_from(&self, at: usize) -> &[u8] {
         match self.full.get(at / CHUNK) {
             Some(chunk) => &chunk[at % CHUNK..],
             None => &self.last[at % CHUNK..],
@@ -216,7 +218,7 @@ impl Segment {
     }
 
     #[inline]
-    fn from_mut(&mut self, at: usize) -> &mut [u8] {
+    fn bytes_from_mut(&mut self, at: usize) -> &mut [u8] {
         match self.full.get_mut(at / CHUNK) {
             Some(chunk) => &mut chunk[at % CHUNK..],
             None => &mut self.last[at % CHUNK..],
@@ -302,12 +304,12 @@ impl Segment {
             return 0;
         }
         let at = usize::from(bucket.at[found.trailing_zeros() as usize]);
-        usize::from(self.from(at)[0])
+        usize::from(self.bytes_from(at)[0])
     }
 
     #[inline]
     fn key_is(&self, at: usize, key: &[u8], bigs: &Bigs) -> bool {
-        let record = self.from(at);
+        let record = self.bytes_from(at);
         let first = record[0];
         if first < LONG {
             return usize::from(first) == key.len()
@@ -322,7 +324,7 @@ impl Segment {
 
     /// Bytes that the record at `at` takes.
     fn size_at<L: Layout>(&self, at: usize) -> usize {
-        let record = self.from(at);
+        let record = self.bytes_from(at);
         if record[0] == BIG {
             return BIG_RECORD;
         }
@@ -342,7 +344,7 @@ impl Segment {
 
     #[inline]
     fn record_at<'a, L: Layout>(&'a self, at: usize, bigs: &'a Bigs) -> (&'a [u8], &'a [u8]) {
-        let record = self.from(at);
+        let record = self.bytes_from(at);
         if record[0] == BIG {
             return bigs.record(big_number(record));
         }
@@ -354,7 +356,7 @@ impl Segment {
     #[inline]
     pub fn value_mut<'a, L: Layout>(&'a mut self, spot: Spot, bigs: &'a mut Bigs) -> &'a mut [u8] {
         let at = self.at(spot);
-        let record = self.from_mut(at);
+        let record = self.bytes_from_mut(at);
         if record[0] == BIG {
             return bigs.value_mut(big_number(record));
         }
@@ -477,7 +479,7 @@ impl Segment {
     pub fn remove<L: Layout>(&mut self, spot: Spot, hash: u64, bigs: &mut Bigs) {
         let at = self.at(spot);
         self.dead += self.size_at::<L>(at) as u32;
-        let record = self.from(at);
+        let record = self.bytes_from(at);
         if record[0] == BIG {
             bigs.remove(big_number(record));
         }
@@ -552,7 +554,7 @@ impl Segment {
             return false;
         }
         self.last
-            .extend_from_slice(&other.from(usize::from(at))[..size]);
+            .extend_from_slice(&other.bytes_from(usize::from(at))[..size]);
         self.live += 1;
         true
     }

@@ -233,6 +233,11 @@ impl Segment {
             + capacity_for(self.last.capacity())
     }
 
+    /// Number of allocations.
+    pub fn allocations(&self) -> usize {
+        3 + self.full.len()
+    }
+
     /// The home of a hash.
     #[inline]
     pub fn home(&self, hash: u64) -> usize {

@@ -1,5 +1,5 @@
 //! A real Redis follows this server: it begins with a snapshot taken under load, then gets the
-//! stream, and ends with the same data set. Skipped where no Redis 7.0 is installed.
+//! stream, and ends with the same data set. Several that wait share a snapshot. Skipped where no Redis 7.0 is installed.
 
 #[expect(dead_code, reason = "other tests need more of it")]
 mod sockets;
@@ -253,4 +253,110 @@ fn waiting_for_replicas_that_are_not_there_ends_with_its_time() {
             .starts_with("-ERR Unrecognized")
     );
     assert_eq!(client.ask("REPLICAOF NO ONE"), "+OK");
+}
+
+/// A primary that logs to a file, and the file.
+fn logging_primary(options: &[&str]) -> (Server, tempfile::NamedTempFile) {
+    let log = tempfile::NamedTempFile::new().expect("a file");
+    let path = log.path().to_str().expect("a path of text").to_owned();
+    let primary = Server::primary(&[options, &["--logfile", &path]].concat());
+    (primary, log)
+}
+
+fn count(log: &tempfile::NamedTempFile, line: &str) -> usize {
+    let text = std::fs::read_to_string(log.path()).expect("a log");
+    text.matches(line).count()
+}
+
+/// Three that came were served by one snapshot, and follow.
+fn assert_one_for_all(primary: &Server, replicas: &[Server], log: &tempfile::NamedTempFile) {
+    let mut client = primary.client();
+    eventually(|| {
+        client
+            .ask("INFO replication")
+            .matches("state=online")
+            .count()
+            == 3
+    });
+    assert_eq!(count(log, "Starting BGSAVE for SYNC"), 1);
+    assert!(client.ask("INFO stats").contains("sync_full:3"));
+    client.ask("SET last 1");
+    assert_eq!(client.ask("WAIT 3 30000"), ":3");
+    for replica in replicas {
+        assert_same(primary, replica);
+    }
+}
+
+#[test]
+fn replicas_that_wait_together_get_one_snapshot_through_their_sockets() {
+    if !is_redis_installed() {
+        return;
+    }
+    // It begins when three wait, and not before.
+    let gather = ["--repl-diskless-sync-delay", "1000"];
+    let options = [&gather[..], &["--repl-diskless-sync-max-replicas", "3"]].concat();
+    let (primary, log) = logging_primary(&options);
+    primary.client().ask("DEBUG POPULATE 20000");
+    let replicas = [0; 3].map(|_| Server::replica_of(&primary));
+    assert_one_for_all(&primary, &replicas, &log);
+    assert_eq!(count(&log, "3 replicas still up"), 1);
+}
+
+#[test]
+fn replicas_that_wait_for_another_save_get_one_snapshot_in_a_file() {
+    if !is_redis_installed() {
+        return;
+    }
+    let (primary, log) = logging_primary(&["--repl-diskless-sync", "no"]);
+    let mut client = primary.client();
+    client.ask("DEBUG POPULATE 1000");
+    client.ask("CONFIG SET rdb-key-save-delay 1000000");
+    client.ask("BGSAVE");
+    let replicas = [0; 3].map(|_| Server::replica_of(&primary));
+    eventually(|| {
+        client
+            .ask("INFO replication")
+            .matches("wait_bgsave")
+            .count()
+            == 3
+    });
+    assert_eq!(count(&log, "Can't attach the replica"), 3);
+    client.ask("CONFIG SET rdb-key-save-delay 0");
+    // Ends the save that is under way.
+    client.ask("FLUSHALL");
+    client.ask("DEBUG POPULATE 1000");
+    assert_one_for_all(&primary, &replicas, &log);
+}
+
+#[test]
+fn a_replica_joins_a_snapshot_that_is_written_to_a_file() {
+    if !is_redis_installed() {
+        return;
+    }
+    let (primary, log) = logging_primary(&["--repl-diskless-sync", "no"]);
+    let mut client = primary.client();
+    client.ask("DEBUG POPULATE 8");
+    client.ask("CONFIG SET rdb-key-save-delay 1000000");
+    let first = Server::replica_of(&primary);
+    eventually(|| client.ask("INFO replication").contains("wait_bgsave"));
+    eventually(|| {
+        client
+            .ask("INFO persistence")
+            .contains("rdb_bgsave_in_progress:1")
+    });
+    let second = Server::replica_of(&primary);
+    eventually(|| count(&log, "Waiting for end of BGSAVE for SYNC") > 0);
+    client.ask("SET after 1");
+    client.ask("CONFIG SET rdb-key-save-delay 0");
+    eventually(|| {
+        client
+            .ask("INFO replication")
+            .matches("state=online")
+            .count()
+            == 2
+    });
+    client.ask("SET last 1");
+    assert_eq!(client.ask("WAIT 2 30000"), ":2");
+    assert_same(&primary, &first);
+    assert_same(&primary, &second);
 }

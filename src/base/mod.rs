@@ -10,6 +10,7 @@ pub mod glob;
 pub mod long_double;
 pub mod lzf;
 pub mod number;
+pub mod priority;
 pub mod random;
 pub mod share;
 pub mod strtod;

@@ -51,7 +51,7 @@ pub(super) fn bit_offset(
     // A product beyond 64 bits wraps, as in Redis, and is most likely refused.
     number::parse_i64(digits)
         .map(|n| n.wrapping_mul(scale))
-        .filter(|offset| *offset >= 0 && offset >> 3 < ctx.settings.proto_max_bulk_len)
+        .filter(|offset| *offset >= 0 && offset >> 3 < ctx.max_string_len())
         .map(|offset| offset as u64)
         .ok_or(Error::line(
             "ERR bit offset is not an integer or out of range",

@@ -377,7 +377,7 @@ fn stats(shared: &Shared, text: &mut String) {
         "tracking_total_keys": 0,
         "tracking_total_items": 0,
         "tracking_total_prefixes": 0,
-        "unexpected_error_replies": 0,
+        "unexpected_error_replies": get(&global.unexpected_error_replies),
         "total_error_replies": get(&global.error_replies),
         "dump_payload_sanitizations": 0,
         "total_reads_processed": stats.sum(|c| &c.reads),

@@ -198,7 +198,10 @@ fn smembers(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
 /// `SMOVE source destination member`
 fn smove(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     let (from, to, member) = (&ctx.args[1], &ctx.args[2], &ctx.args[3]);
-    if ctx.db.write_as::<Set>(from)?.is_none() {
+    let is_there = ctx.db.write_as::<Set>(from).map(|source| source.is_some());
+    // If the target has expired it goes, whatever is with the source.
+    ctx.db.write(to);
+    if !is_there? {
         ctx.out.int(0);
         return Ok(());
     }

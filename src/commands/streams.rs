@@ -275,7 +275,8 @@ struct Options {
 }
 
 impl Options {
-    fn parse(args: Args<'_>, of_xadd: bool, settings: &Settings) -> Result<Self, Error> {
+    fn parse(ctx: &DataCtx<'_, '_>, of_xadd: bool) -> Result<Self, Error> {
+        let args = ctx.args;
         let mut options = Self::default();
         let mut i = 2;
         while i < args.len() {
@@ -304,7 +305,8 @@ impl Options {
             i += 1;
         }
         options.id_at = i;
-        options.check(of_xadd, settings)?;
+        options.check(of_xadd)?;
+        options.settle_limit(ctx)?;
         Ok(options)
     }
 
@@ -330,7 +332,7 @@ impl Options {
         Ok(at)
     }
 
-    fn check(&mut self, of_xadd: bool, settings: &Settings) -> Result<(), Error> {
+    fn check(&self, of_xadd: bool) -> Result<(), Error> {
         let error = |line| Err(Error::line(line));
         if self.limit.is_some_and(|limit| limit > 0) && self.keep.is_none() {
             return error(
@@ -340,11 +342,20 @@ impl Options {
         if !of_xadd && self.keep.is_none() {
             return error("ERR syntax error, XTRIM must be called with a trimming strategy");
         }
-        if self.limit.is_some() && !self.approximately {
-            return error("ERR syntax error, LIMIT cannot be used without the special ~ option");
-        }
-        if self.limit.is_none() && self.approximately {
-            let entries = settings.stream_node_max_entries.saturating_mul(100);
+        Ok(())
+    }
+
+    /// How many entries may go at once.
+    fn settle_limit(&mut self, ctx: &DataCtx<'_, '_>) -> Result<(), Error> {
+        if ctx.db.env().obeys {
+            // What is propagated says exactly what was kept, with the limit still beside it.
+            self.limit = None;
+        } else if self.limit.is_some() && !self.approximately {
+            return Err(Error::line(
+                "ERR syntax error, LIMIT cannot be used without the special ~ option",
+            ));
+        } else if self.limit.is_none() && self.approximately {
+            let entries = ctx.settings.stream_node_max_entries.saturating_mul(100);
             let limit = if entries <= 0 { 10_000 } else { entries };
             self.limit = Some(limit.min(1_000_000));
         }
@@ -374,7 +385,7 @@ impl Options {
 /// `XADD key [NOMKSTREAM] [MAXLEN | MINID [= | ~] threshold [LIMIT count]] * | id field value ...`
 fn xadd(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     let (args, limits, now_ms) = (ctx.args, limits(ctx.settings), ctx.db.now_ms());
-    let options = Options::parse(args, true, ctx.settings)?;
+    let options = Options::parse(ctx, true)?;
     let pairs = args.rest(options.id_at + 1);
     if pairs.is_empty() || !pairs.len().is_multiple_of(2) {
         return Err(Error::Arity("xadd".into()));
@@ -402,7 +413,9 @@ fn xadd(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     let id_is_chosen = !options.id.is_some_and(|id| id.seq_given);
     if (id_is_chosen || kept.is_some()) && !ctx.db.effects.unheard {
         let mut form = args.all().to_vec();
-        form[options.id_at] = &id;
+        if id_is_chosen {
+            form[options.id_at] = &id;
+        }
         if let Some(kept) = &kept {
             form[options.keep_at - 1] = b"=";
             form[options.keep_at] = kept;
@@ -440,7 +453,7 @@ fn add(
 /// `XTRIM key MAXLEN | MINID [= | ~] threshold [LIMIT count]`
 fn xtrim(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     let args = ctx.args;
-    let options = Options::parse(args, false, ctx.settings)?;
+    let options = Options::parse(ctx, false)?;
     let Some(stream) = ctx.db.write_as::<Value>(&args[1])? else {
         ctx.out.int(0);
         return Ok(());

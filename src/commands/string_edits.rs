@@ -85,7 +85,7 @@ pub fn setrange(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
         ctx.out.int(old_len as i64);
         return Ok(());
     }
-    check_length(ctx.settings.proto_max_bulk_len, offset, value.len())?;
+    check_length(ctx.max_string_len(), offset, value.len())?;
     let offset = offset as usize;
     let end = offset + value.len();
     let edited = edit_padded(ctx, end, |bytes| bytes[offset..end].copy_from_slice(value))?;
@@ -96,13 +96,12 @@ pub fn setrange(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
 
 /// `APPEND key value`
 pub fn append(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
-    let (key, value) = (&ctx.args[1], ctx.args.all()[2]);
+    let (key, value, max) = (&ctx.args[1], ctx.args.all()[2], ctx.max_string_len());
     let len = if let Some(mut entry) = ctx.db.write(key) {
         if entry.kind() != Type::String {
             return Err(Error::WrongType);
         }
         let old_len = entry.string().len();
-        let max = ctx.settings.proto_max_bulk_len;
         check_length(max, old_len as i64, value.len())?;
         entry.append(value);
         old_len + value.len()

@@ -8,8 +8,8 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
@@ -18,6 +18,7 @@ use super::context::Shared;
 use super::control::Request;
 use super::durability::{snapshot_head, snapshot_options};
 use crate::base::clock::{mono_us, unix_ms};
+use crate::base::priority;
 use crate::config::{AppendFsync, Settings, strerror};
 use crate::keyspace::shards::LockSet;
 use crate::persistence::aof::manifest::{Manifest, Place};
@@ -233,18 +234,43 @@ fn exit_if_always(shared: &Shared) {
     }
 }
 
-fn start_writer(shared: &Arc<Shared>, writer: Writer) -> io::Result<()> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let rotation = writer.rotation();
-    let (thread_shared, thread_stop) = (Arc::clone(shared), Arc::clone(&stop));
-    let thread = std::thread::Builder::new().name("aof".to_owned());
-    let thread = thread.spawn(move || run_writer(&thread_shared, writer, &thread_stop))?;
-    *shared.append_only.writing.lock() = Some(Writing {
-        rotation,
-        stop,
-        thread,
-    });
-    Ok(())
+/// A thread that will write, once it is told what. It ends when that never comes.
+struct Prepared {
+    start: mpsc::Sender<Writer>,
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+impl Prepared {
+    /// Starts the thread, with the priority of the calling one.
+    fn new(shared: &Arc<Shared>) -> io::Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (start, begun) = mpsc::channel();
+        let (thread_shared, thread_stop) = (Arc::clone(shared), Arc::clone(&stop));
+        let thread = std::thread::Builder::new().name("aof".to_owned());
+        let thread = thread.spawn(move || {
+            if let Ok(writer) = begun.recv() {
+                run_writer(&thread_shared, writer, &thread_stop);
+            }
+        })?;
+        Ok(Self {
+            start,
+            stop,
+            thread,
+        })
+    }
+
+    /// Has the thread write.
+    fn start(self, shared: &Shared, writer: Writer) {
+        let rotation = writer.rotation();
+        // It waits for nothing else.
+        let _ = self.start.send(writer);
+        *shared.append_only.writing.lock() = Some(Writing {
+            rotation,
+            stop: self.stop,
+            thread: self.thread,
+        });
+    }
 }
 
 /// Has everything written and synced, and the thread that does it end.
@@ -290,7 +316,8 @@ pub fn open(shared: &Arc<Shared>) -> Result<(), Fatal> {
         *this.manifest.lock() = manifest;
         let reader = shared.stream.file_reader();
         let writer = Writer::new(reader, file, size, Arc::clone(&this.progress));
-        start_writer(shared, writer)
+        Prepared::new(shared)?.start(shared, writer);
+        Ok(())
     })();
     this.set_mode(Mode::On, &settings);
     if this.base_size.load(Relaxed) == 0 {
@@ -427,6 +454,12 @@ fn rewrite(shared: &Arc<Shared>) -> io::Result<()> {
         tracing::info!("Creating AOF incr file {name} on background rewrite");
     }
     let base = manifest.new_base(&place.name, settings.aof_use_rdb_preamble);
+    // Who writes the stream must not give way, so it is not started by a thread that does.
+    let mut prepared = match mode {
+        Mode::Waiting => Some(Prepared::new(shared)?),
+        Mode::On | Mode::Off => None,
+    };
+    priority::give_way();
     write_base(shared, &settings, &place.path(&base), |_| {
         let Some(file) = file.take() else {
             return Ok(());
@@ -437,11 +470,12 @@ fn rewrite(shared: &Arc<Shared>) -> io::Result<()> {
             }
             return Ok(());
         }
-        let reader = shared.stream.file_reader();
-        start_writer(
-            shared,
-            Writer::new(reader, file, 0, Arc::clone(&this.progress)),
-        )
+        if let Some(prepared) = prepared.take() {
+            let reader = shared.stream.file_reader();
+            let writer = Writer::new(reader, file, 0, Arc::clone(&this.progress));
+            prepared.start(shared, writer);
+        }
+        Ok(())
     })?;
     if mode == Mode::Waiting {
         let name = manifest.new_incr(&place.name);

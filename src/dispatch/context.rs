@@ -29,6 +29,7 @@ use super::command::Command;
 use super::control::Control;
 use super::durability::Durability;
 use super::execute::Propagated;
+use super::full_sync::FullSyncs;
 use super::job::{Job, Running};
 use super::monitor::Monitors;
 use super::pause::Pause;
@@ -48,6 +49,8 @@ pub struct Shared {
     pub stream: Arc<Stream>,
     /// Replicas.
     pub replication: Replication,
+    /// Replicas that wait for a snapshot.
+    pub full_syncs: FullSyncs,
     /// Commands.
     pub commands: Table,
     /// Counters.
@@ -266,6 +269,7 @@ impl Worker {
         self.env = env_of(&self.settings, self.now);
         if self.is_playback {
             self.env.notify = 0;
+            self.env.obeys = true;
             self.env.expired_before_ms = i64::MIN;
         }
     }
@@ -316,6 +320,7 @@ pub fn env_of(settings: &Settings, now: Now) -> Env {
         expired_before_ms: now.ms,
         access: access_of(settings, now.ms),
         notify: settings.notify_keyspace_events.0,
+        obeys: false,
         expires_keys: true,
         touches: true,
         lazy_expire: settings.lazyfree_lazy_expire,
@@ -354,6 +359,14 @@ pub struct DataCtx<'c, 'k> {
 }
 
 impl DataCtx<'_, '_> {
+    /// Most bytes that a string may grow to (`proto-max-bulk-len`).
+    pub fn max_string_len(&self) -> i64 {
+        match self.db.env().obeys {
+            true => i64::MAX,
+            false => self.settings.proto_max_bulk_len,
+        }
+    }
+
     /// Has the client wait; the handler returns without a reply and is run again when a key is
     /// ready. Where commands may not wait, the reply is that of a wait whose time is over.
     pub fn block(&mut self, block: Block) {

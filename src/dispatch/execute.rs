@@ -9,9 +9,8 @@ use super::command::{Command, Flags, Handler};
 use super::context::{DataCtx, ServerCtx, Shared, Worker};
 use super::error::Error;
 use super::job::Running;
-use super::keys;
 use super::table::Known;
-use super::transaction;
+use super::{keys, playback, transaction};
 use crate::base::ticks::Ticks;
 use crate::client::registry::Handle;
 use crate::client::session::{Replies, Session};
@@ -246,6 +245,9 @@ pub fn call<'k>(
     };
     if let Err(error) = result {
         failed(shared, worker, known, out, &error);
+        if worker.is_playback {
+            playback::failed(shared, worker, known, &error.text());
+        }
     }
     if worker.appended != 0 {
         session.written = std::mem::take(&mut worker.appended);

@@ -15,6 +15,7 @@ pub mod control;
 pub mod durability;
 pub mod error;
 pub mod execute;
+pub mod full_sync;
 pub mod job;
 pub mod keys;
 pub mod layouts;

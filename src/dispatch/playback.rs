@@ -8,11 +8,13 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::args::Args;
 use super::command::Flags;
 use super::context::{Shared, Worker};
+use super::table::Known;
 use super::{admit, execute, transaction};
 use crate::base::clock::unix_ms;
 use crate::client::mailbox::Bell;
 use crate::client::registry::Arrival;
 use crate::client::session::Session;
+use crate::config::choices::PropagationErrorBehavior;
 use crate::persistence::aof::reader::{Failure, Item, Reader};
 use crate::resp::write::Output;
 
@@ -81,6 +83,25 @@ fn play_as(shared: &Shared, session: &mut Session, input: impl BufRead, offset: 
             .loading
             .loaded_bytes
             .store(reader.offset(), Relaxed);
+    }
+}
+
+/// Tells of a command that failed although it had succeeded before, or stops the server, as
+/// `propagation-error-behavior` has it.
+pub(super) fn failed(shared: &Shared, worker: &Worker, known: &Known, error: &[u8]) {
+    let command = &known.full_name;
+    tracing::warn!(
+        "== CRITICAL == This server is sending an error to its AOF-loading-client: '{}' after \
+         processing the command '{command}'",
+        String::from_utf8_lossy(error)
+    );
+    let errors = &shared.stats.global.unexpected_error_replies;
+    errors.fetch_add(1, Relaxed);
+    if worker.settings.propagation_error_behavior == PropagationErrorBehavior::Panic {
+        panic!(
+            "This server panicked sending an error to its AOF-loading-client after processing \
+             the command '{command}'"
+        );
     }
 }
 

@@ -6,14 +6,14 @@
 //! a slow replica has not been sent waits in the stream, which is bounded by
 //! `client-output-buffer-limit`; no worker ever waits for a replica.
 //!
-//! A snapshot goes to the socket as it is made (`repl-diskless-sync`, for replicas that can tell
-//! its end), or to a file first, which nobody else sees.
+//! Snapshots, and which replicas share one: [`super::full_sync`].
 
-use std::cell::RefCell;
-use std::fs::{File, OpenOptions};
-use std::io::{self, BufWriter, ErrorKind, Read, Seek, Write};
+use std::fs::File;
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::ops::Deref;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::{self, Thread};
@@ -23,22 +23,16 @@ use parking_lot::Mutex;
 
 use super::context::Shared;
 use super::control::Request;
-use super::durability::{snapshot_fields, snapshot_options};
-use super::{blocking, execute};
-use crate::base::{clock, number, random};
+use super::{blocking, execute, full_sync};
+use crate::base::{clock, number};
 use crate::client::registry::{Handle, flag};
 use crate::client::session::{ReplicaOptions, Session, SyncRequest};
-use crate::config::strerror;
-use crate::keyspace::shards::LockSet;
-use crate::persistence::snapshot;
 use crate::propagation::Reader;
 use crate::replication::{Replica, State};
 use crate::resp::parse::{self, Limits, Parser};
 
 /// How often a thread that waits looks up, at least.
 const TICK: Duration = Duration::from_millis(100);
-/// How often a replica looks whether its snapshot may begin.
-const LOOK: Duration = Duration::from_millis(10);
 /// Bytes read from a socket or file at once.
 const PIECE: usize = 64 * 1024;
 /// Most bytes of an incomplete request: confirmations are short.
@@ -136,8 +130,7 @@ pub fn run(shared: &Shared, attachment: Attachment) {
         options,
         request,
     } = attachment;
-    let link = Link {
-        shared,
+    let peer = Arc::new(Peer {
         socket: TcpStream::from(socket),
         handle,
         replica,
@@ -145,7 +138,8 @@ pub fn run(shared: &Shared, attachment: Attachment) {
         replies: request != SyncRequest::Sync,
         closed: AtomicBool::new(false),
         preparing: Mutex::new(false),
-    };
+    });
+    let link = Link { shared, peer };
     let writer = thread::current();
     let served = thread::scope(|scope| {
         link.socket.set_nonblocking(false)?;
@@ -164,14 +158,13 @@ pub fn run(shared: &Shared, attachment: Attachment) {
     tracing::info!("Connection with replica {} lost.", link.replica.name());
 }
 
-/// A replica and its socket, as its two threads see it.
-struct Link<'a> {
-    shared: &'a Shared,
+/// A replica and its socket.
+pub(super) struct Peer {
     /// Of any family; in blocking mode, with time limits of [`TICK`].
     socket: TcpStream,
     handle: Arc<Handle>,
-    replica: Arc<Replica>,
-    options: Box<ReplicaOptions>,
+    pub(super) replica: Arc<Replica>,
+    pub(super) options: Box<ReplicaOptions>,
     /// It came by PSYNC: it is told where the snapshot is, and it confirms what it gets.
     replies: bool,
     closed: AtomicBool,
@@ -179,26 +172,76 @@ struct Link<'a> {
     preparing: Mutex<bool>,
 }
 
-/// Writes to the replica, waiting for it as long as it may take.
-struct Pipe<'l, 'a>(&'l Link<'a>);
+impl Peer {
+    /// True when nothing more can be sent.
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Relaxed)
+    }
 
-impl Write for Pipe<'_, '_> {
+    /// Ends the connection.
+    pub(super) fn close(&self) {
+        self.closed.store(true, Relaxed);
+        // It may be closed already.
+        let _ = self.socket.shutdown(Shutdown::Both);
+    }
+
+    /// Tells the replica that everything follows, from `offset` on.
+    pub(super) fn announce(&self, shared: &Shared, offset: u64) -> io::Result<()> {
+        if !self.replies {
+            return Ok(());
+        }
+        let line = format!("+FULLRESYNC {} {offset}\r\n", shared.replication.id());
+        // No sign of life comes into the middle of it.
+        let _preparing = self.preparing.lock();
+        Pipe(shared, self).write_all(line.as_bytes())
+    }
+
+    /// The snapshot comes now: no signs of life any more.
+    pub(super) fn prepared(&self) {
+        *self.preparing.lock() = false;
+    }
+}
+
+/// A replica as its two threads see it.
+struct Link<'a> {
+    shared: &'a Shared,
+    peer: Arc<Peer>,
+}
+
+impl Deref for Link<'_> {
+    type Target = Peer;
+
+    fn deref(&self) -> &Peer {
+        &self.peer
+    }
+}
+
+impl Link<'_> {
+    fn pipe(&self) -> Pipe<'_> {
+        Pipe(self.shared, &self.peer)
+    }
+}
+
+/// Writes to a replica, waiting for it as long as it may take.
+pub(super) struct Pipe<'a>(pub(super) &'a Shared, pub(super) &'a Peer);
+
+impl Write for Pipe<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let (link, begun) = (self.0, Instant::now());
+        let (shared, link, begun) = (self.0, self.1, Instant::now());
         loop {
             if link.closed.load(Relaxed) {
                 return Err(ErrorKind::ConnectionAborted.into());
             }
             match (&link.socket).write(bytes) {
                 Ok(written) => {
-                    let counter = &link.shared.replication.output_bytes;
+                    let counter = &shared.replication.output_bytes;
                     counter.fetch_add(written as u64, Relaxed);
                     return Ok(written);
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     // Once it is in step its confirmations tell whether it is alive.
-                    let limit = link.shared.config.settings().repl_timeout.max(1);
+                    let limit = shared.config.settings().repl_timeout.max(1);
                     let limit = Duration::from_secs(limit.unsigned_abs().into());
                     if link.replica.state() != State::Online && begun.elapsed() > limit {
                         tracing::warn!(
@@ -221,7 +264,7 @@ impl Write for Pipe<'_, '_> {
 /// The writing side.
 impl Link<'_> {
     fn serve(&self, unsent: &[u8], request: &SyncRequest) -> io::Result<()> {
-        Pipe(self).write_all(unsent)?;
+        self.pipe().write_all(unsent)?;
         if let SyncRequest::Psync { id, offset } = request {
             if let Some(reader) = self.resume(id, *offset)? {
                 return self.follow(reader);
@@ -290,7 +333,7 @@ impl Link<'_> {
             true => format!("+CONTINUE {own}\r\n"),
             false => "+CONTINUE\r\n".to_owned(),
         };
-        Pipe(self).write_all(answer.as_bytes())?;
+        self.pipe().write_all(answer.as_bytes())?;
         replication.partial_ok.fetch_add(1, Relaxed);
         tracing::info!(
             "Partial resynchronization request from {name} accepted. Sending {} bytes of backlog \
@@ -303,161 +346,29 @@ impl Link<'_> {
     /// Sends a snapshot, when it is this replica's turn; then the replica is in step with what
     /// the reader gives.
     fn synchronize(&self) -> io::Result<Reader> {
-        let (settings, saves) = (self.shared.config.load(), &self.shared.durability.saves);
-        let streams =
-            self.options.eof && (settings.repl_diskless_sync || self.options.is_filtered());
-        if streams && settings.repl_diskless_sync_delay > 0 {
-            tracing::info!("Delay next BGSAVE for diskless SYNC");
-        }
-        self.await_begin(streams)?;
-        let turn = saves.turn();
-        saves.started.store(now(), Relaxed);
-        let target = if streams { "replicas sockets" } else { "disk" };
-        tracing::info!("Starting BGSAVE for SYNC with target: {target}");
-        self.replica.enter(State::WaitEnd);
-        let result = if streams {
-            self.stream_snapshot().map(|reader| (reader, None))
-        } else {
-            self.save_snapshot()
-                .map(|(reader, file)| (reader, Some(file)))
-        };
-        let cancelled = saves.is_cancelled();
-        saves.ended();
-        drop(turn);
-        let what = if streams { "transfer" } else { "saving" };
-        let (reader, file) = result.inspect_err(|error| match cancelled {
-            true => tracing::warn!("Background {what} terminated by signal 10"),
-            false => tracing::warn!("Background {what} error: {}", strerror(error)),
-        })?;
+        let (reader, file) = full_sync::obtain(self.shared, &self.peer)?;
         match file {
-            Some(file) => self.send_file(file)?,
+            Some(file) => self.send_file(&file)?,
             None => self.await_confirmation()?,
         }
         Ok(reader)
     }
 
-    /// Waits until a snapshot may begin: no other is under way, and for one that streams the time
-    /// is over in which others may come.
-    fn await_begin(&self, streams: bool) -> io::Result<()> {
-        let saves = &self.shared.durability.saves;
-        loop {
-            if self.closed.load(Relaxed) {
-                return Err(ErrorKind::ConnectionAborted.into());
-            }
-            let settings = self.shared.config.settings();
-            let (waiting, longest) = self.shared.replication.waiting(now());
-            let enough = settings.repl_diskless_sync_max_replicas;
-            let is_due = !streams
-                || longest >= i64::from(settings.repl_diskless_sync_delay)
-                || (enough > 0 && waiting >= enough.unsigned_abs() as usize);
-            if is_due && !saves.running.swap(true, Relaxed) {
-                return Ok(());
-            }
-            drop(settings);
-            thread::sleep(LOOK);
-        }
-    }
-
-    /// Writes a snapshot to `to`; `begin` is told where in the stream it is, once it is taken.
-    fn snapshot(
-        &self,
-        to: &mut dyn Write,
-        begin: impl FnOnce(u64) -> io::Result<()>,
-    ) -> io::Result<Reader> {
-        let (shared, settings) = (self.shared, self.shared.config.load());
-        let saves = &shared.durability.saves;
-        let opened: RefCell<Option<Reader>> = RefCell::default();
-        let at_cut = |_: &mut LockSet<'_>| {
-            let reader = shared.stream.reader();
-            let offset = reader.offset();
-            self.replica.sent.store(offset, Relaxed);
-            *opened.borrow_mut() = Some(reader);
-            let replication = [
-                ("repl-stream-db", b"0".to_vec()),
-                ("repl-id", shared.replication.id().into_bytes()),
-                ("repl-offset", offset.to_string().into_bytes()),
-            ];
-            let fields = snapshot_fields(&replication, false);
-            match self.options.without_functions {
-                true => snapshot::head(&fields, &[]),
-                false => snapshot::head(&fields, &shared.durability.functions.lock()),
-            }
-        };
-        let mut begun = Ok(());
-        let at = || opened.borrow().as_ref().map_or(0, Reader::offset);
-        let options = snapshot_options(&settings);
-        let written = if self.options.without_data {
-            let mut locks = shared.keyspace.lock_all();
-            let head = at_cut(&mut locks);
-            drop(locks);
-            begun = begin(at());
-            snapshot::write_head(options, to, &head)
-        } else {
-            let progress = &saves.progress;
-            snapshot::write(&shared.keyspace, options, progress, to, at_cut, |cut| {
-                saves.begun(cut);
-                begun = begin(at());
-                if begun.is_err() {
-                    cut.cancel();
-                }
-            })
-        };
-        begun.and(written)?;
-        opened.into_inner().ok_or_else(|| ErrorKind::Other.into())
-    }
-
-    /// Tells the replica that everything follows, from `offset` on.
-    fn announce(&self, offset: u64) -> io::Result<()> {
-        if !self.replies {
-            return Ok(());
-        }
-        let line = format!("+FULLRESYNC {} {offset}\r\n", self.shared.replication.id());
-        // No sign of life comes into the middle of it.
-        let _preparing = self.preparing.lock();
-        Pipe(self).write_all(line.as_bytes())
-    }
-
-    fn stream_snapshot(&self) -> io::Result<Reader> {
-        let mark = random::hex::<40>();
-        let pid = std::process::id();
-        tracing::info!("Background RDB transfer started by pid {pid}");
-        let reader = self.snapshot(&mut Pipe(self), |offset| {
-            self.announce(offset)?;
-            *self.preparing.lock() = false;
-            Pipe(self).write_all(&[b"$EOF:", &mark[..], b"\r\n"].concat())
-        })?;
-        self.replica.listen();
-        Pipe(self).write_all(&mark)?;
-        tracing::info!("Background RDB transfer terminated with success");
-        Ok(reader)
-    }
-
-    fn save_snapshot(&self) -> io::Result<(Reader, File)> {
-        let (pid, client) = (std::process::id(), self.handle.id);
-        tracing::info!("Background saving started by pid {pid}");
-        let path = format!("temp-{pid}-replica-{client}.rdb");
-        let mut options = OpenOptions::new();
-        let options = options.read(true).write(true).create(true).truncate(true);
-        let file = options.open(&path)?;
-        // It lives as long as it is open.
-        std::fs::remove_file(&path)?;
-        let mut file = BufWriter::with_capacity(PIECE, file);
-        let reader = self.snapshot(&mut file, |offset| self.announce(offset))?;
-        let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
-        tracing::info!("Background saving terminated with success");
-        Ok((reader, file))
-    }
-
-    fn send_file(&self, mut file: File) -> io::Result<()> {
+    fn send_file(&self, file: &File) -> io::Result<()> {
         self.replica.enter(State::SendBulk);
-        let len = file.stream_position()?;
-        file.rewind()?;
-        *self.preparing.lock() = false;
-        let mut pipe = Pipe(self);
+        let len = file.metadata()?.len();
+        self.prepared();
+        let (mut pipe, mut piece) = (self.pipe(), vec![0; PIECE]);
         pipe.write_all(format!("${len}\r\n").as_bytes())?;
-        let sent = io::copy(&mut io::BufReader::with_capacity(PIECE, file), &mut pipe)?;
-        if sent != len {
-            return Err(ErrorKind::UnexpectedEof.into());
+        let mut sent = 0;
+        while sent < len {
+            // Others may be reading it as well.
+            let count = file.read_at(&mut piece, sent)?;
+            if count == 0 {
+                return Err(ErrorKind::UnexpectedEof.into());
+            }
+            pipe.write_all(&piece[..count])?;
+            sent += count as u64;
         }
         self.replica.hear(now());
         self.replica.enter(State::Online);
@@ -495,7 +406,7 @@ impl Link<'_> {
                 continue;
             }
             for chunk in reader.read() {
-                Pipe(self).write_all(&chunk.bytes)?;
+                self.pipe().write_all(&chunk.bytes)?;
                 sent.fetch_add(chunk.bytes.len() as u64, Relaxed);
             }
         }
@@ -505,12 +416,6 @@ impl Link<'_> {
 
 /// The listening side.
 impl Link<'_> {
-    fn close(&self) {
-        self.closed.store(true, Relaxed);
-        // It may be closed already.
-        let _ = self.socket.shutdown(Shutdown::Both);
-    }
-
     fn listen(&self, mut input: Vec<u8>, writer: &Thread) {
         let (mut parser, mut request) = (Parser::new(), parse::Request::default());
         let (mut position, mut piece) = (0, vec![0; 4096]);
@@ -584,7 +489,7 @@ impl Link<'_> {
         }
         watch.second = at;
         let preparing = self.preparing.lock();
-        if *preparing && Pipe(self).write_all(b"\n").is_err() {
+        if *preparing && self.pipe().write_all(b"\n").is_err() {
             return false;
         }
         drop(preparing);

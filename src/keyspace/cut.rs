@@ -24,25 +24,36 @@ use super::lazyfree::Detached;
 use super::shards::{Keyspace, LockSet, SHARDS};
 use super::table::{Position, position_of_shard, prefetch};
 
-/// What sees the entries of a cut. Called under a shard's lock, by any thread: it must be quick,
-/// also where a value is big ([`Entry::keep`]), and lock nothing but a leaf.
+/// What sees entries ahead of the walk, shown by those who are about to change them. Called under
+/// a shard's lock: it must be quick, also where a value is big ([`Entry::keep`]), and lock nothing
+/// but a leaf, which the walk must not hold for long.
 pub trait Visitor: Send + Sync {
-    /// An entry, with the database it was in at the cut. About how much work that was: one for
-    /// each hundred nanoseconds or so.
-    fn visit(&self, db: usize, entry: &mut Entry) -> usize;
+    /// An entry, with the database it was in at the cut.
+    fn visit(&self, db: usize, entry: &mut Entry);
+}
+
+/// What sees all the other entries, shown by the walk.
+pub trait Walker {
+    /// An entry, with the database it was in at the cut, under its shard's lock: to be quick with,
+    /// and to lock nothing, because who walks may have to give way to all others at any moment.
+    /// About how much work that was: one for each hundred nanoseconds or so.
+    fn visit(&mut self, db: usize, entry: &mut Entry) -> usize;
+
+    /// Called between two slices, without locks: may take long, and wait.
+    fn pause(&mut self);
 }
 
 /// Buckets shown under one lock at most.
 const SLICE: usize = 16;
 /// Work under one lock after which no other bucket is shown.
-const SLICE_WORK: usize = 1000;
+const SLICE_WORK: usize = 300;
 
 /// A cut in progress.
 pub struct Cut {
     visitor: Arc<dyn Visitor>,
     cancelled: AtomicBool,
-    /// The number that each database had at the cut.
-    numbers: Mutex<Vec<usize>>,
+    /// The number that each database had at the cut. Changed under the locks of all shards only.
+    numbers: Box<[AtomicUsize]>,
     /// How often databases were exchanged.
     swaps: AtomicUsize,
     /// Emptied databases: the number they had, and their keys.
@@ -60,7 +71,7 @@ impl Cut {
         let cut = Arc::new(Self {
             visitor,
             cancelled: AtomicBool::new(false),
-            numbers: Mutex::new((0..keyspace.databases()).collect()),
+            numbers: (0..keyspace.databases()).map(AtomicUsize::new).collect(),
             swaps: AtomicUsize::new(0),
             emptied: Mutex::default(),
         });
@@ -81,41 +92,50 @@ impl Cut {
     }
 
     /// Shows an entry of database `db` that is about to change, if it was not shown; `epoch` is
-    /// its shard's. What [`Visitor::visit`] says of the work.
+    /// its shard's.
     #[cold]
-    pub(super) fn preserve(&self, db: usize, entry: &mut Entry, epoch: bool) -> usize {
+    pub(super) fn preserve(&self, db: usize, entry: &mut Entry, epoch: bool) {
+        if self.is_due(entry, epoch) {
+            self.visitor.visit(self.number(db), entry);
+        }
+    }
+
+    /// Turns the bit of an entry; true when it is to be shown.
+    #[inline]
+    fn is_due(&self, entry: &mut Entry, epoch: bool) -> bool {
         if entry.epoch() == epoch {
-            return 0;
+            return false;
         }
         entry.set_epoch(epoch);
-        if self.is_cancelled() {
-            return 0;
-        }
-        let number = self.numbers.lock()[db];
-        self.visitor.visit(number, entry)
+        !self.is_cancelled()
+    }
+
+    /// The number that a database had at the cut.
+    fn number(&self, db: usize) -> usize {
+        self.numbers[db].load(Relaxed)
     }
 
     /// Notes the exchange of two databases, under the locks of all shards.
     pub(super) fn swapped(&self, a: usize, b: usize) {
-        self.numbers.lock().swap(a, b);
+        let of_a = self.number(a);
+        self.numbers[a].store(self.number(b), Relaxed);
+        self.numbers[b].store(of_a, Relaxed);
         self.swaps.fetch_add(1, Relaxed);
     }
 
     /// Takes the keys of a database that was emptied, to be shown and then freed by the walk.
     pub(super) fn keep(&self, db: usize, keys: Detached) {
-        let number = self.numbers.lock()[db];
-        self.emptied.lock().push((number, keys));
+        self.emptied.lock().push((self.number(db), keys));
     }
 
-    /// Shows everything that was not shown yet, and ends the cut. `pause` is called between two
-    /// slices, without locks: it writes what the visitor collected, and may wait.
-    pub fn walk(self: &Arc<Self>, keyspace: &Keyspace, mut pause: impl FnMut()) {
+    /// Shows everything that was not shown yet, and ends the cut.
+    pub fn walk(&self, keyspace: &Keyspace, walker: &mut dyn Walker) {
         for shard in 0..SHARDS {
             // Databases exchanged in the middle of a shard may hide a part of it: look again.
             loop {
                 let swaps = self.swaps.load(Relaxed);
                 for db in 0..keyspace.databases() {
-                    self.walk_table(keyspace, shard, db, &mut pause);
+                    self.walk_table(keyspace, shard, db, walker);
                 }
                 let mut guard = keyspace.lock(shard);
                 if self.swaps.load(Relaxed) == swaps {
@@ -125,29 +145,30 @@ impl Cut {
             }
         }
         let epoch = keyspace.lock(0).epoch();
-        for (number, mut keys) in std::mem::take(&mut *self.emptied.lock()) {
-            let mut shown = 0;
+        let emptied = std::mem::take(&mut *self.emptied.lock());
+        for (number, mut keys) in emptied {
+            let mut work = 0;
             keys.each(|entry| {
                 if entry.epoch() != epoch && !self.is_cancelled() {
-                    self.visitor.visit(number, entry);
-                    shown += 1;
-                    if shown % 1000 == 0 {
-                        pause();
+                    work += walker.visit(number, entry);
+                    if work >= SLICE_WORK {
+                        work = 0;
+                        walker.pause();
                     }
                 }
             });
         }
-        pause();
+        walker.pause();
     }
 
-    fn walk_table(&self, keyspace: &Keyspace, shard: usize, db: usize, pause: &mut dyn FnMut()) {
+    fn walk_table(&self, keyspace: &Keyspace, shard: usize, db: usize, walker: &mut dyn Walker) {
         if keyspace.shard_len(db, shard).0 == 0 {
             return;
         }
         let mut at = Some(position_of_shard(shard));
         while let Some(position) = at {
-            at = self.walk_slice(keyspace, shard, db, position);
-            pause();
+            at = self.walk_slice(keyspace, shard, (db, position), walker);
+            walker.pause();
         }
     }
 
@@ -156,11 +177,11 @@ impl Cut {
         &self,
         keyspace: &Keyspace,
         shard: usize,
-        db: usize,
-        position: Position,
+        (db, position): (usize, Position),
+        walker: &mut dyn Walker,
     ) -> Option<Position> {
         let mut guard = keyspace.lock(shard);
-        let epoch = guard.epoch();
+        let (epoch, number) = (guard.epoch(), self.number(db));
         let mut table = guard.table(db);
         // Nearly every entry has to come from memory: all are asked for before the first is read.
         let mut ahead = Some(position);
@@ -174,7 +195,9 @@ impl Cut {
         let (mut at, mut work) = (Some(position), 0);
         for _ in 0..SLICE {
             at = visit_mut(&mut table, at?, |entry| {
-                work += self.preserve(db, entry, epoch);
+                if self.is_due(entry, epoch) {
+                    work += walker.visit(number, entry);
+                }
             });
             if work >= SLICE_WORK {
                 break;
@@ -200,12 +223,29 @@ mod tests {
     struct Seen(Mutex<HashMap<Place, Vec<u8>>>);
 
     impl Visitor for Seen {
-        fn visit(&self, db: usize, entry: &mut Entry) -> usize {
+        fn visit(&self, db: usize, entry: &mut Entry) {
             let place = (db, entry.key().to_vec());
             let before = self.0.lock().insert(place, entry.string().to_vec());
             assert!(before.is_none(), "shown twice");
+        }
+    }
+
+    /// Walks, and does something between the slices.
+    struct Walks<P>(Arc<Seen>, P);
+
+    impl<P: FnMut()> Walker for Walks<P> {
+        fn visit(&mut self, db: usize, entry: &mut Entry) -> usize {
+            Visitor::visit(&*self.0, db, entry);
             1
         }
+
+        fn pause(&mut self) {
+            (self.1)();
+        }
+    }
+
+    fn walk(keyspace: &Keyspace, cut: &Cut, seen: &Arc<Seen>, pause: impl FnMut()) {
+        cut.walk(keyspace, &mut Walks(Arc::clone(seen), pause));
     }
 
     fn with<R>(
@@ -286,7 +326,7 @@ mod tests {
             }
             for _ in 0..20 {
                 let (cut, seen) = begin(&keyspace);
-                cut.walk(&keyspace, || {});
+                walk(&keyspace, &cut, &seen, || {});
                 let sum: i64 = seen
                     .0
                     .lock()
@@ -316,7 +356,7 @@ mod tests {
         put(&keyspace, 0, b"new", 1);
         put(&keyspace, 1, b"a5", -1);
         let mut steps = 0;
-        cut.walk(&keyspace, || {
+        walk(&keyspace, &cut, &seen, || {
             steps += 1;
             if steps == 700 {
                 with(&keyspace, 0, &[], |db| db.swap(1, 2));
@@ -332,10 +372,10 @@ mod tests {
         // A cancelled cut leaves all in order for the next one.
         let (cut, none) = begin(&keyspace);
         cut.cancel();
-        cut.walk(&keyspace, || {});
+        walk(&keyspace, &cut, &none, || {});
         assert!(none.0.lock().is_empty());
         let (cut, all) = begin(&keyspace);
-        cut.walk(&keyspace, || {});
+        walk(&keyspace, &cut, &all, || {});
         assert_eq!(all.0.lock().len(), 2001);
     }
 }

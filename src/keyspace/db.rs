@@ -44,6 +44,9 @@ pub struct Env {
     pub access: Access,
     /// Enabled notification classes ([`super::event`]); 0 when off.
     pub notify: u32,
+    /// What is run was accepted before (it comes from a log that is played back): limits on what
+    /// clients may ask for do not hold, or what they let through once would be lost.
+    pub obeys: bool,
     /// False on a replica, where expired keys only read as absent until the primary says so.
     pub expires_keys: bool,
     /// False under CLIENT NO-TOUCH and while a client must not change access clocks.
@@ -63,6 +66,7 @@ impl Env {
             expired_before_ms: now_ms,
             access: Access::lru(now_ms),
             notify: 0,
+            obeys: false,
             expires_keys: true,
             touches: true,
             lazy_expire: false,

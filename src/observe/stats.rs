@@ -81,6 +81,8 @@ counters! {
         expire_time_caps,
         /// Error replies.
         error_replies,
+        /// Of them, answers to a log that was played back.
+        unexpected_error_replies,
         /// Clients closed at `client-output-buffer-limit`.
         output_limit_disconnections,
         /// Clients closed at `client-query-buffer-limit`.

@@ -3,6 +3,7 @@
 //! [`rdb`] is the format of values and files, bytes in and bytes out. Nothing here sees clients.
 
 pub mod aof;
+mod gather;
 pub mod load;
 pub mod rdb;
 pub mod save;

@@ -1,10 +1,12 @@
 //! A snapshot: the data set as it was at one moment, written as a dump file while it changes.
 //!
 //! The [`Cut`] shows each entry once, under its shard's lock, to whichever thread meets it first;
-//! there it is encoded into a buffer, or, when its value is big, kept as it is ([`Entry::keep`]) to be
-//! encoded without the lock. The snapshot's own thread walks, and between two slices writes what
-//! has gathered. So a slow disk holds back the walk, and what writers put in ahead of
-//! it is bounded by what they change. Big bursts of these are what the buffer is for.
+//! there it is copied together into a [`Batch`]. The snapshot's own thread walks, and between two
+//! slices completes, compresses, sums and writes what has gathered, without any lock. So a slow disk
+//! holds back the walk, and what writers put in ahead of it is bounded by what they change.
+//!
+//! That thread may have a low priority: while it stands still it rarely holds a lock, and none that
+//! more than one shard's clients wait for.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -13,38 +15,23 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::aof::rewrite;
-use super::rdb::{self, encode, file, opcode, write::Writer};
+use super::gather::{Ahead, Batch, FULL};
+use super::rdb::{self, file, opcode, write::Writer};
 use crate::base::crc::crc64;
-use crate::keyspace::access::Access;
-use crate::keyspace::cut::{Cut, Visitor};
-use crate::keyspace::entry::{Entry, Kept, ValueRef};
+use crate::base::priority::Turns;
+use crate::keyspace::cut::{Cut, Visitor, Walker};
+use crate::keyspace::entry::Entry;
 use crate::keyspace::shards::{Keyspace, LockSet};
-use crate::resp::write::request;
 
-/// Bytes gathered before they are written.
-const CHUNK: usize = 256 * 1024;
-/// Room of the buffer that gathers while another is written.
-const SPARE: usize = 2 * CHUNK;
+pub use super::gather::Options;
+
+/// Bytes gathered before they are completed, which is soon enough for them to be in the cache still.
+const PIECE: usize = 16 * 1024;
+/// Bytes completed before they are written.
+const CHUNK: usize = 64 * 1024;
 
 /// Longest wait for keys without a look at whether the snapshot is still wanted.
 const NAP: Duration = Duration::from_millis(10);
-
-/// How a snapshot is written.
-#[derive(Clone, Copy, Debug)]
-pub struct Options {
-    /// `rdbcompression`.
-    pub compress: bool,
-    /// `rdbchecksum`.
-    pub checksum: bool,
-    /// How accesses are recorded, and whether eviction uses them: then they are saved.
-    pub access: Option<Access>,
-    /// As commands instead of a dump (`aof-use-rdb-preamble no`).
-    pub as_commands: bool,
-    /// `rdb-key-save-delay`: microseconds to wait for each key; negative -n waits one microsecond
-    /// for n keys.
-    pub key_delay_us: i64,
-}
 
 /// What a snapshot counts while it goes on.
 #[derive(Debug, Default)]
@@ -55,117 +42,18 @@ pub struct Progress {
     pub total: AtomicU64,
 }
 
-/// What was shown and is not written yet.
-#[derive(Default)]
-struct Gathered {
-    bytes: Vec<u8>,
-    /// Database of the last record in `bytes`.
-    db: Option<usize>,
-    /// Entries whose values are too big to be encoded while others wait.
-    big: Vec<Big>,
-}
-
-/// A big value and what belongs to it.
-struct Big {
-    db: usize,
-    key: Box<[u8]>,
-    about: About,
-    value: Kept,
-}
-
-/// What is saved of an entry beside key and value.
-#[derive(Clone, Copy)]
-struct About {
-    expiry: Option<i64>,
-    clock: u32,
-}
-
+/// Takes what writers are about to change.
 struct Collector {
-    gathered: Mutex<Gathered>,
+    ahead: Mutex<Ahead>,
     options: Options,
     progress: Arc<Progress>,
 }
 
 impl Visitor for Collector {
-    fn visit(&self, db: usize, entry: &mut Entry) -> usize {
-        /// Bytes that are encoded in a hundred nanoseconds.
-        const PACE: usize = 32;
+    fn visit(&self, db: usize, entry: &mut Entry) {
         self.progress.keys.fetch_add(1, Relaxed);
-        let about = About {
-            expiry: entry.expiry(),
-            clock: entry.clock(),
-        };
-        if let Some(value) = entry.keep() {
-            let key = entry.key().into();
-            let work = value.parts();
-            self.gathered.lock().big.push(Big {
-                db,
-                key,
-                about,
-                value,
-            });
-            return work;
-        }
-        let mut gathered = self.gathered.lock();
-        let Gathered {
-            bytes, db: last, ..
-        } = &mut *gathered;
-        let before = bytes.len();
-        if *last != Some(db) {
-            self.options.select(bytes, db);
-            *last = Some(db);
-        }
-        let mut writer = Writer::new(bytes, self.options.compress);
-        record(
-            entry.key(),
-            entry.value(),
-            about,
-            &mut writer,
-            &self.options,
-        );
-        1 + (bytes.len() - before) / PACE
+        self.ahead.lock().take(db, entry, &self.options);
     }
-}
-
-impl Options {
-    /// Appends that what follows is in this database.
-    fn select(&self, out: &mut Vec<u8>, db: usize) {
-        if self.as_commands {
-            request(out, &[b"SELECT", db.to_string().as_bytes()]);
-        } else {
-            file::select(out, db);
-        }
-    }
-}
-
-/// Writes what a file holds of an entry.
-fn record(
-    key: &[u8],
-    value: ValueRef<'_>,
-    about: About,
-    writer: &mut Writer<'_>,
-    options: &Options,
-) {
-    if options.as_commands {
-        return rewrite::key(writer, key, value, about.expiry);
-    }
-    if let Some(at) = about.expiry {
-        writer.byte(opcode::EXPIRETIME_MS);
-        writer.millis(at);
-    }
-    match options.access {
-        Some(access @ Access::Lru { .. }) => {
-            writer.byte(opcode::IDLE);
-            writer.len(access.idle_ms(about.clock) / 1000);
-        }
-        Some(access @ Access::Lfu { .. }) => {
-            writer.raw(&[opcode::FREQ, access.frequency(about.clock) as u8]);
-        }
-        None => {}
-    }
-    writer.byte(encode::code(value));
-    writer.string(key);
-    encode::value(value, writer);
 }
 
 /// What stands before the keys: fields about the file, and libraries of functions.
@@ -198,6 +86,18 @@ impl Sink<'_> {
         }
         self.failed = self.to.write_all(bytes).err();
     }
+
+    /// Writes a part of what a cut holds, unless nobody wants it any more; true while somebody
+    /// does. The cut is cancelled when writing fails.
+    fn write_for(&mut self, cut: &Cut, bytes: &[u8]) -> bool {
+        if !cut.is_cancelled() {
+            self.write(bytes);
+            if self.failed.is_some() {
+                cut.cancel();
+            }
+        }
+        !cut.is_cancelled()
+    }
 }
 
 /// Writes a snapshot of `keyspace` to `to`. `at_cut` runs at the moment of the cut, while all
@@ -215,7 +115,7 @@ pub fn write(
     started: impl FnOnce(&Arc<Cut>),
 ) -> io::Result<()> {
     let collector = Arc::new(Collector {
-        gathered: Mutex::default(),
+        ahead: Mutex::default(),
         options,
         progress: Arc::clone(progress),
     });
@@ -243,17 +143,18 @@ pub fn write(
         sink.write(&file::magic(version));
     }
     sink.write(&head);
-    let (mut delayed, mut spare) = (0, Vec::with_capacity(SPARE));
-    cut.walk(keyspace, || {
-        drain(&collector, &mut sink, CHUNK, &mut spare);
-        if sink.failed.is_some() {
-            cut.cancel();
-        }
-        if options.key_delay_us != 0 && !cut.is_cancelled() {
-            delayed = delay(options.key_delay_us, delayed, progress, &cut);
-        }
-    });
-    drain(&collector, &mut sink, 1, &mut spare);
+    let mut walk = Walk {
+        collector: &collector,
+        cut: &cut,
+        sink,
+        own: Batch::default(),
+        ahead: Vec::new(),
+        out: Vec::with_capacity(CHUNK + FULL),
+        delayed: 0,
+        turns: Turns::default(),
+    };
+    cut.walk(keyspace, &mut walk);
+    let mut sink = walk.finish();
     if !options.as_commands {
         sink.write(&[opcode::EOF]);
         let sum = sink.sum.take().unwrap_or(0);
@@ -285,34 +186,91 @@ pub fn write_head(options: Options, to: &mut dyn Write, head: &[u8]) -> io::Resu
     to.flush()
 }
 
-/// Writes what has gathered, if it is at least so many bytes or a big value is among it. `spare` is
-/// an empty buffer that takes its place, so that it need not grow under a shard's lock.
-fn drain(collector: &Collector, sink: &mut Sink<'_>, at_least: usize, spare: &mut Vec<u8>) {
-    let (mut bytes, bigs) = {
-        let mut gathered = collector.gathered.lock();
-        if gathered.bytes.len() < at_least && gathered.big.is_empty() {
-            return;
-        }
-        gathered.db = None;
-        let bytes = std::mem::replace(&mut gathered.bytes, std::mem::take(spare));
-        (bytes, std::mem::take(&mut gathered.big))
-    };
-    sink.write(&bytes);
-    for big in bigs {
-        bytes.clear();
-        let options = &collector.options;
-        options.select(&mut bytes, big.db);
-        let mut spill = |bytes: &mut Vec<u8>| {
-            sink.write(bytes);
-            bytes.clear();
-        };
-        let mut writer = Writer::spilling(&mut bytes, options.compress, &mut spill);
-        record(&big.key, big.value.value(), big.about, &mut writer, options);
-        sink.write(&bytes);
+/// The snapshot's own thread at work.
+struct Walk<'a> {
+    collector: &'a Collector,
+    cut: &'a Cut,
+    sink: Sink<'a>,
+    /// What the walk itself was shown.
+    own: Batch,
+    /// Batches of others that are being written, and then empty ones.
+    ahead: Vec<Batch>,
+    /// Complete, to be written.
+    out: Vec<u8>,
+    /// Keys for which it has waited.
+    delayed: u64,
+    turns: Turns,
+}
+
+impl Walker for Walk<'_> {
+    fn visit(&mut self, db: usize, entry: &mut Entry) -> usize {
+        self.collector.progress.keys.fetch_add(1, Relaxed);
+        self.own.take(db, entry, &self.collector.options)
     }
-    bytes.clear();
-    bytes.shrink_to(SPARE);
-    *spare = bytes;
+
+    fn pause(&mut self) {
+        self.turns.offer();
+        if self.own.len() >= PIECE || self.own.is_full() {
+            self.write_gathered(false);
+        }
+        let delay_us = self.collector.options.key_delay_us;
+        if delay_us != 0 && !self.cut.is_cancelled() {
+            self.write_gathered(false);
+            let progress = &self.collector.progress;
+            self.delayed = delay(delay_us, self.delayed, progress, self.cut);
+        }
+    }
+}
+
+impl<'a> Walk<'a> {
+    /// Writes what has gathered but for what is on its way to a chunk; `all` of it, if so.
+    fn write_gathered(&mut self, all: bool) {
+        let mut ahead = std::mem::take(&mut self.ahead);
+        {
+            // Held for an instant: clients wait for it.
+            let mut others = self.collector.ahead.lock();
+            others.give_back(&mut ahead);
+            let kept = std::mem::take(&mut ahead);
+            others.hand_over(&mut ahead, all);
+            drop(others);
+            drop(kept);
+        }
+        let mut own = std::mem::take(&mut self.own);
+        self.write_batch(&mut own);
+        self.own = own;
+        ahead.iter_mut().for_each(|batch| self.write_batch(batch));
+        self.ahead = ahead;
+        if all {
+            self.write_out();
+        }
+    }
+
+    fn write_batch(&mut self, batch: &mut Batch) {
+        batch.complete(&mut self.out);
+        if self.out.len() >= CHUNK {
+            self.write_out();
+        }
+        for big in batch.take_big() {
+            self.write_out();
+            let (sink, cut, turns) = (&mut self.sink, self.cut, &mut self.turns);
+            let mut write = |bytes: &[u8]| {
+                turns.offer();
+                sink.write_for(cut, bytes)
+            };
+            big.write(&self.collector.options, &mut self.out, &mut write);
+        }
+    }
+
+    fn write_out(&mut self) {
+        self.sink.write_for(self.cut, &self.out);
+        self.out.clear();
+    }
+
+    /// Writes the rest.
+    fn finish(mut self) -> Sink<'a> {
+        self.write_gathered(true);
+        self.sink
+    }
 }
 
 /// Waits for the keys that came since `before`; the number of keys now.
@@ -344,7 +302,8 @@ mod tests {
     use super::*;
     use crate::base::random;
     use crate::keyspace::db::{Db, Effects, Env, Ttl};
-    use crate::keyspace::entry::NewValue;
+    use crate::keyspace::entry::{NewValue, ValueRef};
+    use crate::persistence::aof::rewrite;
     use crate::persistence::load::{self, Loading};
     use crate::persistence::rdb::decode::Layouts;
     use crate::types::hash::Hash;
@@ -570,10 +529,60 @@ mod tests {
         }
     }
 
+    /// A file during whose writing the snapshot is cancelled.
+    struct Cancelled {
+        cut: Arc<Mutex<Option<Arc<Cut>>>>,
+        bytes: usize,
+    }
+
+    impl Write for Cancelled {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.bytes += bytes.len();
+            if self.bytes > 1000
+                && let Some(cut) = &*self.cut.lock()
+            {
+                cut.cancel();
+            }
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_cancelled_snapshot_does_not_end_the_value_it_is_at() {
+        let keyspace = Keyspace::new(1, false);
+        let set = (0..200_000).fold(Set::new(), |mut set, n| {
+            set.add(&name(n), layouts().set);
+            set
+        });
+        with(&keyspace, |db| db.store(b"set", set));
+        for as_commands in [false, true] {
+            let cut = Arc::default();
+            let mut file = Cancelled {
+                cut: Arc::clone(&cut),
+                bytes: 0,
+            };
+            let result = write(
+                &keyspace,
+                options(as_commands),
+                &Arc::default(),
+                &mut file,
+                |_| Vec::new(),
+                |begun| *cut.lock() = Some(Arc::clone(begun)),
+            );
+            let error = result.expect_err("it was cancelled");
+            assert_eq!(error.kind(), io::ErrorKind::Interrupted);
+            assert!(file.bytes < 200_000, "{} bytes were written", file.bytes);
+        }
+    }
+
     #[test]
     fn big_values_as_commands_stay_in_their_database() {
         let keyspace = Keyspace::new(1, false);
-        let set = (0..1000).fold(Set::new(), |mut set, n| {
+        let set = (0..SIZE).fold(Set::new(), |mut set, n| {
             set.add(&name(n), layouts().set);
             set
         });
@@ -594,7 +603,7 @@ mod tests {
         let count = |what: &[u8]| bytes.windows(what.len()).filter(|w| *w == what).count();
         assert_eq!(
             (count(b"SELECT"), count(b"SADD"), count(b"SET\r\n")),
-            (2, 16, 1)
+            (2, SIZE.div_ceil(64), 1)
         );
     }
 }

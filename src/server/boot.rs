@@ -19,6 +19,7 @@ use crate::dispatch::append_only_load;
 use crate::dispatch::blocking::Blocked;
 use crate::dispatch::context::{REPLY_PEAK_RESET_MS, Shared, Stall, Status};
 use crate::dispatch::control::{Control, Request};
+use crate::dispatch::full_sync::FullSyncs;
 use crate::dispatch::table::Table;
 use crate::keyspace::shards::Keyspace;
 use crate::net::worker::{EventLoop, Link};
@@ -233,6 +234,7 @@ pub fn build(
         clients: Default::default(),
         pubsub: Default::default(),
         replication: Default::default(),
+        full_syncs: FullSyncs::default(),
         stream: Default::default(),
         commands,
         slowlog: Default::default(),

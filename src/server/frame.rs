@@ -13,6 +13,7 @@ use super::ports::Ports;
 use super::title::Title;
 use super::watchdog::Watchdog;
 use super::{crash, process};
+use crate::base::priority;
 use crate::config::{Effect, Settings, ShutdownFlags, strerror};
 use crate::dispatch::context::Shared;
 use crate::dispatch::control::Request;
@@ -165,7 +166,7 @@ impl Frame {
             Request::Save => {
                 let shared = Arc::clone(&self.shared);
                 let save = move || {
-                    process::give_way();
+                    priority::give_way();
                     durability::run_save(&shared);
                 };
                 let thread = std::thread::Builder::new().name("bgsave".to_owned());

@@ -111,10 +111,3 @@ pub fn notify(state: &str) {
         None => socket.send_to(state.as_bytes(), path),
     };
 }
-
-/// Has the calling thread, and threads that it starts, give way to all others where processors are
-/// few. Nobody is worse off when that is not allowed.
-pub fn give_way() {
-    const NICE: i32 = 10;
-    let _ = rustix::process::setpriority_process(None, NICE);
-}

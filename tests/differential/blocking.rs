@@ -309,7 +309,7 @@ type Replies = Vec<Vec<Reply>>;
 
 impl Side {
     fn open(server: &mut Server) -> Result<Self, String> {
-        server.reset([false; crate::CONNECTIONS], &[])?;
+        server.reset([false; crate::CONNECTIONS], &[], false)?;
         let admin = server.admin().ok_or("no connection")?;
         let mut side = Self {
             clients: Vec::new(),

@@ -299,6 +299,19 @@ fn any_int(reply: Reply) -> Reply {
     }
 }
 
+/// What XINFO STREAM tells, but for the numbers of its blocks, which depend on parameters.
+fn without_blocks(reply: Reply) -> Reply {
+    match reply {
+        Reply::Array(items) if items.len().is_multiple_of(2) => {
+            let fields = items.chunks(2).filter(
+                |field| !matches!(&field[0], Reply::Bulk(name) if name.starts_with(b"radix-tree")),
+            );
+            Reply::Array(fields.flatten().cloned().collect())
+        }
+        other => other,
+    }
+}
+
 /// Without Unix times in milliseconds, and without what follows `idle` or a consumer's name in a
 /// list of what is pending.
 fn without_times(reply: Reply) -> Reply {
@@ -498,7 +511,10 @@ fn key_state(conn: &mut Conn, db: usize, key: Vec<u8>) -> Result<KeyState, Ended
         Reply::Simple(t) if t == b"set" => sorted(ask(&["SMEMBERS"], &[])?),
         Reply::Simple(t) if t == b"hash" => sorted_pairs(ask(&["HGETALL"], &[])?),
         Reply::Simple(t) if t == b"zset" => ask(&["ZRANGE"], &["0", "-1", "WITHSCORES"])?,
-        Reply::Simple(t) if t == b"stream" => ask(&["XRANGE"], &["-", "+"])?,
+        Reply::Simple(t) if t == b"stream" => {
+            let about = ask(&["XINFO", "STREAM"], &["FULL", "COUNT", "0"])?;
+            without_blocks(without_times(about))
+        }
         _ => ask(&["GET"], &[])?,
     };
     let pttl_ms = if let Reply::Int(ms) = pttl {

@@ -1,4 +1,5 @@
-//! Random command sequences to our server and to a real Redis, replies and final state compared.
+//! Random command sequences to our server and to a real Redis, replies, what is
+//! propagated and the final state compared; the state again after both have run their logs.
 //!
 //! ```text
 //! cargo test --test differential -- --ours PATH [--oracle PATH] [--seconds N] [--seed N]
@@ -17,6 +18,7 @@ mod blocking;
 mod compare;
 mod generator;
 mod grammar;
+mod log;
 mod resp;
 mod servers;
 mod shrink;
@@ -103,6 +105,8 @@ struct Pair {
     oracle: Server,
     ours: Server,
     settings: Vec<(&'static str, &'static str)>,
+    /// Both run their logs again at the end of the sequence.
+    replays: bool,
 }
 
 /// Where and how a sequence came apart.
@@ -118,8 +122,10 @@ impl Pair {
         steps: &[Step],
         resp3: [bool; CONNECTIONS],
     ) -> Result<Option<Mismatch>, String> {
-        self.oracle.reset(resp3, &self.settings)?;
-        self.ours.reset(resp3, &self.settings)?;
+        for server in [&mut self.oracle, &mut self.ours] {
+            server.reset(resp3, &self.settings, self.replays)?;
+            server.propagated()?;
+        }
         let mut queued: [Vec<Args>; CONNECTIONS] = Default::default();
         for (at, step) in steps.iter().enumerate() {
             if let Step::Scan { conn, .. } = step
@@ -144,23 +150,44 @@ impl Pair {
                 }
             }
         }
-        Ok(self.final_state()?.map(|text| Mismatch {
+        Ok(self.aftermath()?.map(|text| Mismatch {
             step: steps.len(),
             text,
         }))
     }
 
-    fn final_state(&mut self) -> Result<Option<String>, String> {
+    /// The first difference in what the servers propagated and hold, or in what they hold once
+    /// they have run their logs again.
+    fn aftermath(&mut self) -> Result<Option<String>, String> {
+        let theirs = self.oracle.propagated()?;
+        let mine = match self.ours.propagated() {
+            Ok(mine) => mine,
+            Err(text) => return Ok(Some(text)),
+        };
+        if let Some(text) = log::difference(&theirs, &mine) {
+            return Ok(Some(text));
+        }
+        let difference = self.state()?;
+        if difference.is_some() || !self.replays {
+            return Ok(difference);
+        }
+        self.oracle.replay()?;
+        if let Err(text) = self.ours.replay() {
+            return Ok(Some(format!("ours cannot run its log again: {text}")));
+        }
+        let text = self.state()?;
+        Ok(text.map(|text| format!("after both ran their logs again, {text}")))
+    }
+
+    fn state(&self) -> Result<Option<String>, String> {
         let read = |server: &Server| {
-            server
-                .admin()
-                .ok_or(())
-                .and_then(|mut c| compare::state(&mut c).map_err(|_| ()))
+            let mut admin = server.admin().ok_or(())?;
+            compare::state(&mut admin).map_err(|_| ())
         };
         let theirs = read(&self.oracle).map_err(|()| "the oracle's state cannot be read")?;
         Ok(match read(&self.ours) {
             Ok(mine) => compare::state_difference(&theirs, &mine),
-            Err(()) => Some("the final state of ours cannot be read".into()),
+            Err(()) => Some("the state of ours cannot be read".into()),
         })
     }
 }
@@ -174,6 +201,7 @@ fn run(options: &Options) -> Result<bool, String> {
             .filter(|(name, ..)| !matches!(*name, "port" | "databases" | "daemonize"))
             .map(|(name, start, _)| (*name, *start))
             .collect(),
+        replays: false,
     };
     let unknown = unknown_commands(&pair.ours);
     if !unknown.is_empty() {
@@ -217,6 +245,7 @@ fn run(options: &Options) -> Result<bool, String> {
         }
         let (steps, resp3) = sequence(&grammar, seed, options.length);
         steps_played += steps.len();
+        pair.replays = seed.is_multiple_of(REPLAYED);
         let Some(mismatch) = pair.play(&steps, resp3)? else {
             continue;
         };
@@ -235,6 +264,9 @@ fn run(options: &Options) -> Result<bool, String> {
     );
     Ok(failed == 0)
 }
+
+/// After one in so many sequences both servers run their logs again.
+const REPLAYED: u64 = 3;
 
 /// One in so many sequences is about clients that wait.
 const BLOCKING: u64 = 4;

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::log::{Log, Propagated};
 use crate::resp::{Args, Conn, Ended, Reply};
 
 /// How long a reply may take before the server counts as hung.
@@ -95,6 +96,7 @@ pub struct Server {
     links: Vec<Link>,
     resp3: [bool; CONNECTIONS],
     marks: u64,
+    log: Log,
 }
 
 impl Server {
@@ -113,6 +115,7 @@ impl Server {
             links: Vec::new(),
             resp3: [false; CONNECTIONS],
             marks: 0,
+            log: Log::default(),
         };
         server.launch()?;
         Ok(server)
@@ -124,10 +127,13 @@ impl Server {
 
     fn launch(&mut self) -> Result<(), String> {
         self.stop();
-        let _ = std::fs::remove_file(self.socket());
         let dir = self.dir.path();
+        let _ = std::fs::remove_file(dir.join("s"));
+        let _ = std::fs::remove_dir_all(dir.join("appendonlydir"));
+        self.log = Log::of(dir);
         let child = Command::new(&self.program)
-            .args(["--port", "0", "--save", "", "--appendonly", "no"])
+            .args(["--port", "0", "--save", "", "--appendonly", "yes"])
+            .args(["--auto-aof-rewrite-percentage", "0"])
             .args(["--enable-debug-command", "yes", "--loglevel", "warning"])
             .arg("--dir")
             .arg(dir)
@@ -180,15 +186,17 @@ impl Server {
     }
 
     /// Brings the server back to the state every sequence starts from, restarting it if it died
-    /// or hangs. `settings` are parameters with their start values.
+    /// or hangs, or with `anew`, which begins a new log. `settings` are parameters with their start
+    /// values.
     pub fn reset(
         &mut self,
         resp3: [bool; CONNECTIONS],
         settings: &[(&str, &str)],
+        anew: bool,
     ) -> Result<(), String> {
         self.links.clear();
         self.resp3 = resp3;
-        let healthy = self.alive() && self.clean(settings).is_ok();
+        let healthy = !anew && self.alive() && self.clean(settings).is_ok();
         if !healthy {
             self.launch()?;
             self.clean(settings)
@@ -229,6 +237,21 @@ impl Server {
     /// A fresh RESP2 connection for the harness' own questions.
     pub fn admin(&self) -> Option<Conn> {
         Conn::open(&self.socket()).ok()
+    }
+
+    /// What was propagated since this was last asked.
+    pub fn propagated(&mut self) -> Result<Vec<Propagated>, String> {
+        let mut admin = self.admin().ok_or("no connection")?;
+        self.log.read(&mut admin)
+    }
+
+    /// Has the server forget its keys and run its log again.
+    pub fn replay(&self) -> Result<(), String> {
+        let mut admin = self.admin().ok_or("no connection")?;
+        match admin.ask(&["DEBUG", "LOADAOF"]) {
+            Ok(Reply::Simple(_)) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
     }
 
     /// Plays one step. `expected` holds the number of pushes per connection that the other

@@ -17,7 +17,9 @@ const ITEMS: usize = 64;
 /// Writes the commands that make a key where there is none. `expiry` is in Unix milliseconds.
 pub fn key(out: &mut Writer<'_>, key: &[u8], value: ValueRef<'_>, expiry: Option<i64>) {
     match value {
-        ValueRef::String(string) => out.command(&[b"SET", key, string.text().bytes()]),
+        ValueRef::String(string) => {
+            out.command(&[b"SET", key, string.text().bytes()]);
+        }
         ValueRef::Object(ObjectRef::List(list)) => {
             let mut items = Batch::new(out, &[b"RPUSH", key]);
             list.range(0, usize::MAX, |element| items.add(&[element]));
@@ -55,6 +57,8 @@ struct Batch<'a, 'b> {
     head: Vec<Vec<u8>>,
     args: Vec<Vec<u8>>,
     items: usize,
+    /// Somebody wants the rest.
+    wanted: bool,
 }
 
 impl<'a, 'b> Batch<'a, 'b> {
@@ -64,10 +68,14 @@ impl<'a, 'b> Batch<'a, 'b> {
             head: head.iter().map(|a| a.to_vec()).collect(),
             args: Vec::new(),
             items: 0,
+            wanted: true,
         }
     }
 
     fn add(&mut self, item: &[Element<'_>]) {
+        if !self.wanted {
+            return;
+        }
         self.args
             .extend(item.iter().map(|element| element.to_vec()));
         self.items += 1;
@@ -78,7 +86,7 @@ impl<'a, 'b> Batch<'a, 'b> {
 
     fn flush(&mut self) {
         let args: Vec<&[u8]> = self.head.iter().chain(&self.args).map(|a| &a[..]).collect();
-        self.out.command(&args);
+        self.wanted = self.out.command(&args);
         self.args.clear();
         self.items = 0;
     }

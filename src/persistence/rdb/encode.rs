@@ -73,8 +73,10 @@ fn element(element: Element<'_>, writer: &mut Writer<'_>) {
 
 fn list(list: &List, writer: &mut Writer<'_>) {
     writer.len(list.shape().nodes as u64);
+    let mut wanted = true;
     list.each_node(|node| {
         match node {
+            _ if !wanted => return,
             NodeBytes::Packed(bytes) => {
                 writer.len(NODE_PACKED);
                 writer.string(&bytes);
@@ -84,7 +86,7 @@ fn list(list: &List, writer: &mut Writer<'_>) {
                 writer.string(bytes);
             }
         }
-        writer.pause();
+        wanted = writer.pause();
     });
 }
 
@@ -95,8 +97,10 @@ fn set(set: &Set, writer: &mut Writer<'_>) {
     writer.len(set.len() as u64);
     let _ = set.try_for_each(|member| {
         element(member, writer);
-        writer.pause();
-        ControlFlow::<()>::Continue(())
+        match writer.pause() {
+            true => ControlFlow::Continue(()),
+            false => ControlFlow::Break(()),
+        }
     });
 }
 
@@ -116,7 +120,9 @@ fn hash(hash: &Hash, writer: &mut Writer<'_>) {
     for (field, value) in hash.iter() {
         element(field, writer);
         element(value, writer);
-        writer.pause();
+        if !writer.pause() {
+            return;
+        }
     }
 }
 
@@ -132,7 +138,9 @@ fn hash_with_expiry(hash: &Hash, first: i64, writer: &mut Writer<'_>) {
         writer.len(at.map_or(0, |at| (at - first + 1) as u64));
         element(field, writer);
         element(value, writer);
-        writer.pause();
+        if !writer.pause() {
+            return;
+        }
     }
 }
 
@@ -145,6 +153,8 @@ fn zset(zset: &ZSet, writer: &mut Writer<'_>) {
     for (member, score) in zset.iter(0..zset.len(), true) {
         element(member, writer);
         writer.double(score);
-        writer.pause();
+        if !writer.pause() {
+            return;
+        }
     }
 }

@@ -19,7 +19,9 @@ pub fn write(stream: &Stream, writer: &mut Writer<'_>) {
     for block in log.blocks() {
         writer.string(&block.master.to_be_bytes());
         writer.string(block.as_bytes());
-        writer.pause();
+        if !writer.pause() {
+            return;
+        }
     }
     writer.len(log.len());
     for id in [log.last_id, log.first_id(), log.max_deleted_id] {
@@ -47,6 +49,9 @@ fn write_group(group: &Group, writer: &mut Writer<'_>) {
         writer.raw(&id.to_be_bytes());
         writer.millis(pending.delivered_ms);
         writer.len(pending.count);
+        if !writer.pause() {
+            return;
+        }
     }
     writer.len(group.consumers().len() as u64);
     for consumer in group.consumers() {
@@ -55,6 +60,9 @@ fn write_group(group: &Group, writer: &mut Writer<'_>) {
         writer.len(consumer.pending().len() as u64);
         for id in consumer.pending() {
             writer.raw(&id.to_be_bytes());
+            if !writer.pause() {
+                return;
+            }
         }
     }
 }

@@ -7,16 +7,43 @@ use crate::resp::write::request;
 const COMPRESS_FROM: usize = 21;
 
 /// Bytes gathered before a writer that spills does so.
-const SPILL: usize = 256 << 10;
+const SPILL: usize = 32 << 10;
 
-/// Takes what was gathered away, and leaves the vector empty.
-pub type Spill<'a> = &'a mut dyn FnMut(&mut Vec<u8>);
+/// Takes what was gathered away, and leaves the vector empty; false when no more is wanted.
+pub type Spill<'a> = &'a mut dyn FnMut(&mut Vec<u8>) -> bool;
+
+/// A string that lies in a vector as it is, and has still to be written as one.
+#[derive(Clone, Copy, Debug)]
+pub struct Plain {
+    at: usize,
+    len: usize,
+}
+
+/// What is done about long strings.
+enum Compression<'a> {
+    Never,
+    AtOnce,
+    /// They are put down as they are, and noted.
+    Later(&'a mut Vec<Plain>),
+}
+
+/// Appends to `out` what [`Writer::deferring`] put into `bytes`, with its strings compressed.
+pub fn complete(bytes: &[u8], plain: &[Plain], out: &mut Vec<u8>) {
+    let mut done = 0;
+    for string in plain {
+        out.extend_from_slice(&bytes[done..string.at]);
+        done = string.at + string.len;
+        Writer::new(out, true).string(&bytes[string.at..done]);
+    }
+    out.extend_from_slice(&bytes[done..]);
+}
 
 /// Writes primitives to the end of a vector.
 pub struct Writer<'a> {
     out: &'a mut Vec<u8>,
-    compress: bool,
+    compression: Compression<'a>,
     spill: Option<Spill<'a>>,
+    stopped: bool,
 }
 
 impl<'a> Writer<'a> {
@@ -25,34 +52,49 @@ impl<'a> Writer<'a> {
     pub fn new(out: &'a mut Vec<u8>, compress: bool) -> Self {
         Self {
             out,
-            compress,
+            compression: match compress {
+                true => Compression::AtOnce,
+                false => Compression::Never,
+            },
             spill: None,
+            stopped: false,
+        }
+    }
+
+    /// As [`Writer::new`] with compression, but leaves that to [`complete`]: for who has no time.
+    pub fn deferring(out: &'a mut Vec<u8>, plain: &'a mut Vec<Plain>) -> Self {
+        Self {
+            out,
+            compression: Compression::Later(plain),
+            spill: None,
+            stopped: false,
         }
     }
 
     /// As [`Writer::new`], for what is long: now and then what was written is given to `spill`.
     pub fn spilling(out: &'a mut Vec<u8>, compress: bool, spill: Spill<'a>) -> Self {
         Self {
-            out,
-            compress,
             spill: Some(spill),
+            ..Self::new(out, compress)
         }
     }
 
-    /// A place between two elements, where what was written may be taken away.
+    /// A place between two elements, where what was written may be taken away. False when nobody
+    /// wants the rest, so that there is no use in going on.
     #[inline]
-    pub fn pause(&mut self) {
+    pub fn pause(&mut self) -> bool {
         if self.out.len() >= SPILL
             && let Some(spill) = &mut self.spill
         {
-            spill(self.out);
+            self.stopped |= !spill(self.out);
         }
+        !self.stopped
     }
 
-    /// A command in the protocol of clients.
-    pub fn command(&mut self, args: &[&[u8]]) {
+    /// A command in the protocol of clients; as [`Writer::pause`].
+    pub fn command(&mut self, args: &[&[u8]]) -> bool {
         request(self.out, args);
-        self.pause();
+        self.pause()
     }
 
     /// One byte.
@@ -92,15 +134,18 @@ impl<'a> Writer<'a> {
         {
             return;
         }
-        if self.compress && bytes.len() >= COMPRESS_FROM {
-            let shorter = lzf::compressed(bytes, bytes.len() - 4, |packed| {
-                self.byte(0xc3);
-                self.len(packed.len() as u64);
-                self.len(bytes.len() as u64);
-                self.raw(packed);
-            });
-            if shorter.is_some() {
-                return;
+        if bytes.len() >= COMPRESS_FROM {
+            match &mut self.compression {
+                Compression::Never => {}
+                Compression::AtOnce if compressed(self.out, bytes) => return,
+                Compression::AtOnce => {}
+                Compression::Later(plain) => {
+                    plain.push(Plain {
+                        at: self.out.len(),
+                        len: bytes.len(),
+                    });
+                    return self.raw(bytes);
+                }
             }
         }
         self.len(bytes.len() as u64);
@@ -142,4 +187,15 @@ impl<'a> Writer<'a> {
     pub fn double(&mut self, value: f64) {
         self.raw(&value.to_le_bytes());
     }
+}
+/// Appends a long string, if it is shorter compressed; false, with nothing appended, otherwise.
+fn compressed(out: &mut Vec<u8>, bytes: &[u8]) -> bool {
+    let shorter = lzf::compressed(bytes, bytes.len() - 4, |packed| {
+        let mut writer = Writer::new(out, false);
+        writer.byte(0xc3);
+        writer.len(packed.len() as u64);
+        writer.len(bytes.len() as u64);
+        writer.raw(packed);
+    });
+    shorter.is_some()
 }

@@ -1,4 +1,4 @@
-//! How smoothly one big set grows: ten million members are inserted one by one, each insert timed by
+//! How smoothly one big set, hash and sorted set grow: ten million members are inserted one by one, each insert timed by
 //! the thread's own processor time, so that a step that rewrites too much shows and a neighbour on
 //! the machine does not. Before that, what an operation on a million members takes, and the bytes
 //! that a member or a field takes.
@@ -10,9 +10,14 @@ use std::time::Instant;
 use rustix::time::{ClockId, clock_gettime};
 use tessera::base::{alloc, random};
 use tessera::types::table::{Keys, Pairs, Table};
+use tessera::types::zset::{Limits, ZSet};
 
 const MEMBERS: usize = 10_000_000;
 const MILLION: usize = 1_000_000;
+const LIMITS: Limits = Limits {
+    entries: 128,
+    value: 64,
+};
 
 /// Processor time of this thread in nanoseconds.
 fn processor_nanos() -> u64 {
@@ -88,19 +93,15 @@ fn million() {
     });
 }
 
-fn main() {
-    alloc::use_huge_pages();
-    million();
-    let members = std::env::args().skip(1).find_map(|a| a.parse().ok());
-    let members: usize = members.unwrap_or(MEMBERS);
+/// Inserts members one by one and tells of the slowest.
+fn grow(what: &str, members: usize, mut insert: impl FnMut(usize, &[u8])) {
     let (mut slowest, mut at, mut above) = (0, 0, 0);
     let mut key = Vec::new();
-    let mut set: Table<Keys> = Table::new();
     let start = Instant::now();
     for n in 0..members {
         let key = member(n, &mut key);
         let before = processor_nanos();
-        set.insert(key, b"");
+        insert(n, key);
         let nanos = processor_nanos() - before;
         above += usize::from(nanos > 200_000);
         if nanos > slowest {
@@ -108,8 +109,31 @@ fn main() {
         }
     }
     println!(
-        "{members} inserts in {:.1} s, slowest {:.0} us (number {at}), {above} above 200 us",
+        "{what}: {members} inserts in {:.1} s, slowest {:.0} us (number {at}), {above} above 200 us",
         start.elapsed().as_secs_f64(),
         slowest as f64 / 1e3,
     );
+}
+
+fn main() {
+    alloc::use_huge_pages();
+    million();
+    let members = std::env::args().skip(1).find_map(|a| a.parse().ok());
+    let members: usize = members.unwrap_or(MEMBERS);
+    let mut set: Table<Keys> = Table::new();
+    grow("set", members, |_, key| {
+        set.insert(key, b"");
+    });
+    drop(set);
+    let mut hash: Table<Pairs> = Table::new();
+    grow("hash", members, |_, key| {
+        hash.insert(key, b"0123456789abcdef");
+    });
+    drop(hash);
+    let mut zset = ZSet::new(LIMITS, 0);
+    // An odd factor scatters the scores: no two members come in order.
+    grow("sorted set", members, |n, key| {
+        let score = (n as u32).wrapping_mul(2_654_435_761);
+        zset.insert(f64::from(score), key, LIMITS);
+    });
 }

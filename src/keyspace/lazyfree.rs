@@ -43,6 +43,15 @@ impl Detached {
     pub fn keys(&self) -> usize {
         self.keys
     }
+
+    /// How much work freeing is, looking into the values only where the keys are few.
+    fn effort(&mut self) -> usize {
+        let mut effort = self.keys;
+        if effort <= EFFORT {
+            self.each(|entry| effort += entry.object().map_or(0, |object| object.effort()));
+        }
+        effort
+    }
 }
 
 impl Drop for Detached {
@@ -70,10 +79,10 @@ impl Load {
         }
     }
 
-    fn effort(&self) -> usize {
+    fn effort(&mut self) -> usize {
         match self {
             Self::Value(garbage) => garbage.effort(),
-            Self::Keys(detached) => detached.keys(),
+            Self::Keys(detached) => detached.effort(),
         }
     }
 }
@@ -94,7 +103,7 @@ struct Counts {
 impl Lazyfree {
     /// Frees `load` in the background, or at once when that is little work (or no thread can be
     /// had).
-    pub fn send(&self, load: Load) {
+    pub fn send(&self, mut load: Load) {
         if load.effort() > EFFORT {
             self.hand_over(load);
         }
@@ -164,6 +173,27 @@ mod tests {
     use super::*;
     use crate::keyspace::entry::NewValue;
     use crate::keyspace::shards::Keyspace;
+
+    #[test]
+    fn few_keys_with_a_big_value_are_not_little_work() {
+        use crate::types::object::Object;
+        use crate::types::set::{Limits, Set};
+        let keyspace = Keyspace::new(1, false);
+        let hash = keyspace.hash(b"big");
+        let limits = Limits { intset_entries: 0 };
+        let mut set = Set::new();
+        (0..100_000).for_each(|n: u32| {
+            set.add(n.to_string().as_bytes(), limits);
+        });
+        let entry = Entry::new(b"big", NewValue::Object(Object::from(set)), None, 0);
+        let mut guard = keyspace.lock(Keyspace::shard_of(hash));
+        let table = guard.table(0);
+        table.insert(hash, entry, false, &|key| keyspace.hash(key));
+        let mut detached = Detached::default();
+        detached.push(guard.table(0).take());
+        drop(guard);
+        assert!(Load::Keys(detached).effort() > EFFORT);
+    }
 
     #[test]
     fn whole_tables_are_freed_in_the_background_and_counted() {

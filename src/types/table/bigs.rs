@@ -1,4 +1,4 @@
-//! The records of a [`Table`](super::Table) that are too big for a segment's blob: one allocation
+//! The records of a [`Table`](super::Table) that are too big for a segment's chunks: one allocation
 //! each, found by number.
 //!
 //! Numbers of removed records are given to later ones; the chunks of slots are allocated one at a

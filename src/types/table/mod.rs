@@ -363,9 +363,9 @@ impl<L: Layout> Table<L> {
         self.all_segments().map(Segment::slots).sum()
     }
 
-    /// About how many allocations freeing takes.
+    /// About how many allocations freeing takes: segments are much alike.
     pub fn effort(&self) -> usize {
-        3 + self.segment_count() * 2 + self.bigs.len()
+        3 + self.segment_count() * self.segment(0).allocations() + self.bigs.len()
     }
 
     fn all_segments(&self) -> impl Iterator<Item = &Segment> {

@@ -1,8 +1,8 @@
 //! A segment of a [`Table`](super::Table): the records whose hashes begin with one prefix.
 //!
 //! ```text
-//!  bucket, 64 bytes   | displaced | 21 tags, 0: free slot | 21 places in the blob, 16 bits each |
-//!  blob               | record | record | ... records that died lie between living ones
+//!  bucket, 64 bytes   | displaced | 21 tags, 0: free slot | 21 places in the chunks, 16 bits each |
+//!  chunks, 2 KiB each | record | record | ... records that died lie between living ones
 //!  record             | length | key | [length] value |     or     | 0xff | number among the bigs |
 //!  length             0..=0xef: itself; 0xf0..=0xfe: 4 bits here, 8 bits in the next byte
 //! ```
@@ -12,9 +12,13 @@
 //!    of buckets, are a record's *home*.
 //! 2. A record's slot is in its home or in one of the next [`REACH`] buckets (from the last on to
 //!    the first). The home counts those that are elsewhere, so that most misses read one line.
-//! 3. A blob has at most [`MAX_BLOB`] bytes; a quarter of them may be dead.
+//! 3. No record lies in two chunks. All but the last, which is being filled, are of one size, so
+//!    that what one segment gives up fits the next, and growing moves nothing.
+//! 4. No insert makes the chunks exceed [`MAX_BYTES`], and a quarter of them may be dead. (Records in
+//!    another order may leave more over at the ends of chunks: a copy has at most a third more, which
+//!    16 bits still reach.)
 //!
-//! What it never does: allocate for a single record, except for one of more than [`INLINE_MAX`]
+//! What it never does: allocate for a single record, but for one of more than [`INLINE_MAX`]
 //! bytes; split or merge, which is the table's business.
 
 use std::ops::ControlFlow;
@@ -33,16 +37,16 @@ const LOAD: usize = 17;
 const COMFORT: usize = 15;
 /// Living records for each bucket below which a segment gets fewer of them.
 const SPARSE: usize = 7;
-/// Buckets of a segment that splits when it needs more. Segments of one table are about equally full
-/// and grow at the same time; so many that the blobs of short records leave the allocator's slabs,
-/// in which those that are late would hold the room of those that have moved on.
+/// Buckets of a segment that splits when it needs more.
 const MAX_BUCKETS: usize = 64;
 /// Most slots of a segment.
 pub const MAX_SLOTS: usize = MAX_BUCKETS * SLOTS;
-/// Most bytes of a blob.
-const MAX_BLOB: usize = 32 << 10;
-/// Most bytes of key and value together that lie in the blob.
-pub const INLINE_MAX: usize = 1024;
+/// Bytes of a chunk.
+const CHUNK: usize = 2048;
+/// Most bytes of all chunks.
+const MAX_BYTES: usize = 32 << 10;
+/// Most bytes of key and value together that lie in a chunk: four such records fill one.
+pub const INLINE_MAX: usize = CHUNK / 4 - 4;
 /// Fewer dead bytes than this are no reason to rebuild.
 const DEAD_MIN: usize = 256;
 /// Hash bits, after the prefix, that give the home.
@@ -119,7 +123,7 @@ pub struct Spot {
     index: usize,
 }
 
-/// Where the parts of a record lie in the blob.
+/// Where the parts of a record are in it.
 struct Parts {
     key: std::ops::Range<usize>,
     value: std::ops::Range<usize>,
@@ -149,8 +153,12 @@ pub struct Full;
 #[derive(Clone)]
 pub struct Segment {
     buckets: Box<[Bucket]>,
-    blob: Vec<u8>,
-    /// Bytes of the blob that no slot refers to.
+    // Each is an allocation of its own, so that none moves when there are more.
+    #[allow(clippy::vec_box)]
+    full: Vec<Box<[u8; CHUNK]>>,
+    /// The chunk that is being filled.
+    last: Vec<u8>,
+    /// Bytes of records that no slot refers to.
     dead: u32,
     /// The leading `depth` bits of the hashes of all its records.
     pub prefix: u32,
@@ -165,10 +173,12 @@ impl Segment {
         Self::sized(depth, prefix, 1, 0)
     }
 
-    fn sized(depth: u8, prefix: u32, buckets: usize, blob: usize) -> Self {
+    /// An empty segment with so many buckets, and room for so many bytes, if they fit one chunk.
+    fn sized(depth: u8, prefix: u32, buckets: usize, bytes: usize) -> Self {
         Self {
             buckets: vec![EMPTY; buckets].into_boxed_slice(),
-            blob: Vec::with_capacity(capacity_for(blob)),
+            full: Vec::new(),
+            last: Vec::with_capacity(capacity_for(bytes.min(CHUNK))),
             dead: 0,
             prefix,
             live: 0,
@@ -187,14 +197,45 @@ impl Segment {
         self.buckets.len() * SLOTS
     }
 
-    /// Bytes of living records in the blob.
+    /// Bytes of the chunks in use.
+    #[inline]
+    fn bytes(&self) -> usize {
+        self.full.len() * CHUNK + self.last.len()
+    }
+
+    /// Bytes of living records, about: what records left over at the ends of chunks is in it.
     fn live_bytes(&self) -> usize {
-        self.blob.len() - self.dead as usize
+        self.bytes() - self.dead as usize
+    }
+
+    /// The bytes from a record on.
+    #[inline]
+    fn bytes_from(&self, at: usize) -> &[u8] {
+        match self.full.get(at / CHUNK) {
+            Some(chunk) => &chunk[at % CHUNK..],
+            None => &self.last[at % CHUNK..],
+        }
+    }
+
+    #[inline]
+    fn bytes_from_mut(&mut self, at: usize) -> &mut [u8] {
+        match self.full.get_mut(at / CHUNK) {
+            Some(chunk) => &mut chunk[at % CHUNK..],
+            None => &mut self.last[at % CHUNK..],
+        }
     }
 
     /// Bytes allocated, beyond the segment itself.
     pub fn memory(&self) -> usize {
-        size_class(self.buckets.len() * size_of::<Bucket>()) + capacity_for(self.blob.capacity())
+        size_class(self.buckets.len() * size_of::<Bucket>())
+            + self.full.len() * CHUNK
+            + capacity_for(self.full.capacity() * size_of::<usize>())
+            + capacity_for(self.last.capacity())
+    }
+
+    /// Number of allocations.
+    pub fn allocations(&self) -> usize {
+        3 + self.full.len()
     }
 
     /// The home of a hash.
@@ -267,12 +308,13 @@ impl Segment {
         if found == 0 {
             return 0;
         }
-        usize::from(self.blob[usize::from(bucket.at[found.trailing_zeros() as usize])])
+        let at = usize::from(bucket.at[found.trailing_zeros() as usize]);
+        usize::from(self.bytes_from(at)[0])
     }
 
     #[inline]
     fn key_is(&self, at: usize, key: &[u8], bigs: &Bigs) -> bool {
-        let record = &self.blob[at..];
+        let record = self.bytes_from(at);
         let first = record[0];
         if first < LONG {
             return usize::from(first) == key.len()
@@ -285,26 +327,13 @@ impl Segment {
         len == key.len() && &record[header..header + len] == key
     }
 
-    fn parts<L: Layout>(&self, at: usize) -> Parts {
-        let (len, header) = read_length(&self.blob[at..]);
-        let key = at + header..at + header + len;
-        let (len, header) = match L::VALUE {
-            Some(len) => (len, 0),
-            None => read_length(&self.blob[key.end..]),
-        };
-        let start = key.end + header;
-        Parts {
-            key,
-            value: start..start + len,
-        }
-    }
-
-    /// Bytes that the record at `at` takes in the blob.
+    /// Bytes that the record at `at` takes.
     fn size_at<L: Layout>(&self, at: usize) -> usize {
-        if self.blob[at] == BIG {
+        let record = self.bytes_from(at);
+        if record[0] == BIG {
             return BIG_RECORD;
         }
-        self.parts::<L>(at).value.end - at
+        parts::<L>(record).value.end
     }
 
     #[inline]
@@ -320,22 +349,24 @@ impl Segment {
 
     #[inline]
     fn record_at<'a, L: Layout>(&'a self, at: usize, bigs: &'a Bigs) -> (&'a [u8], &'a [u8]) {
-        if self.blob[at] == BIG {
-            return bigs.record(big_number(&self.blob[at..]));
+        let record = self.bytes_from(at);
+        if record[0] == BIG {
+            return bigs.record(big_number(record));
         }
-        let parts = self.parts::<L>(at);
-        (&self.blob[parts.key], &self.blob[parts.value])
+        let parts = parts::<L>(record);
+        (&record[parts.key], &record[parts.value])
     }
 
     /// The value of the record at a spot, to be changed in place.
     #[inline]
     pub fn value_mut<'a, L: Layout>(&'a mut self, spot: Spot, bigs: &'a mut Bigs) -> &'a mut [u8] {
         let at = self.at(spot);
-        if self.blob[at] == BIG {
-            return bigs.value_mut(big_number(&self.blob[at..]));
+        let record = self.bytes_from_mut(at);
+        if record[0] == BIG {
+            return bigs.value_mut(big_number(record));
         }
-        let parts = self.parts::<L>(at);
-        &mut self.blob[parts.value]
+        let parts = parts::<L>(record);
+        &mut record[parts.value]
     }
 
     /// Adds a record whose key is not there.
@@ -347,27 +378,30 @@ impl Segment {
         bigs: &mut Bigs,
     ) -> Result<(), Full> {
         let size = record_size::<L>(key, value);
-        if self.blob.len() + size > MAX_BLOB {
-            self.compact::<L>(bigs)?;
+        if self.end_with(size) > MAX_BYTES {
+            self.compact::<L>(size, bigs)?;
         }
         if self.len() >= LOAD * self.buckets.len() {
             self.grow::<L>(bigs)?;
         }
-        while !self.place(hash, self.blob.len() as u16) {
+        loop {
+            let at = self.make_room(size);
+            if self.place(hash, at) {
+                break;
+            }
             self.grow::<L>(bigs)?;
         }
-        self.make_room(size);
         if size == BIG_RECORD && key.len() + value.len() > INLINE_MAX {
-            self.blob.push(BIG);
-            self.blob
-                .extend_from_slice(&bigs.add(key, value).to_le_bytes());
+            self.last.push(BIG);
+            let number = bigs.add(key, value);
+            self.last.extend_from_slice(&number.to_le_bytes());
         } else {
-            write_length(&mut self.blob, key.len());
-            self.blob.extend_from_slice(key);
+            write_length(&mut self.last, key.len());
+            self.last.extend_from_slice(key);
             if L::VALUE.is_none() {
-                write_length(&mut self.blob, value.len());
+                write_length(&mut self.last, value.len());
             }
-            self.blob.extend_from_slice(value);
+            self.last.extend_from_slice(value);
         }
         self.live += 1;
         Ok(())
@@ -392,22 +426,52 @@ impl Segment {
         false
     }
 
-    /// Makes the blob's allocation the least one of the allocator's that has room for `more` bytes.
+    /// What [`Segment::bytes`] will be with another record of `size` bytes.
     #[inline]
-    fn make_room(&mut self, more: usize) {
-        let len = self.blob.len();
-        if len + more > self.blob.capacity() {
-            self.blob.reserve_exact(capacity_for(len + more) - len);
+    fn end_with(&self, size: usize) -> usize {
+        match self.last.len() + size > CHUNK {
+            true => (self.full.len() + 1) * CHUNK + size,
+            false => self.bytes() + size,
         }
     }
 
-    /// Drops dead bytes when they are what fills the blob.
+    /// Makes room for a record of `size` bytes; where it will be.
+    #[inline]
+    fn make_room(&mut self, size: usize) -> u16 {
+        if self.last.len() + size > self.last.capacity() {
+            self.make_room_slowly(size);
+        }
+        self.bytes() as u16
+    }
+
     #[cold]
-    fn compact<L: Layout>(&mut self, bigs: &Bigs) -> Result<(), Full> {
-        if (self.dead as usize) < MAX_BLOB / 4 {
+    fn make_room_slowly(&mut self, size: usize) {
+        if self.last.len() + size > CHUNK {
+            let mut last = std::mem::take(&mut self.last);
+            last.reserve_exact(CHUNK - last.len());
+            last.resize(CHUNK, 0);
+            let chunk = last.into_boxed_slice().try_into();
+            self.full.push(chunk.expect("as long as a chunk"));
+        }
+        // The first chunk grows as far as it must, so that small tables are small.
+        let capacity = match self.full.is_empty() {
+            true => capacity_for(self.last.len() + size).min(CHUNK),
+            false => CHUNK,
+        };
+        self.last.reserve_exact(capacity - self.last.len());
+    }
+
+    /// Drops dead bytes when they are what leaves no room for `size` more.
+    #[cold]
+    fn compact<L: Layout>(&mut self, size: usize, bigs: &Bigs) -> Result<(), Full> {
+        if (self.dead as usize) < MAX_BYTES / 4 {
             return Err(Full);
         }
-        self.rebuild::<L>(self.buckets.len(), bigs)
+        self.rebuild::<L>(self.buckets.len(), bigs)?;
+        match self.end_with(size) > MAX_BYTES {
+            true => Err(Full),
+            false => Ok(()),
+        }
     }
 
     /// Takes more buckets.
@@ -420,8 +484,9 @@ impl Segment {
     pub fn remove<L: Layout>(&mut self, spot: Spot, hash: u64, bigs: &mut Bigs) {
         let at = self.at(spot);
         self.dead += self.size_at::<L>(at) as u32;
-        if self.blob[at] == BIG {
-            bigs.remove(big_number(&self.blob[at..]));
+        let record = self.bytes_from(at);
+        if record[0] == BIG {
+            bigs.remove(big_number(record));
         }
         self.buckets[spot.bucket].tags[spot.index] = 0;
         let home = self.home(hash);
@@ -434,7 +499,7 @@ impl Segment {
     pub fn tidy<L: Layout>(&mut self, bigs: &Bigs) {
         let dead = self.dead as usize;
         let sparse = self.buckets.len() > 1 && self.len() < SPARSE * self.buckets.len();
-        if sparse || (dead * 4 > self.blob.len() && dead >= DEAD_MIN) {
+        if sparse || (dead * 4 > self.bytes() && dead >= DEAD_MIN) {
             let buckets = match sparse {
                 true => buckets_for(self.len()),
                 false => self.buckets.len(),
@@ -446,7 +511,7 @@ impl Segment {
 
     /// Rewrites the segment with that many buckets, or a few more, and without dead bytes.
     fn rebuild<L: Layout>(&mut self, mut buckets: usize, bigs: &Bigs) -> Result<(), Full> {
-        let room = self.live_bytes() + self.live_bytes() / 16;
+        let room = self.live_bytes();
         while buckets <= MAX_BUCKETS {
             let mut new = Self::sized(self.depth, self.prefix, buckets, room);
             if self.copy_to::<L>(&mut new, bigs) {
@@ -474,10 +539,9 @@ impl Segment {
             let (depth, prefix) = (self.depth + 1, self.prefix << 1 | upper);
             let mut buckets = buckets_for(side.records.len());
             loop {
-                let room = side.bytes + side.bytes / 16;
-                let mut half = Self::sized(depth, prefix, buckets, room);
+                let mut half = Self::sized(depth, prefix, buckets, side.bytes);
                 let records = side.records.iter();
-                if records.copied().all(|record| half.take(record, &self.blob)) {
+                if records.copied().all(|record| half.take(record, self)) {
                     return half;
                 }
                 buckets = next_size(buckets);
@@ -485,15 +549,17 @@ impl Segment {
         })
     }
 
-    /// Adds a record of `blob`: its hash, where it is, its size; false when there is no place.
+    /// Adds a record of another segment: its hash, where it is, its size; false when there is no
+    /// place.
     #[inline]
-    fn take(&mut self, (hash, at, size): (u64, u16, u16), blob: &[u8]) -> bool {
-        if !self.place(hash, self.blob.len() as u16) {
+    fn take(&mut self, (hash, at, size): (u64, u16, u16), other: &Self) -> bool {
+        let size = usize::from(size);
+        let to = self.make_room(size);
+        if !self.place(hash, to) {
             return false;
         }
-        let (at, size) = (usize::from(at), usize::from(size));
-        self.make_room(size);
-        self.blob.extend_from_slice(&blob[at..at + size]);
+        self.last
+            .extend_from_slice(&other.bytes_from(usize::from(at))[..size]);
         self.live += 1;
         true
     }
@@ -503,7 +569,7 @@ impl Segment {
     pub fn merged<L: Layout>(left: &Self, right: &Self, bigs: &Bigs) -> Option<Self> {
         let records = left.len() + right.len();
         let bytes = left.live_bytes() + right.live_bytes();
-        if records > MAX_SLOTS / 3 || bytes > MAX_BLOB / 3 {
+        if records > MAX_SLOTS / 3 || bytes > MAX_BYTES / 3 {
             return None;
         }
         let mut whole = Self::sized(
@@ -521,7 +587,7 @@ impl Segment {
         self.spots().all(|spot| {
             let at = self.at(spot);
             let hash = hash(self.record_at::<L>(at, bigs).0);
-            to.take((hash, at as u16, self.size_at::<L>(at) as u16), &self.blob)
+            to.take((hash, at as u16, self.size_at::<L>(at) as u16), self)
         })
     }
 
@@ -603,7 +669,23 @@ fn capacity_for(bytes: usize) -> usize {
     }
 }
 
-/// Bytes that a record takes in the blob.
+/// The parts of a record that is not big.
+#[inline]
+fn parts<L: Layout>(record: &[u8]) -> Parts {
+    let (len, header) = read_length(record);
+    let key = header..header + len;
+    let (len, header) = match L::VALUE {
+        Some(len) => (len, 0),
+        None => read_length(&record[key.end..]),
+    };
+    let start = key.end + header;
+    Parts {
+        key,
+        value: start..start + len,
+    }
+}
+
+/// Bytes that a record takes.
 #[inline]
 fn record_size<L: Layout>(key: &[u8], value: &[u8]) -> usize {
     let bytes = key.len() + value.len();

@@ -61,7 +61,8 @@ impl<K: Ord, V> Parted<K, V> {
     /// The value of a key.
     pub fn get(&self, key: &K) -> Option<&V> {
         let (part, within) = self.place(key);
-        Some(&self.parts[part][within.ok()?].1)
+        let within = within.ok()?;
+        Some(&self.parts[part][within].1)
     }
 
     /// True if the key is there.

@@ -150,7 +150,7 @@ fn reply_consumer(out: &mut Output, group: &Group, consumer: &Consumer, most: us
     count(out, "pel-count", ids.len() as u64);
     out.bulk(b"pending");
     out.array(ids.len().min(most));
-    for id in ids.iter().take(most) {
+    for id in ids.keys().take(most) {
         out.array(3);
         reply_id(out, *id);
         reply_delivery(out, &group.pending()[id]);
@@ -297,12 +297,11 @@ fn reply_part(out: &mut Output, group: &Group, part: &Part<'_>, now_ms: i64) {
             false => ControlFlow::Continue(()),
         }
     };
-    let range = part.start..;
     // Whether all were shown or the count ended it is the same.
     let _ = match consumer {
         _ if part.count == 0 => ControlFlow::Continue(()),
         Some(consumer) => {
-            let ids = group.of(consumer).pending().range(range);
+            let ids = group.of(consumer).pending().keys_from(&part.start);
             let ids = ids.take_while(|id| **id <= part.end);
             ids.map(|id| (*id, group.pending()[id]))
                 .try_for_each(&mut show)

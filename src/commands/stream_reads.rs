@@ -350,7 +350,7 @@ fn reply_history(
     };
     let pending = group.of(consumer).pending();
     let ids: Vec<_> = pending
-        .range(after_to_end(after).0..)
+        .keys_from(&after_to_end(after).0)
         .take(most)
         .copied()
         .collect();

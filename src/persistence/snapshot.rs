@@ -312,6 +312,7 @@ mod tests {
     use crate::types::object::{Collection, ObjectRef};
     use crate::types::set::Set;
     use crate::types::stream::{Keep, Limits as BlockLimits, Stream, Trim};
+    use crate::types::stream_group::{Group, Pending};
     use crate::types::stream_id::StreamId;
     use crate::types::zset::ZSet;
     use crate::types::{hash, list, set, zset};
@@ -392,7 +393,20 @@ mod tests {
             }
 
             let stream = db.write_or_create::<Box<Stream>>(b"stream", Box::default);
-            let log = &mut stream.expect("a stream").log;
+            let stream = stream.expect("a stream");
+            let group = stream.groups.entry((*b"group").into());
+            let group = group.or_insert_with(|| Group::new(StreamId::MIN, None));
+            let (consumer, _) = group.find_or_create(b"consumer", 1);
+            let (delivered_ms, count) = (at as i64, 1);
+            let pending = Pending {
+                consumer,
+                delivered_ms,
+                count,
+            };
+            group.assign(StreamId::new(at as u64, 1), pending);
+            group.acknowledge(StreamId::new(random::below(SIZE) as u64, 1));
+
+            let log = &mut stream.log;
             let id = log.choose_id(None, 1).expect("there is a next one");
             log.append(id, &[b"field", &name], &BLOCKS).expect("higher");
             log.delete(StreamId::new(at as u64 % 50, 1 + at as u64 % 300));

@@ -14,6 +14,7 @@ pub mod list;
 pub mod listpack;
 #[allow(unsafe_code)]
 pub mod object;
+pub mod parted;
 pub mod quicklist;
 pub mod row;
 pub mod set;

@@ -13,6 +13,7 @@
 
 use std::borrow::Cow;
 use std::ops::{ControlFlow, Range};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::list::{End, Limits};
@@ -63,8 +64,9 @@ enum Node {
         count: u32,
         lzf: ThinBytes,
     },
-    /// The element's bytes, behind their prefix.
-    Plain(ThinBytes),
+    /// The element's bytes, behind their prefix. They may be many, and lists that share a chunk of
+    /// nodes share them also when it is copied.
+    Plain(Arc<ThinBytes>),
 }
 
 impl Node {
@@ -85,7 +87,7 @@ impl Node {
     fn plain(value: &[u8]) -> Self {
         let mut bytes = ThinBytes::from_slice(&[0; PREFIX]);
         bytes.splice(PREFIX..PREFIX, value);
-        Self::Plain(bytes)
+        Self::Plain(Arc::new(bytes))
     }
 
     fn count(&self) -> usize {
@@ -107,7 +109,9 @@ impl Node {
     fn memory(&self) -> usize {
         match self {
             Self::Packed { pack, .. } => pack.memory(),
-            Self::Compressed { lzf: bytes, .. } | Self::Plain(bytes) => bytes.memory(),
+            Self::Compressed { lzf, .. } => lzf.memory(),
+            // Two counters and the address stand before the bytes.
+            Self::Plain(bytes) => bytes.memory() + 3 * size_of::<usize>(),
         }
     }
 

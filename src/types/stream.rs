@@ -96,11 +96,13 @@ impl Collection for Box<Stream> {
         self.log.blocks.len() + groups + 2
     }
 
-    /// What groups know is copied at once: it is as big only where readers do not acknowledge.
     fn share(&mut self) -> Self {
+        let groups = self.groups.iter_mut();
         Box::new(Stream {
             log: self.log.share(),
-            groups: self.groups.clone(),
+            groups: groups
+                .map(|(name, group)| (name.clone(), group.share()))
+                .collect(),
         })
     }
 

@@ -3,9 +3,9 @@
 //! Invariant: an ID is pending in a group exactly if it is pending for one of its consumers, the
 //! one that its entry in `pending` names.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
+use std::collections::BTreeMap;
 
+use super::parted::Parted;
 use super::stream_id::StreamId;
 
 /// Groups by name, in the order in which they are listed.
@@ -33,12 +33,12 @@ pub struct Consumer {
     pub name: Box<[u8]>,
     /// When it last asked for something, in Unix milliseconds.
     pub seen_ms: i64,
-    pending: BTreeSet<StreamId>,
+    pending: Parted<StreamId, ()>,
 }
 
 impl Consumer {
     /// The IDs of what it did not acknowledge.
-    pub fn pending(&self) -> &BTreeSet<StreamId> {
+    pub fn pending(&self) -> &Parted<StreamId, ()> {
         &self.pending
     }
 }
@@ -50,7 +50,7 @@ pub struct Group {
     pub last_id: StreamId,
     /// How many of all entries ever added the group has read; `None`: not known.
     pub entries_read: Option<u64>,
-    pending: BTreeMap<StreamId, Pending>,
+    pending: Parted<StreamId, Pending>,
     /// By [`ConsumerId`]; a deleted one leaves its place to the next.
     consumers: Vec<Option<Consumer>>,
     by_name: BTreeMap<Box<[u8]>, u32>,
@@ -62,28 +62,43 @@ impl Group {
         Self {
             last_id,
             entries_read,
-            pending: BTreeMap::new(),
+            pending: Parted::default(),
             consumers: Vec::new(),
             by_name: BTreeMap::new(),
         }
     }
 
+    /// The same group as it is now. What is pending is copied when it changes, not before.
+    pub fn share(&mut self) -> Self {
+        let consumer = |consumer: &mut Consumer| Consumer {
+            name: consumer.name.clone(),
+            pending: consumer.pending.share(),
+            ..*consumer
+        };
+        let consumers = self.consumers.iter_mut();
+        Self {
+            pending: self.pending.share(),
+            consumers: consumers.map(|c| c.as_mut().map(consumer)).collect(),
+            by_name: self.by_name.clone(),
+            ..*self
+        }
+    }
+
     /// Everything that is pending, by ID.
-    pub fn pending(&self) -> &BTreeMap<StreamId, Pending> {
+    pub fn pending(&self) -> &Parted<StreamId, Pending> {
         &self.pending
     }
 
     /// What is pending from an ID on.
     pub fn pending_from(&self, start: StreamId) -> impl Iterator<Item = (StreamId, Pending)> {
-        self.pending
-            .range(start..)
-            .map(|(id, pending)| (*id, *pending))
+        let pending = self.pending.from(&start);
+        pending.map(|(id, pending)| (*id, *pending))
     }
 
     /// The first pending ID after `id`.
     pub fn pending_after(&self, id: StreamId) -> Option<StreamId> {
-        let after = (Bound::Excluded(id), Bound::Unbounded);
-        self.pending.range(after).next().map(|(id, _)| *id)
+        let mut from = self.pending.keys_from(&id);
+        from.find(|other| **other != id).copied()
     }
 
     /// The consumers in the order of their names.
@@ -120,7 +135,7 @@ impl Group {
         let consumer = Consumer {
             name: name.into(),
             seen_ms: now_ms,
-            pending: BTreeSet::new(),
+            pending: Parted::default(),
         };
         match free {
             Some(place) => self.consumers[place] = Some(consumer),
@@ -134,7 +149,7 @@ impl Group {
     pub fn delete_consumer(&mut self, name: &[u8]) -> Option<usize> {
         let place = self.by_name.remove(name)?;
         let consumer = self.consumers[place as usize].take()?;
-        for id in &consumer.pending {
+        for id in consumer.pending.keys() {
             self.pending.remove(id);
         }
         Some(consumer.pending.len())
@@ -147,7 +162,7 @@ impl Group {
         {
             self.of_mut(before.consumer).pending.remove(&id);
         }
-        self.of_mut(pending.consumer).pending.insert(id);
+        self.of_mut(pending.consumer).pending.insert(id, ());
     }
 
     /// Notes that a consumer got again what is pending for it.
@@ -167,14 +182,14 @@ impl Group {
 
     /// Bytes of its allocations, estimated.
     pub fn memory(&self) -> usize {
+        let of = |c: &Consumer| 2 * c.name.len() + c.pending.memory();
+        let consumers: usize = self.consumers().map(of).sum();
         // Nodes of B-trees are two thirds full on average.
         let tree = |len: usize, size: usize| len * size * 3 / 2;
-        let names: usize = self.consumers().map(|c| 2 * c.name.len()).sum();
-        tree(self.pending.len(), size_of::<(StreamId, Pending)>())
-            + tree(self.pending.len(), size_of::<StreamId>())
+        self.pending.memory()
             + tree(self.by_name.len(), size_of::<(Box<[u8]>, u32)>())
             + self.consumers.capacity() * size_of::<Option<Consumer>>()
-            + names
+            + consumers
     }
 }
 

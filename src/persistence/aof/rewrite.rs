@@ -159,7 +159,7 @@ fn stream(out: &mut Writer<'_>, key: &[u8], stream: &Stream) {
             if consumer.pending().is_empty() {
                 out.command(&[&b"XGROUP"[..], b"CREATECONSUMER", key, name, &consumer.name]);
             }
-            for id in consumer.pending() {
+            for id in consumer.pending().keys() {
                 let Some(pending) = group.pending().get(id) else {
                     continue;
                 };

@@ -45,7 +45,7 @@ fn write_group(group: &Group, writer: &mut Writer<'_>) {
     // Not known is -1.
     writer.len(group.entries_read.unwrap_or(u64::MAX));
     writer.len(group.pending().len() as u64);
-    for (id, pending) in group.pending() {
+    for (id, pending) in group.pending().iter() {
         writer.raw(&id.to_be_bytes());
         writer.millis(pending.delivered_ms);
         writer.len(pending.count);
@@ -58,7 +58,7 @@ fn write_group(group: &Group, writer: &mut Writer<'_>) {
         writer.string(&consumer.name);
         writer.millis(consumer.seen_ms);
         writer.len(consumer.pending().len() as u64);
-        for id in consumer.pending() {
+        for id in consumer.pending().keys() {
             writer.raw(&id.to_be_bytes());
             if !writer.pause() {
                 return;

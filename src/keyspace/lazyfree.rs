@@ -187,7 +187,7 @@ mod tests {
         });
         let entry = Entry::new(b"big", NewValue::Object(Object::from(set)), None, 0);
         let mut guard = keyspace.lock(Keyspace::shard_of(hash));
-        let table = guard.table(0);
+        let mut table = guard.table(0);
         table.insert(hash, entry, false, &|key| keyspace.hash(key));
         let mut detached = Detached::default();
         detached.push(guard.table(0).take());

@@ -214,7 +214,8 @@ pub(crate) fn run(o: &Options, operation: &Operation) -> std::io::Result<()> {
         tv_sec: PATIENCE.as_secs() as i64,
         tv_nsec: 0,
     };
-    while begun.elapsed() < end && done < batches {
+    // What was sent is answered: the server's time for it counts.
+    while done < started {
         events.clear();
         epoll::wait(
             &poll,
@@ -231,7 +232,7 @@ pub(crate) fn run(o: &Options, operation: &Operation) -> std::io::Result<()> {
             client.awaited = client.awaited.saturating_sub(lines(&buffer[..n]));
             if client.awaited == 0 {
                 done += 1;
-                if started < batches {
+                if started < batches && begun.elapsed() < end {
                     client.start(lines_per_batch)?;
                     started += 1;
                 }

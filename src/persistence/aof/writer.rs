@@ -4,13 +4,16 @@
 //! chunks. It writes whatever there is, some milliseconds' worth at once unless replies wait for it,
 //! then syncs by the policy. Under `always` one sync serves
 //! everything that was appended before it began, and only then [`Progress::durable`] tells that
-//! replies may go out. A write that fails is taken back and tried again; nothing is skipped.
+//! replies may go out. Under `everysec` a thread of its own syncs, so that also while a disk takes
+//! seconds for that, what comes is handed to the system. A write that fails is taken back and
+//! tried again; nothing is skipped.
 
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -106,7 +109,13 @@ pub struct Writer {
     /// Files to go on with, from an offset of the stream on.
     next: Arc<Mutex<VecDeque<(u64, File)>>>,
     size: u64,
+    /// Something was written after the last sync began.
     unsynced: bool,
+    /// A sync in the background.
+    syncing: Option<JoinHandle<io::Result<()>>>,
+    /// The last one did not succeed.
+    sync_failed: bool,
+    /// When the last sync ended, or began in the background.
     last_sync: Instant,
     /// How long the last sync took, under `always`.
     sync_took: Duration,
@@ -146,6 +155,8 @@ impl Writer {
             next: Arc::default(),
             size,
             unsynced: false,
+            syncing: None,
+            sync_failed: false,
             last_sync: Instant::now(),
             sync_took: Duration::ZERO,
             crowded: 0,
@@ -281,9 +292,8 @@ impl Writer {
                 return Ok(());
             }
             // The next file stays in line until all of this one is on the disk.
-            if self.unsynced {
-                self.file.sync_data()?;
-                self.unsynced = false;
+            if self.unsynced || self.syncing.is_some() {
+                self.sync_now()?;
             }
             let Some((_, file)) = self.next.lock().pop_front() else {
                 return Ok(());
@@ -338,30 +348,68 @@ impl Writer {
     }
 
     fn sync(&mut self, policy: Policy) -> io::Result<()> {
-        let due = match policy.sync {
-            Sync::Always => true,
-            Sync::EverySecond => self.last_sync.elapsed() >= SECOND,
-            Sync::Never => false,
-        };
-        if due && self.unsynced {
-            let begun = Instant::now();
-            self.sync_now()?;
-            if policy.sync == Sync::Always {
-                self.sync_took = begun.elapsed();
-                if self.reader.is_behind() {
-                    self.crowded = CROWDED;
-                }
-            }
+        if self.syncing.as_ref().is_some_and(JoinHandle::is_finished) {
+            self.end_sync()?;
         }
-        if due || policy.sync != Sync::Always {
-            self.progress.release(self.at);
+        match policy.sync {
+            Sync::Always if self.unsynced => self.sync_for_all()?,
+            Sync::EverySecond
+                if self.unsynced && (self.sync_failed || self.last_sync.elapsed() >= SECOND) =>
+            {
+                self.sync_in_background()?;
+            }
+            _ => {}
+        }
+        self.progress.release(self.at);
+        Ok(())
+    }
+
+    /// The sync that replies wait for.
+    fn sync_for_all(&mut self) -> io::Result<()> {
+        let begun = Instant::now();
+        self.sync_now()?;
+        self.sync_took = begun.elapsed();
+        if self.reader.is_behind() {
+            self.crowded = CROWDED;
         }
         Ok(())
     }
 
+    /// Begins a sync unless one is under way. After a failure it is awaited: writes are refused
+    /// until one succeeds.
+    fn sync_in_background(&mut self) -> io::Result<()> {
+        if self.syncing.is_some() {
+            return Ok(());
+        }
+        if self.sync_failed {
+            return self.sync_now();
+        }
+        let file = self.file.try_clone()?;
+        let thread = std::thread::Builder::new().name("aof-sync".to_owned());
+        self.syncing = Some(thread.spawn(move || file.sync_data())?);
+        self.unsynced = false;
+        self.last_sync = Instant::now();
+        Ok(())
+    }
+
+    /// Awaits the sync in the background, if there is one.
+    fn end_sync(&mut self) -> io::Result<()> {
+        let Some(thread) = self.syncing.take() else {
+            return Ok(());
+        };
+        let ended = thread.join();
+        let result = ended.unwrap_or_else(|_| Err(io::ErrorKind::Other.into()));
+        self.sync_failed = result.is_err();
+        self.unsynced |= self.sync_failed;
+        result
+    }
+
     /// Has everything written to the disk.
     pub fn sync_now(&mut self) -> io::Result<()> {
-        self.file.sync_data()?;
+        self.end_sync()?;
+        let result = self.file.sync_data();
+        self.sync_failed = result.is_err();
+        result?;
         self.unsynced = false;
         self.last_sync = Instant::now();
         Ok(())

@@ -312,11 +312,11 @@ fn completed_requests_stay_valid_and_count_their_bytes() {
     assert_eq!(requests[0].arg(&bytes, 1), b"a");
     assert_eq!(requests[1].arg(&bytes, 1), b"x");
     assert_eq!(requests[2].arg(&bytes, 1).len(), 40_000);
-    let sum: u64 = requests.iter().map(|request| request.wire_bytes).sum();
+    let sum: u64 = requests.iter().map(|request| request.wire_bytes()).sum();
     assert_eq!(sum, bytes.len() as u64);
 
     let (mut parser, mut request, mut pos) = (Parser::new(), Request::default(), 0);
-    let third = &bytes[bytes.len() - requests[2].wire_bytes as usize..];
+    let third = &bytes[bytes.len() - requests[2].wire_bytes() as usize..];
     let (head, tail) = third.split_at(100);
     parser
         .parse(head, &mut pos, &limits, &mut request)
@@ -326,7 +326,7 @@ fn completed_requests_stay_valid_and_count_their_bytes() {
     big.extend_from_slice(tail);
     let progress = parser.parse(head, &mut pos, &limits, &mut request);
     assert_eq!(progress, Ok(Progress::Complete));
-    assert_eq!(request.wire_bytes, third.len() as u64);
+    assert_eq!(request.wire_bytes(), third.len() as u64);
     assert_eq!(request.take_big(1).map(|big| big.len()), Some(40_000));
 }
 

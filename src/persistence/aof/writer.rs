@@ -443,3 +443,54 @@ fn write_what_fits(mut file: &File, parts: &[Bytes]) -> (usize, io::Result<()>) 
     }
     (written, Ok(()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::propagation::Stream;
+
+    const POLICY: Policy = Policy {
+        sync: Sync::Never,
+        timestamps: false,
+    };
+
+    #[test]
+    fn all_chunks_but_those_for_replicas_go_to_the_file_that_is_theirs() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = |name: &str| directory.path().join(name);
+        let create = |name: &str| File::create(path(name)).expect("a file");
+        let stream = Arc::new(Stream::default());
+        let progress = Arc::new(Progress::default());
+        let reader = stream.file_reader();
+        let mut writer = Writer::new(reader, create("first"), 0, Arc::clone(&progress));
+        let mut expected = Vec::new();
+        let value = vec![b'v'; 30_000];
+        for i in 0..40 {
+            // Several calls of many chunks each, and one within which the next file begins.
+            if i == 25 {
+                writer.rotation().switch(stream.offset(), create("second"));
+            }
+            let key = format!("k{i}");
+            stream.append(|block| {
+                block.select(0);
+                block.bare(&[b"SET", key.as_bytes(), &value]);
+                if i % 7 == 0 {
+                    block.for_replicas(&["PUBLISH", "c", "m"]);
+                }
+            });
+            expected.push(format!("${}\r\n{key}\r\n", key.len()));
+        }
+        let end = stream.offset();
+        writer.flush(POLICY).expect("written");
+        assert_eq!(progress.written(), end);
+        let read = |name| std::fs::read(path(name)).expect("a file");
+        let (first, second) = (read("first"), read("second"));
+        assert_eq!(progress.size.load(Ordering::Relaxed), second.len() as u64);
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("ASCII");
+        let all = text(&first) + &text(&second);
+        assert!(!all.contains("PUBLISH"));
+        let places: Vec<_> = expected.iter().map(|e| all.find(e)).collect();
+        assert!(places.is_sorted() && places.iter().all(Option::is_some));
+        assert!(places[24] < Some(first.len()) && places[25] >= Some(first.len()));
+    }
+}

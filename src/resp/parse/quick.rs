@@ -72,8 +72,9 @@ fn short_line(input: &[u8], at: usize, mark: u8) -> Option<(i64, usize)> {
         .then(|| (i64::from(first) * 10 + i64::from(second), at + 5))
 }
 
-/// Reads the number of a header line in its common form: digits in canonical form, then `\r\n`. Gives the number and the index past the line; `None` leaves all else, errors
-/// included, to the general way.
+/// Reads the number of a header line in its common form: digits in canonical form, then `\r\n`.
+/// Gives the number and the index past the line; `None` leaves all else, errors included, to the
+/// general way.
 pub(super) fn quick_number(input: &[u8], at: usize) -> Option<(i64, usize)> {
     let rest = input.get(at..)?;
     let mut number: i64 = 0;

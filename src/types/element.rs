@@ -121,12 +121,18 @@ impl<'a> Element<'a> {
     /// Appends the packed element.
     #[inline]
     pub(super) fn write<const N: usize>(self, out: &mut SmallVec<[u8; N]>) {
-        let (head, head_len) = head(self);
-        let payload = self.payload();
-        out.extend_from_slice(&head[..head_len]);
-        out.extend_from_slice(payload);
-        let (back, back_len) = back(head_len + payload.len());
+        let before = out.len();
+        self.write_bare(out);
+        let (back, back_len) = back(out.len() - before);
         out.extend_from_slice(&back[..back_len]);
+    }
+
+    /// Appends head and payload alone: what can be read from the front only.
+    #[inline]
+    pub(super) fn write_bare<const N: usize>(self, out: &mut SmallVec<[u8; N]>) {
+        let (head, head_len) = head(self);
+        out.extend_from_slice(&head[..head_len]);
+        out.extend_from_slice(self.payload());
     }
 }
 

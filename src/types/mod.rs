@@ -17,6 +17,7 @@ pub mod object;
 pub mod parted;
 pub mod quicklist;
 pub mod row;
+pub mod run;
 pub mod set;
 pub mod stream;
 pub mod stream_block;

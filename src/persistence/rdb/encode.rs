@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use super::code;
 use super::write::Writer;
 use crate::keyspace::entry::{Entry, ValueRef};
+use crate::types::Encoding;
 use crate::types::hash::Hash;
 use crate::types::list::List;
 use crate::types::listpack::{Element, Listpack};
@@ -37,14 +38,14 @@ pub fn code(value: ValueRef<'_>) -> u8 {
         ObjectRef::Set(_) => code::SET,
         ObjectRef::Hash(hash) => {
             let timed = hash.next_expiry().is_some();
-            match (hash.pack().or(hash.pack_ex()).is_some(), timed) {
+            match (hash.run().is_some(), timed) {
                 (true, true) => code::HASH_LISTPACK_EX,
                 (true, false) => code::HASH_LISTPACK,
                 (false, true) => code::HASH_METADATA,
                 (false, false) => code::HASH,
             }
         }
-        ObjectRef::ZSet(ZSet::Pack(_)) => code::ZSET_LISTPACK,
+        ObjectRef::ZSet(ZSet::Run(_)) => code::ZSET_LISTPACK,
         ObjectRef::ZSet(ZSet::Tree(_)) => code::ZSET_2,
         ObjectRef::Stream(_) => code::STREAM_LISTPACKS_2,
     }
@@ -108,13 +109,14 @@ fn hash(hash: &Hash, writer: &mut Writer<'_>) {
     if let Some(first) = hash.next_expiry() {
         return hash_with_expiry(hash, first, writer);
     }
-    if let Some(pack) = hash.pack() {
-        return writer.string(pack.as_bytes());
-    }
-    if hash.pack_ex().is_some() {
-        // No field has an expiry any more: what every version can read.
-        let pairs = hash.iter().flat_map(|(field, value)| [field, value]);
-        return writer.string(Listpack::of(pairs).as_bytes());
+    match hash.run() {
+        Some(_) if hash.encoding() == Encoding::ListpackEx => {
+            // No field has an expiry any more: what every version can read.
+            let pairs = hash.iter().flat_map(|(field, value)| [field, value]);
+            return writer.string(Listpack::of(pairs).as_bytes());
+        }
+        Some(run) => return writer.string(&run.to_listpack()),
+        None => {}
     }
     writer.len(hash.len() as u64);
     for (field, value) in hash.iter() {
@@ -129,8 +131,8 @@ fn hash(hash: &Hash, writer: &mut Writer<'_>) {
 /// A hash of which some fields have an expiry, the first of them `first`.
 fn hash_with_expiry(hash: &Hash, first: i64, writer: &mut Writer<'_>) {
     writer.raw(&first.to_le_bytes());
-    if let Some(pack) = hash.pack_ex() {
-        return writer.string(pack.as_bytes());
+    if let Some(run) = hash.run() {
+        return writer.string(&run.to_listpack());
     }
     writer.len(hash.len() as u64);
     for (field, value, at) in hash.iter_timed() {
@@ -145,8 +147,8 @@ fn hash_with_expiry(hash: &Hash, first: i64, writer: &mut Writer<'_>) {
 }
 
 fn zset(zset: &ZSet, writer: &mut Writer<'_>) {
-    if let ZSet::Pack(pack) = zset {
-        return writer.string(pack.as_bytes());
+    if let ZSet::Run(run) = zset {
+        return writer.string(&run.to_listpack());
     }
     writer.len(zset.len() as u64);
     // From the greatest down, as Redis does: its loader inserts at the front.

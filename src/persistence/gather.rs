@@ -12,6 +12,7 @@ use super::rdb::{encode, file, opcode};
 use crate::keyspace::access::Access;
 use crate::keyspace::entry::{Entry, Kept, ValueRef};
 use crate::resp::write::request;
+use crate::types::patched;
 
 /// Bytes of records after which a batch is full.
 pub const FULL: usize = 64 * 1024;
@@ -63,6 +64,15 @@ pub struct Big {
 }
 
 impl Big {
+    /// Database and key, if changes may be put aside for as long as the value is kept
+    /// ([`Entry::settle`]).
+    pub fn changes_aside(&self) -> Option<(usize, Box<[u8]>)> {
+        let ValueRef::String(string) = self.value.value() else {
+            return None;
+        };
+        (string.len() >= patched::FROM).then(|| (self.db, self.key.clone()))
+    }
+
     /// Writes its record. `bytes` is empty and serves as a buffer; `write` takes what is in there
     /// and tells whether more is wanted.
     pub fn write(

@@ -15,6 +15,7 @@ pub mod listpack;
 #[allow(unsafe_code)]
 pub mod object;
 pub mod parted;
+pub mod patched;
 pub mod quicklist;
 pub mod row;
 pub mod run;

@@ -57,6 +57,7 @@ pub fn value(value: ValueRef<'_>, writer: &mut Writer<'_>) {
         ValueRef::String(StringRef::Int(n)) => writer.int_string(n),
         ValueRef::String(StringRef::Inline(bytes)) => writer.string(bytes),
         ValueRef::String(StringRef::Shared(bytes)) => writer.string(bytes),
+        ValueRef::String(StringRef::Patched(string)) => writer.string(string.whole()),
         ValueRef::Object(ObjectRef::List(list)) => self::list(list, writer),
         ValueRef::Object(ObjectRef::Set(set)) => self::set(set, writer),
         ValueRef::Object(ObjectRef::Hash(hash)) => self::hash(hash, writer),

@@ -239,6 +239,22 @@ pub(super) fn read(bytes: &[u8], at: usize) -> (Element<'_>, usize) {
     }
 }
 
+/// Reads the size of head and payload of the element at `at`, as [`read`] does, and no more.
+#[inline]
+pub(super) fn size(bytes: &[u8], at: usize) -> usize {
+    let kind = bytes[at];
+    match kind {
+        0..=0x7f => 1,
+        0x80..=0xbf => 1 + usize::from(kind & 0x3f),
+        0xc0..=0xdf => 2,
+        _ => long_size(&bytes[at..]),
+    }
+}
+
+fn long_size(rest: &[u8]) -> usize {
+    checked_size(rest).unwrap_or_else(|| panic!("no element begins with byte {:#x}", rest[0]))
+}
+
 /// A little-endian signed integer of up to eight bytes.
 #[inline]
 fn signed(bytes: &[u8]) -> i64 {

@@ -13,7 +13,7 @@ use std::ops::Range;
 
 use smallvec::SmallVec;
 
-use super::element::{Element, back, read};
+use super::element::{Element, back, read, size};
 use super::listpack::{self, MAX_BYTES, Pack};
 use crate::base::thin::LeanBytes;
 
@@ -72,7 +72,7 @@ impl Run {
         packed.extend_from_slice(&[0; listpack::HEADER]);
         let mut at = 0;
         while at < bytes.len() {
-            let size = read(bytes, at).1;
+            let size = size(bytes, at);
             packed.extend_from_slice(&bytes[at..at + size]);
             let (back, back_len) = back(size);
             packed.extend_from_slice(&back[..back_len]);
@@ -135,7 +135,7 @@ impl Run {
     /// The offset behind the element at an offset.
     #[inline]
     pub fn skip(&self, at: usize) -> usize {
-        at + read(self.bytes.as_slice(), at).1
+        at + size(self.bytes.as_slice(), at)
     }
 
     /// The element behind the one at an offset: of a pair, the value of the field there.
@@ -145,13 +145,16 @@ impl Run {
     }
 
     /// The offset behind `elements` elements from the one at `at` on, or the end if that is sooner.
+    #[inline]
     fn advance(&self, at: usize, elements: usize) -> usize {
-        let mut rest = self.iter_from(at);
-        match elements {
-            0 => {}
-            _ => _ = rest.nth(elements - 1),
+        let (bytes, mut at) = (self.bytes.as_slice(), at);
+        for _ in 0..elements {
+            if at >= bytes.len() {
+                break;
+            }
+            at += size(bytes, at);
         }
-        rest.offset()
+        at
     }
 
     /// The offset of the record with this rank, or the end without such a one.
@@ -165,13 +168,13 @@ impl Run {
         let bytes = self.bytes.as_slice();
         let (mut at, others) = (0, self.step() - 1);
         while at < bytes.len() {
-            let (element, size) = read(bytes, at);
+            let (element, first) = read(bytes, at);
             if element.same(wanted) {
                 return Some(at);
             }
-            at += size;
+            at += first;
             for _ in 0..others {
-                at += read(bytes, at).1;
+                at += size(bytes, at);
             }
         }
         None

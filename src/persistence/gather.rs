@@ -88,13 +88,13 @@ impl Big {
             goes_on
         };
         let mut writer = Writer::spilling(bytes, options.compress, &mut spill);
-        record(
-            &self.key,
-            self.value.value(),
-            self.about,
-            &mut writer,
-            options,
-        );
+        let (key, about) = (&self.key, self.about);
+        if options.as_commands {
+            record(key, self.value.value(), about, &mut writer, options);
+        } else {
+            head(key, self.value.value(), about, &mut writer, options);
+            encode::kept(self.value, &mut writer);
+        }
         write(bytes);
         bytes.clear();
     }
@@ -227,6 +227,12 @@ fn record(
     if options.as_commands {
         return rewrite::key(writer, key, value, about.expiry);
     }
+    head(key, value, about, writer, options);
+    encode::value(value, writer);
+}
+
+/// What stands before a value in a dump.
+fn head(key: &[u8], value: ValueRef<'_>, about: About, writer: &mut Writer<'_>, options: &Options) {
     if let Some(at) = about.expiry {
         writer.byte(opcode::EXPIRETIME_MS);
         writer.millis(at);
@@ -243,7 +249,6 @@ fn record(
     }
     writer.byte(encode::code(value));
     writer.string(key);
-    encode::value(value, writer);
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@
 //! [`Hash::get`] and [`Hash::iter`] still show it, [`Hash::is_due`] tells.
 
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 
 use super::element::Element;
 use super::object::Collection;
@@ -370,6 +371,15 @@ impl Hash {
                     Some((elements.next()?, elements.next()?))
                 }))
             }
+        }
+    }
+
+    /// Shows the fields with their values, each once, until `visit` breaks; what of a big hash
+    /// nobody else has is freed once it was shown.
+    pub fn consume(self, mut visit: impl FnMut(Pair<'_>) -> ControlFlow<()>) -> ControlFlow<()> {
+        match self.body {
+            Body::Table(table) => table.consume(|field, value| visit(pair((field, value)))),
+            _ => self.iter().try_for_each(visit),
         }
     }
 

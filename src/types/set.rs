@@ -210,6 +210,14 @@ impl Set {
         }
     }
 
+    /// As [`Set::try_for_each`]; what of a big set nobody else has is freed once it was shown.
+    pub fn consume(self, mut visit: impl FnMut(Element<'_>) -> ControlFlow<()>) -> ControlFlow<()> {
+        match self.body {
+            Body::Table(table) => table.consume(|key, _| visit(Element::Bytes(key))),
+            _ => self.try_for_each(visit),
+        }
+    }
+
     /// A member, each with the same probability; `None` when the set is empty.
     pub fn random(&self) -> Option<Element<'_>> {
         let rank = || random::below(Collection::len(self));

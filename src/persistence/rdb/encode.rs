@@ -4,12 +4,12 @@ use std::ops::ControlFlow;
 
 use super::code;
 use super::write::Writer;
-use crate::keyspace::entry::{Entry, ValueRef};
+use crate::keyspace::entry::{Entry, Kept, ValueRef};
 use crate::types::Encoding;
-use crate::types::hash::Hash;
+use crate::types::hash::{self, Hash};
 use crate::types::list::List;
 use crate::types::listpack::{Element, Listpack};
-use crate::types::object::{Collection, ObjectRef};
+use crate::types::object::{Collection, Object, ObjectRef};
 use crate::types::quicklist::NodeBytes;
 use crate::types::set::Set;
 use crate::types::string::StringRef;
@@ -66,6 +66,34 @@ pub fn value(value: ValueRef<'_>, writer: &mut Writer<'_>) {
     }
 }
 
+/// Writes a value that was kept, without its type code. What it is made of is freed as it is
+/// written, as far as nobody else has it; a sorted set, whose members lie anywhere, at its end.
+pub fn kept(value: Kept, writer: &mut Writer<'_>) {
+    let object = match value {
+        Kept::Object(object) => object,
+        string => return self::value(string.value(), writer),
+    };
+    match object {
+        Object::List(list) => {
+            writer.len(list.shape().nodes as u64);
+            list.consume(|bytes| node(bytes, writer));
+        }
+        Object::Set(set) if set.table().is_some() => {
+            writer.len(set.len() as u64);
+            let _ = set.consume(|member| {
+                element(member, writer);
+                writer.flow()
+            });
+        }
+        Object::Hash(hash) if hash.table().is_some() && hash.next_expiry().is_none() => {
+            writer.len(hash.len() as u64);
+            let _ = hash.consume(|pair| self::pair(pair, writer));
+        }
+        Object::Stream(stream) => super::stream::write_kept(stream, writer),
+        other => self::value(ValueRef::Object(other.as_ref()), writer),
+    }
+}
+
 fn element(element: Element<'_>, writer: &mut Writer<'_>) {
     match element {
         Element::Int(n) => writer.int_string(n),
@@ -76,20 +104,21 @@ fn element(element: Element<'_>, writer: &mut Writer<'_>) {
 fn list(list: &List, writer: &mut Writer<'_>) {
     writer.len(list.shape().nodes as u64);
     let mut wanted = true;
-    list.each_node(|node| {
-        match node {
-            _ if !wanted => return,
-            NodeBytes::Packed(bytes) => {
-                writer.len(NODE_PACKED);
-                writer.string(&bytes);
-            }
-            NodeBytes::Plain(bytes) => {
-                writer.len(NODE_PLAIN);
-                writer.string(bytes);
-            }
+    list.each_node(|bytes| wanted = wanted && node(bytes, writer).is_continue());
+}
+
+fn node(bytes: NodeBytes<'_>, writer: &mut Writer<'_>) -> ControlFlow<()> {
+    match bytes {
+        NodeBytes::Packed(bytes) => {
+            writer.len(NODE_PACKED);
+            writer.string(&bytes);
         }
-        wanted = writer.pause();
-    });
+        NodeBytes::Plain(bytes) => {
+            writer.len(NODE_PLAIN);
+            writer.string(bytes);
+        }
+    }
+    writer.flow()
 }
 
 fn set(set: &Set, writer: &mut Writer<'_>) {
@@ -99,10 +128,7 @@ fn set(set: &Set, writer: &mut Writer<'_>) {
     writer.len(set.len() as u64);
     let _ = set.try_for_each(|member| {
         element(member, writer);
-        match writer.pause() {
-            true => ControlFlow::Continue(()),
-            false => ControlFlow::Break(()),
-        }
+        writer.flow()
     });
 }
 
@@ -120,13 +146,13 @@ fn hash(hash: &Hash, writer: &mut Writer<'_>) {
         None => {}
     }
     writer.len(hash.len() as u64);
-    for (field, value) in hash.iter() {
-        element(field, writer);
-        element(value, writer);
-        if !writer.pause() {
-            return;
-        }
-    }
+    let _ = hash.iter().try_for_each(|pair| self::pair(pair, writer));
+}
+
+fn pair((field, value): hash::Pair<'_>, writer: &mut Writer<'_>) -> ControlFlow<()> {
+    element(field, writer);
+    element(value, writer);
+    writer.flow()
 }
 
 /// A hash of which some fields have an expiry, the first of them `first`.

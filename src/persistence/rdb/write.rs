@@ -1,5 +1,7 @@
 //! Primitives, written: lengths, strings, numbers.
 
+use std::ops::ControlFlow;
+
 use crate::base::{lzf, number};
 use crate::resp::write::request;
 
@@ -89,6 +91,15 @@ impl<'a> Writer<'a> {
             self.stopped |= !spill(self.out);
         }
         !self.stopped
+    }
+
+    /// As [`Writer::pause`], for who goes on until it is broken.
+    #[inline]
+    pub fn flow(&mut self) -> ControlFlow<()> {
+        match self.pause() {
+            true => ControlFlow::Continue(()),
+            false => ControlFlow::Break(()),
+        }
     }
 
     /// A command in the protocol of clients; as [`Writer::pause`].

@@ -1,4 +1,8 @@
-//! Bytes behind one pointer: an allocation that begins with its own length.
+//! Bytes behind one pointer, without a capacity that somebody has to remember: it is the
+//! allocator's size class of the length. Bytes that grow within their class stay where they are.
+//!
+//! A vector takes three words beside its allocation. Small collections are many, so both count.
+//! [`ThinBytes`] is an owner of one word; the length lies in front, where a listpack has it anyway:
 //!
 //! ```text
 //!  0                  4
@@ -8,10 +12,8 @@
 //!  +------------------+-------------------+ - - - - - - +
 //! ```
 //!
-//! A vector takes three words beside its allocation and a capacity that it must remember. Small
-//! collections are many, so both count: here the owner is 8 bytes, the length lies where a
-//! listpack has it anyway, and the capacity is the allocator's size class of the length. Bytes
-//! that grow within their class stay where they are.
+//! [`LeanBytes`] is for an owner that has two words to spend: its length, and four bytes of whatever
+//! else has to be known, lie beside the pointer, and the allocation is content alone.
 
 use std::alloc::{Layout, alloc, alloc_zeroed, dealloc, handle_alloc_error, realloc};
 use std::fmt;
@@ -192,14 +194,143 @@ impl PartialEq for ThinBytes {
     }
 }
 
+/// Owned bytes with their length and a small note beside the pointer. Without bytes there is no
+/// allocation.
+pub struct LeanBytes<T> {
+    raw: NonNull<u8>,
+    len: u32,
+    /// What the owner wants to know of the bytes.
+    pub note: T,
+}
+
+// SAFETY: it owns its allocation, as a vector does, and has no interior mutability.
+unsafe impl<T: Send> Send for LeanBytes<T> {}
+// SAFETY: as above.
+unsafe impl<T: Sync> Sync for LeanBytes<T> {}
+
+impl<T> LeanBytes<T> {
+    /// No bytes.
+    pub const fn new(note: T) -> Self {
+        Self {
+            raw: NonNull::dangling(),
+            len: 0,
+            note,
+        }
+    }
+
+    /// Number of bytes.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.len as usize
+    }
+
+    /// True without bytes.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The bytes.
+    #[inline]
+    pub fn as_slice(&self) -> &[u8] {
+        // SAFETY: `len` bytes are allocated and initialised, and borrowed through `self`; without
+        // any the pointer is only not null.
+        unsafe { std::slice::from_raw_parts(self.raw.as_ptr(), self.len()) }
+    }
+
+    /// Bytes of the allocation, as the allocator counts them.
+    pub fn memory(&self) -> usize {
+        match self.len() {
+            0 => 0,
+            len => size_class(len),
+        }
+    }
+
+    /// Replaces the bytes of `range` by `with`. Moves the allocation only when its size class
+    /// changes.
+    ///
+    /// # Panics
+    /// When the range is out of bounds, or the result is 4 GiB or more.
+    #[inline]
+    pub fn splice(&mut self, range: Range<usize>, with: &[u8]) {
+        let old_len = self.len();
+        assert!(range.start <= range.end && range.end <= old_len);
+        let new_len = old_len - range.len() + with.len();
+        let stored = u32::try_from(new_len).expect("shorter than 4 GiB");
+        if new_len > old_len {
+            self.resize(new_len);
+        }
+        // SAFETY: the allocation holds the longer of both lengths. What lies behind the range moves
+        // to where it will lie, within the new length; `with` is no part of it, because `self` is
+        // borrowed exclusively. Then the first `new_len` bytes are all initialised.
+        unsafe {
+            let at = self.raw.as_ptr().add(range.start);
+            std::ptr::copy(
+                self.raw.as_ptr().add(range.end),
+                at.add(with.len()),
+                old_len - range.end,
+            );
+            std::ptr::copy_nonoverlapping(with.as_ptr(), at, with.len());
+        }
+        if new_len < old_len {
+            self.resize(new_len);
+        }
+        self.len = stored;
+    }
+
+    /// Has the allocation hold `new_len` bytes, of which it keeps what it had.
+    fn resize(&mut self, new_len: usize) {
+        let (old_len, new) = (self.len(), layout(new_len));
+        let raw = match (old_len, new_len) {
+            (0, 0) => return,
+            // SAFETY: the size is not 0.
+            (0, _) => unsafe { alloc(new) },
+            (_, 0) => {
+                // SAFETY: allocated with the layout of the length, and not used after.
+                unsafe { dealloc(self.raw.as_ptr(), layout(old_len)) }
+                self.raw = NonNull::dangling();
+                return;
+            }
+            _ if layout(old_len).size() == new.size() => return,
+            // SAFETY: allocated with the layout of the length; the new size is not 0.
+            _ => unsafe { realloc(self.raw.as_ptr(), layout(old_len), new.size()) },
+        };
+        self.raw = NonNull::new(raw).unwrap_or_else(|| handle_alloc_error(new));
+    }
+}
+
+impl<T: Clone> Clone for LeanBytes<T> {
+    fn clone(&self) -> Self {
+        let mut new = Self::new(self.note.clone());
+        new.splice(0..0, self.as_slice());
+        new
+    }
+}
+
+impl<T> Drop for LeanBytes<T> {
+    fn drop(&mut self) {
+        if self.len > 0 {
+            // SAFETY: allocated with the layout of the length, which is kept in step.
+            unsafe { dealloc(self.raw.as_ptr(), layout(self.len())) }
+        }
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for LeanBytes<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} {:?}", self.note, self.as_slice())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
 
     #[test]
-    fn an_owner_is_one_word() {
+    fn owners_are_small() {
         assert_eq!(size_of::<Option<ThinBytes>>(), 8);
+        assert_eq!(size_of::<LeanBytes<u32>>(), 16);
     }
 
     #[test]
@@ -215,18 +346,24 @@ mod tests {
             steps in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), 0usize..300, any::<u8>()), 1..60)
         ) {
             let mut bytes = ThinBytes::from_slice(&[0; PREFIX]);
-            let mut model: Vec<u8> = Vec::new();
+            let (mut lean, mut model) = (LeanBytes::new(7u32), Vec::new());
             for (a, b, len, fill) in steps {
                 let (a, b) = (a.index(model.len() + 1), b.index(model.len() + 1));
                 let (start, end) = (a.min(b), a.max(b).min(a.min(b) + 40));
                 let with = vec![fill; len];
                 bytes.splice(start + PREFIX..end + PREFIX, &with);
+                lean.splice(start..end, &with);
                 model.splice(start..end, with);
                 prop_assert_eq!(&bytes.as_slice()[PREFIX..], &model[..]);
                 prop_assert_eq!(bytes.len(), model.len() + PREFIX);
                 let copy = bytes.clone();
                 prop_assert!(copy == bytes && copy.memory() >= copy.len());
+                let copy = lean.clone();
+                prop_assert_eq!((lean.as_slice(), copy.as_slice()), (&model[..], &model[..]));
+                prop_assert!(copy.note == 7 && copy.memory() >= copy.len());
             }
+            lean.splice(0..model.len(), &[]);
+            prop_assert!(lean.is_empty() && lean.memory() == 0);
         }
     }
 }

@@ -148,9 +148,13 @@ fn read(ctx: &mut DataCtx<'_, '_>, steps: &[Step]) -> Result<(), Error> {
         None => steps.iter().map(|_| Some(0)).collect(),
         Some(entry) => {
             let entry = of_string(entry)?;
-            let mut text = entry.string().text();
-            let bytes = text.bytes();
-            steps.iter().map(|s| Some(s.field.get(bytes))).collect()
+            let string = entry.string();
+            let value = |step: &Step| {
+                let (field, place) = step.field.within();
+                let place = place.start.min(string.len())..place.end.min(string.len());
+                Some(field.get(&string.slice(place)))
+            };
+            steps.iter().map(value).collect()
         }
     };
     reply(ctx, &results);
@@ -160,9 +164,8 @@ fn read(ctx: &mut DataCtx<'_, '_>, steps: &[Step]) -> Result<(), Error> {
 fn write(ctx: &mut DataCtx<'_, '_>, steps: &[Step], len: usize) -> Result<(), Error> {
     let mut written = 0;
     let mut differing = 0;
-    let edited = edit_padded(ctx, len, |bytes| {
-        let run = |step: &Step| {
-            let field = step.field;
+    let edited = edit_padded(ctx, len, |string| {
+        let mut run = |step: &Step, field: Field, bytes: &mut [u8]| {
             let old = field.get(bytes);
             let (new, result) = match step.action {
                 Action::Get => return Some(old),
@@ -174,7 +177,11 @@ fn write(ctx: &mut DataCtx<'_, '_>, steps: &[Step], len: usize) -> Result<(), Er
             differing += u64::from(old != new);
             Some(result)
         };
-        steps.iter().map(run).collect::<Results>()
+        let step = |step: &Step| {
+            let (field, place) = step.field.within();
+            string.edit(place, |bytes| run(step, field, bytes))
+        };
+        steps.iter().map(step).collect::<Results>()
     })?;
     // A string that grew counts every write as a change, whatever was written.
     let grew = edited.old_len != Some(edited.len);

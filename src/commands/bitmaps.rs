@@ -62,7 +62,9 @@ fn setbit(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
         _ => return Err(Error::line(NOT_A_BIT)),
     };
     let len = (offset / 8) as usize + 1;
-    let edited = edit_padded(ctx, len, |bytes| bitmap::set(bytes, offset, on))?;
+    let edited = edit_padded(ctx, len, |string| {
+        string.edit(len - 1..len, |byte| bitmap::set(byte, offset % 8, on))
+    })?;
     if edited.old_len != Some(edited.len) || edited.result != on {
         ctx.db.changed(&ctx.args[1], event::ON_SETBIT);
     }
@@ -75,7 +77,11 @@ fn getbit(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     let offset = bit_offset(ctx, 2, None)?;
     let bit = match ctx.db.read(&ctx.args[1]) {
         None => false,
-        Some(entry) => bitmap::get(of_string(entry)?.string().text().bytes(), offset),
+        Some(entry) => {
+            let entry = of_string(entry)?;
+            let (string, byte) = (entry.string(), (offset / 8) as usize);
+            byte < string.len() && bitmap::get(&string.slice(byte..byte + 1), offset % 8)
+        }
     };
     ctx.out.int(i64::from(bit));
     Ok(())

@@ -9,6 +9,7 @@ use crate::keyspace::entry::{Entry, INLINE_MAX, NewValue};
 use crate::keyspace::event;
 use crate::types::Type;
 use crate::types::lcs::{self, Lcs};
+use crate::types::string::StringMut;
 
 use super::strings::{of_string, value_of};
 
@@ -57,7 +58,7 @@ pub(super) struct Edited<R> {
 pub(super) fn edit_padded<R>(
     ctx: &mut DataCtx<'_, '_>,
     len: usize,
-    edit: impl FnOnce(&mut [u8]) -> R,
+    edit: impl FnOnce(&mut StringMut<'_>) -> R,
 ) -> Result<Edited<R>, Error> {
     let key = &ctx.args[1];
     if let Some(mut entry) = ctx.db.write(key) {
@@ -65,15 +66,15 @@ pub(super) fn edit_padded<R>(
             return Err(Error::WrongType);
         }
         let old_len = Some(entry.string().len());
-        let bytes = entry.padded_mut(len);
+        let mut string = entry.padded_mut(len);
         return Ok(Edited {
             old_len,
-            len: bytes.len(),
-            result: edit(bytes),
+            len: string.len(),
+            result: edit(&mut string),
         });
     }
     let mut bytes = vec![0; len];
-    let result = edit(&mut bytes);
+    let result = edit(&mut StringMut::Bytes(&mut bytes));
     put_raw(ctx, 1, bytes);
     Ok(Edited {
         old_len: None,
@@ -111,7 +112,9 @@ fn setrange(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     check_length(ctx.max_string_len(), offset, value.len())?;
     let offset = offset as usize;
     let end = offset + value.len();
-    let edited = edit_padded(ctx, end, |bytes| bytes[offset..end].copy_from_slice(value))?;
+    let edited = edit_padded(ctx, end, |string| {
+        string.edit(offset..end, |bytes| bytes.copy_from_slice(value))
+    })?;
     ctx.db.changed(key, event::ON_SETRANGE);
     ctx.out.int(edited.len as i64);
     Ok(())

@@ -198,6 +198,7 @@ fn reply_value(out: &mut Output, entry: &Entry) {
         StringRef::Int(n) => out.bulk_int(n),
         StringRef::Inline(bytes) => out.bulk(bytes),
         StringRef::Shared(bytes) => out.bulk_shared(SharedBytes::clone(bytes)),
+        StringRef::Patched(string) => out.bulk_shared(SharedBytes::clone(string.whole())),
     }
 }
 
@@ -367,8 +368,9 @@ fn getrange(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
         None => ctx.out.bulk(b""),
         Some(entry) => {
             let entry = of_string(entry)?;
-            let mut text = entry.string().text();
-            ctx.out.bulk(string::range(text.bytes(), start, end));
+            let string = entry.string();
+            let range = string::range(string.len(), start, end);
+            ctx.out.bulk(&string.slice(range));
         }
     }
     Ok(())

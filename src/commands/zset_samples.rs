@@ -104,7 +104,7 @@ fn zscan(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
         return Ok(());
     };
     let options = ScanOptions::parse(ctx.args, 3, false)?;
-    let packed = matches!(set, ZSet::Pack(_));
+    let packed = matches!(set, ZSet::Run(_));
     let mut found: Vec<(Vec<u8>, f64)> = Vec::new();
     let (mut seen, mut steps) = (0, 0);
     loop {

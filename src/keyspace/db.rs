@@ -30,7 +30,7 @@ mod walks;
 
 pub use effects::{Effects, Env, ExpiredField, Rewrite, Ttl};
 pub use hint::Hint;
-pub use walks::Met;
+pub use walks::{Met, settle};
 
 /// A database as one command sees it.
 pub struct Db<'c, 'k> {

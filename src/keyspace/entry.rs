@@ -26,6 +26,7 @@ use super::arena::LINE;
 use super::table::TableEntry;
 use crate::base::alloc::size_class;
 use crate::types::object::{Collection, OBJECT_SIZE, Object, ObjectRef};
+use crate::types::patched::Patched;
 use crate::types::string::{SharedBytes, StringRef};
 use crate::types::{Encoding, Type};
 
@@ -54,6 +55,8 @@ const LONG_KEY: u8 = 4;
 const OBJECT: u8 = 8;
 /// Which cut saw the entry last, see [`super::cut`].
 const EPOCH: u8 = 16;
+/// With [`POINTER`]: behind the address is a [`Patched`] string.
+const PATCHED: u8 = 32;
 /// In place of type and encoding: the collection was taken out.
 const HOLLOW: u8 = 0xff;
 const NO_EXPIRY: i64 = i64::MIN;
@@ -130,6 +133,7 @@ impl Entry {
                     width,
                 ),
                 Body::Pointer(shared) => self.address_slot().write(Some(shared)),
+                Body::Patched(string) => self.patched_slot().write(Some(string)),
                 Body::Object(object) => object.write_to(self.object_slot()),
             }
         }
@@ -223,7 +227,10 @@ impl Entry {
     #[inline]
     pub fn string(&self) -> StringRef<'_> {
         if self.flags() & POINTER != 0 {
-            return StringRef::Shared(self.shared());
+            return match self.patched() {
+                Some(string) => StringRef::Patched(string),
+                None => StringRef::Shared(self.shared()),
+            };
         }
         let len = self.inline_len();
         // SAFETY: the value's bytes lie there until the entry is changed, which needs `&mut`.
@@ -241,10 +248,25 @@ impl Entry {
         }
     }
 
-    /// Where the address stands, if POINTER is set: `None` is null there.
+    /// Where the address stands, if POINTER is set and PATCHED is not: `None` is null there.
     fn address_slot(&self) -> *mut Option<SharedBytes> {
         let at = pointer_offset(self.flags());
         self.raw.as_ptr().wrapping_add(at).cast()
+    }
+
+    /// Where the address stands, if PATCHED is set: `None` is null there.
+    fn patched_slot(&self) -> *mut Option<Box<Patched>> {
+        self.address_slot().cast()
+    }
+
+    #[inline]
+    fn patched(&self) -> Option<&Patched> {
+        if self.flags() & PATCHED == 0 {
+            return None;
+        }
+        // SAFETY: PATCHED is set, so an initialised slot stands there; aligned.
+        let slot = unsafe { &*self.patched_slot() };
+        slot.as_deref()
     }
 
     /// Where the collection lies, if OBJECT is set.
@@ -288,6 +310,7 @@ impl Entry {
             StringRef::Shared(bytes) if bytes.len() >= KEPT_BYTES => {
                 Some(Kept::Bytes(Arc::clone(bytes)))
             }
+            StringRef::Patched(string) => Some(Kept::Patched(Box::new(string.clone()))),
             _ => None,
         }
     }
@@ -371,6 +394,7 @@ impl Entry {
         }
         match self.string() {
             StringRef::Shared(bytes) => own + size_class(40) + size_class(bytes.capacity()),
+            StringRef::Patched(string) => own + size_class(size_of::<Patched>()) + string.memory(),
             _ => own,
         }
     }
@@ -565,23 +589,77 @@ mod tests {
                 assert_eq!((text(&e), e.encoding()), (model.clone(), Encoding::Raw));
                 let len = model.len() + add;
                 model.resize(len, 0);
-                let padded = e.padded_mut(len);
-                if len > 0 {
-                    (padded[0], model[0]) = (b'!', b'!');
-                }
+                let mut padded = e.padded_mut(len);
+                assert_eq!(padded.len(), len);
+                padded.edit(0..1, |first| first.fill(b'!'));
+                model.iter_mut().take(1).for_each(|first| *first = b'!');
                 assert_eq!(text(&e), model);
             }
             let copy = e.copied(b"other", 8);
-            e.padded_mut(0)[0] = b'?';
+            e.padded_mut(0).edit(0..1, |first| first.fill(b'?'));
             assert_eq!((text(&copy), copy.expiry()), (model.clone(), Some(9)));
-            model[0] = b'?';
+            model.iter_mut().take(1).for_each(|first| *first = b'?');
             let moved = e.renamed(b"third");
             assert_eq!((text(&moved), moved.key()), (model, &b"third"[..]));
             assert_eq!((moved.expiry(), moved.clock()), (Some(9), 7));
         }
         let mut e = Entry::new(b"k", NewValue::Int(12), None, 0);
-        e.padded_mut(0)[0] = b'9';
+        e.padded_mut(0).edit(0..1, |first| first.fill(b'9'));
         assert_eq!((text(&e), e.encoding()), (b"92".to_vec(), Encoding::Raw));
+    }
+
+    #[test]
+    fn long_strings_that_others_have_change_beside_what_they_were() {
+        let mut model: Vec<u8> = (0..3 << 20).map(|n: u32| (n >> 9) as u8).collect();
+        let before = model.clone();
+        for expiry in [None, Some(9)] {
+            model.clone_from(&before);
+            let value = NewValue::Shared(Arc::new(model.clone()));
+            let mut e = Entry::new(b"key", value, expiry, 7);
+            let kept = e.keep().expect("it is long");
+            e.padded_mut(0).edit(100..102, |two| two.fill(b'!'));
+            model[100..102].fill(b'!');
+            e.append(b"tail");
+            model.extend(b"tail");
+            let StringRef::Patched(string) = e.string() else {
+                panic!("not copied as a whole")
+            };
+            assert!(string.effort() < 4 && !e.settle());
+            // Kept once more as it is now, and changed again.
+            let again = e.keep().expect("it is long");
+            let later = model.clone();
+            let len = model.len() + 100_000;
+            e.padded_mut(len).edit(101..200, |some| some.fill(b'?'));
+            model.resize(len, 0);
+            model[101..200].fill(b'?');
+            assert_eq!(e.string().len(), len);
+            // Elsewhere, as whatever the commands make of it.
+            let (copy, mut moved) = (e.copied(b"copy", 8), e.renamed(b"moved"));
+            moved.set_expiry(Some(10));
+            assert!(text(&copy) == model && text(&moved) == model);
+            assert_eq!(
+                (moved.expiry(), moved.encoding()),
+                (Some(10), Encoding::Raw)
+            );
+            for (kept, content) in [(kept, &before), (again, &later)] {
+                let ValueRef::String(string) = kept.value() else {
+                    unreachable!("it was one")
+                };
+                assert!(string.text().bytes() == content);
+            }
+            drop(copy);
+            moved.append(b"!");
+            model.push(b'!');
+            while moved.settle() {}
+            assert!(matches!(moved.string(), StringRef::Shared(_)) && text(&moved) == model);
+            let kept = moved.keep();
+            moved.append(b"?");
+            assert!(matches!(
+                moved.set_value(NewValue::Int(5)),
+                Some(Garbage::Patched(_))
+            ));
+            assert_eq!((moved.string().integer(), kept.is_some()), (Some(5), true));
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ use super::rdb::{encode, file, opcode};
 use crate::keyspace::access::Access;
 use crate::keyspace::entry::{Entry, Kept, ValueRef};
 use crate::resp::write::request;
+use crate::types::patched;
 
 /// Bytes of records after which a batch is full.
 pub const FULL: usize = 64 * 1024;
@@ -63,6 +64,15 @@ pub struct Big {
 }
 
 impl Big {
+    /// Database and key, if changes may be put aside for as long as the value is kept
+    /// ([`Entry::settle`]).
+    pub fn changes_aside(&self) -> Option<(usize, Box<[u8]>)> {
+        let ValueRef::String(string) = self.value.value() else {
+            return None;
+        };
+        (string.len() >= patched::FROM).then(|| (self.db, self.key.clone()))
+    }
+
     /// Writes its record. `bytes` is empty and serves as a buffer; `write` takes what is in there
     /// and tells whether more is wanted.
     pub fn write(
@@ -78,13 +88,13 @@ impl Big {
             goes_on
         };
         let mut writer = Writer::spilling(bytes, options.compress, &mut spill);
-        record(
-            &self.key,
-            self.value.value(),
-            self.about,
-            &mut writer,
-            options,
-        );
+        let (key, about) = (&self.key, self.about);
+        if options.as_commands {
+            record(key, self.value.value(), about, &mut writer, options);
+        } else {
+            head(key, self.value.value(), about, &mut writer, options);
+            encode::kept(self.value, &mut writer);
+        }
         write(bytes);
         bytes.clear();
     }
@@ -217,6 +227,12 @@ fn record(
     if options.as_commands {
         return rewrite::key(writer, key, value, about.expiry);
     }
+    head(key, value, about, writer, options);
+    encode::value(value, writer);
+}
+
+/// What stands before a value in a dump.
+fn head(key: &[u8], value: ValueRef<'_>, about: About, writer: &mut Writer<'_>, options: &Options) {
     if let Some(at) = about.expiry {
         writer.byte(opcode::EXPIRETIME_MS);
         writer.millis(at);
@@ -233,7 +249,6 @@ fn record(
     }
     writer.byte(encode::code(value));
     writer.string(key);
-    encode::value(value, writer);
 }
 
 #[cfg(test)]

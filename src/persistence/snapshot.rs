@@ -20,6 +20,7 @@ use super::rdb::{self, file, opcode, write::Writer};
 use crate::base::crc::crc64;
 use crate::base::priority::Turns;
 use crate::keyspace::cut::{Cut, Visitor, Walker};
+use crate::keyspace::db::settle;
 use crate::keyspace::entry::Entry;
 use crate::keyspace::shards::{Keyspace, LockSet};
 
@@ -146,6 +147,7 @@ pub fn write(
     let mut walk = Walk {
         collector: &collector,
         cut: &cut,
+        keyspace,
         sink,
         own: Batch::default(),
         ahead: Vec::new(),
@@ -190,6 +192,7 @@ pub fn write_head(options: Options, to: &mut dyn Write, head: &[u8]) -> io::Resu
 struct Walk<'a> {
     collector: &'a Collector,
     cut: &'a Cut,
+    keyspace: &'a Keyspace,
     sink: Sink<'a>,
     /// What the walk itself was shown.
     own: Batch,
@@ -257,7 +260,14 @@ impl<'a> Walk<'a> {
                 turns.offer();
                 sink.write_for(cut, bytes)
             };
+            let changes = big.changes_aside();
             big.write(&self.collector.options, &mut self.out, &mut write);
+            // What was changed meanwhile can go to its place, now that the string is its own again.
+            while let Some((db, key)) = &changes
+                && settle(self.keyspace, *db, key)
+            {
+                self.turns.offer();
+            }
         }
     }
 
@@ -318,11 +328,15 @@ mod tests {
     use crate::types::{hash, list, set, zset};
 
     const SIZE: usize = 20_000;
+    /// Bytes of a string that is too long to be copied as a whole.
+    const HUGE: usize = 3 << 20;
     const BLOCKS: BlockLimits = BlockLimits {
         bytes: 4096,
         entries: 100,
     };
-    const KEYS: [&[u8]; 6] = [b"list", b"set", b"hash", b"zset", b"stream", b"string"];
+    const KEYS: [&[u8]; 7] = [
+        b"list", b"set", b"hash", b"zset", b"stream", b"string", b"huge",
+    ];
 
     fn layouts() -> Layouts {
         Layouts {
@@ -423,6 +437,19 @@ mod tests {
             }
             let mut string = db.write(b"string").expect("there or just made");
             string.bytes_mut()[at % 30_000] ^= 1;
+            drop(string);
+
+            if !db.exists(b"huge") {
+                let bytes = vec![7; HUGE];
+                db.put(b"huge", NewValue::Shared(bytes.into()), Ttl::Clear);
+            }
+            let mut huge = db.write(b"huge").expect("there or just made");
+            let place = at * 50..at * 50 + 2;
+            huge.padded_mut(0)
+                .edit(place, |two| two.iter_mut().for_each(|byte| *byte ^= 1));
+            if at.is_multiple_of(500) {
+                huge.append(b"longer");
+            }
         });
     }
 
@@ -477,7 +504,9 @@ mod tests {
                 meddle(self.keyspace);
             }
             if self.writes.is_multiple_of(4) {
-                with(self.keyspace, |db| db.remove(KEYS[self.writes / 4 % 6]));
+                with(self.keyspace, |db| {
+                    db.remove(KEYS[self.writes / 4 % KEYS.len()])
+                });
             }
             Ok(some)
         }

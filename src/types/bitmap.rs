@@ -110,6 +110,17 @@ impl Field {
         self.offset + u64::from(self.bits) - 1
     }
 
+    /// The bytes of a string that the field lies in, as far as there are such, and the field as one
+    /// of these.
+    pub fn within(self) -> (Self, std::ops::Range<usize>) {
+        let start = usize::try_from(self.offset / 8).unwrap_or(usize::MAX);
+        let field = Self {
+            offset: self.offset % 8,
+            ..self
+        };
+        (field, start..start.saturating_add(9))
+    }
+
     fn mask(self) -> u64 {
         u64::MAX >> (64 - self.bits)
     }

@@ -121,12 +121,18 @@ impl<'a> Element<'a> {
     /// Appends the packed element.
     #[inline]
     pub(super) fn write<const N: usize>(self, out: &mut SmallVec<[u8; N]>) {
-        let (head, head_len) = head(self);
-        let payload = self.payload();
-        out.extend_from_slice(&head[..head_len]);
-        out.extend_from_slice(payload);
-        let (back, back_len) = back(head_len + payload.len());
+        let before = out.len();
+        self.write_bare(out);
+        let (back, back_len) = back(out.len() - before);
         out.extend_from_slice(&back[..back_len]);
+    }
+
+    /// Appends head and payload alone: what can be read from the front only.
+    #[inline]
+    pub(super) fn write_bare<const N: usize>(self, out: &mut SmallVec<[u8; N]>) {
+        let (head, head_len) = head(self);
+        out.extend_from_slice(&head[..head_len]);
+        out.extend_from_slice(self.payload());
     }
 }
 
@@ -231,6 +237,22 @@ pub(super) fn read(bytes: &[u8], at: usize) -> (Element<'_>, usize) {
         0xf4 => (Element::Int(signed(&rest[1..9])), 9),
         _ => panic!("no listpack element begins with byte {kind:#x}"),
     }
+}
+
+/// Reads the size of head and payload of the element at `at`, as [`read`] does, and no more.
+#[inline]
+pub(super) fn size(bytes: &[u8], at: usize) -> usize {
+    let kind = bytes[at];
+    match kind {
+        0..=0x7f => 1,
+        0x80..=0xbf => 1 + usize::from(kind & 0x3f),
+        0xc0..=0xdf => 2,
+        _ => long_size(&bytes[at..]),
+    }
+}
+
+fn long_size(rest: &[u8]) -> usize {
+    checked_size(rest).unwrap_or_else(|| panic!("no element begins with byte {:#x}", rest[0]))
 }
 
 /// A little-endian signed integer of up to eight bytes.

@@ -1,4 +1,4 @@
-//! Hashes: few short fields in one listpack of fields and values, all others in a table.
+//! Hashes: few short fields in one run of fields and values, all others in a table.
 //!
 //! A hash becomes a table when a field or value is longer than [`Limits::pack_value`] or when it has
 //! more than [`Limits::pack_entries`] fields, and stays one.
@@ -7,8 +7,8 @@
 //! which some have keeps them in order of expiry, so that the due ones are found without a walk:
 //!
 //! ```text
-//!  Pack     field, value, field, value ...
-//!  PackEx   field, value, expiry, field, value, expiry ...   by expiry; 0 (none) comes last
+//!  Run      field, value, field, value ...
+//!   or      field, value, expiry, field, value, expiry ...   by expiry; 0 (none) comes last
 //!  Table    field -> value
 //!  Timed    field -> value; field -> expiry; the set of (expiry, field)
 //! ```
@@ -17,9 +17,11 @@
 //! [`Hash::get`] and [`Hash::iter`] still show it, [`Hash::is_due`] tells.
 
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 
-use super::listpack::{Element, HEADER, Listpack, Pack};
+use super::element::Element;
 use super::object::Collection;
+use super::run::{Run, Step};
 use super::table::{Fixed, Pairs, Table};
 use super::{Encoding, Type};
 use crate::base::alloc::size_class;
@@ -28,9 +30,9 @@ use crate::base::random;
 /// Which representation a hash gets.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Most fields of a listpack (`hash-max-listpack-entries`).
+    /// Most fields of a run (`hash-max-listpack-entries`).
     pub pack_entries: usize,
-    /// Longest field or value in a listpack, in bytes (`hash-max-listpack-value`).
+    /// Longest field or value in a run, in bytes (`hash-max-listpack-value`).
     pub pack_value: usize,
 }
 
@@ -54,8 +56,7 @@ pub type Pair<'a> = (Element<'a>, Element<'a>);
 
 #[derive(Clone, Debug)]
 enum Body {
-    Pack(Listpack),
-    PackEx(Listpack),
+    Run(Run),
     Table(Box<Table<Pairs>>),
     Timed(Box<Timed>),
 }
@@ -91,17 +92,15 @@ impl Timed {
     }
 }
 
-/// Elements of a listpack for each field beside the field itself.
-fn skip(body: &Body) -> usize {
-    match body {
-        Body::PackEx(_) => 2,
-        _ => 1,
-    }
+/// True when the records of a run hold expiry times.
+#[inline]
+fn is_timed(run: &Run) -> bool {
+    run.step() == Step::Three as usize
 }
 
-/// The expiry behind the value that lies at `value`.
-fn expiry_after(pack: Pack<'_>, value: usize) -> Option<i64> {
-    pack.at(pack.skip(value)).integer().filter(|&at| at != 0)
+/// The expiry of the field that lies at an offset of a run that holds them.
+fn expiry_at(run: &Run, field: usize) -> Option<i64> {
+    run.second(run.skip(field)).integer().filter(|&at| at != 0)
 }
 
 impl Default for Hash {
@@ -113,28 +112,22 @@ impl Default for Hash {
 impl Hash {
     /// An empty hash.
     pub fn new() -> Self {
-        Self::of_pack(Listpack::new())
+        Self::of_run(Run::new(Step::Two))
     }
 
-    /// The hash whose fields and values alternate in a listpack.
-    pub fn of_pack(pack: Listpack) -> Self {
+    /// The hash whose fields and values alternate in a run, each field once.
+    pub fn of_run(run: Run) -> Self {
+        debug_assert_eq!(run.step(), Step::Two as usize);
         Self {
-            body: Body::Pack(pack),
+            body: Body::Run(run),
         }
     }
 
-    /// The listpack of fields and values, when that is how they are kept, without expiry.
-    pub fn pack(&self) -> Option<&Listpack> {
+    /// The run of fields and values, when that is how they are kept; with expiry times when
+    /// [`Hash::encoding`] says so.
+    pub fn run(&self) -> Option<&Run> {
         match &self.body {
-            Body::Pack(pack) => Some(pack),
-            _ => None,
-        }
-    }
-
-    /// The listpack of fields, values and expiry times, when that is how they are kept.
-    pub fn pack_ex(&self) -> Option<&Listpack> {
-        match &self.body {
-            Body::PackEx(pack) => Some(pack),
+            Body::Run(run) => Some(run),
             _ => None,
         }
     }
@@ -154,11 +147,7 @@ impl Hash {
         match &self.body {
             Body::Table(table) => table.get(field).map(Element::Bytes),
             Body::Timed(timed) => timed.fields.get(field).map(Element::Bytes),
-            Body::Pack(pack) | Body::PackEx(pack) => {
-                let pack = pack.pack();
-                let at = pack.find(HEADER, field.into(), skip(&self.body))?;
-                Some(pack.at(pack.skip(at)))
-            }
+            Body::Run(run) => run.find(field.into()).map(|at| run.second(at)),
         }
     }
 
@@ -188,46 +177,23 @@ impl Hash {
                 self.forget_times();
                 new
             }
-            Body::Pack(pack) | Body::PackEx(pack) => {
+            Body::Run(run) => {
                 let bytes = field.len() + value.len();
                 let longest = field.len().max(value.len());
-                if longest > limits.pack_value || !pack.has_room(bytes) {
+                if longest > limits.pack_value || !run.has_room(bytes) {
                     self.make_table();
                     return self.put(field, value, ttl, limits);
                 }
-                self.put_in_pack(field, value, ttl, limits)
-            }
-        }
-    }
-
-    fn put_in_pack(&mut self, field: &[u8], value: &[u8], ttl: FieldTtl, limits: Limits) -> bool {
-        let skip = skip(&self.body);
-        let (Body::Pack(pack) | Body::PackEx(pack)) = &mut self.body else {
-            unreachable!("the caller looked");
-        };
-        let timed = skip == 2;
-        let found = pack.pack().find(HEADER, field.into(), skip);
-        match found {
-            Some(at) => {
-                let place = pack.pack().skip(at);
-                let clears = timed && ttl == FieldTtl::Clear;
-                if clears && expiry_after(pack.pack(), place).is_some() {
-                    pack.delete(at, 3);
-                    pack.extend([field.into(), value.into(), Element::Int(0)]);
-                } else {
-                    pack.replace(place, value);
+                let new = put_in_run(run, field, value, ttl);
+                if run.len() > limits.pack_entries {
+                    self.make_table();
                 }
+                new
             }
-            None if timed => pack.extend([field.into(), value.into(), Element::Int(0)]),
-            None => pack.extend([field.into(), value.into()]),
         }
-        if pack.len() / (skip + 1) > limits.pack_entries {
-            self.make_table();
-        }
-        found.is_none()
     }
 
-    /// Gives up on one listpack.
+    /// Gives up on one run.
     #[cold]
     fn make_table(&mut self) {
         let mut timed = Box::<Timed>::default();
@@ -255,7 +221,6 @@ impl Hash {
 
     /// Removes a field; true when it was there.
     pub fn remove(&mut self, field: &[u8]) -> bool {
-        let skip = skip(&self.body);
         match &mut self.body {
             Body::Table(table) => table.remove(field),
             Body::Timed(timed) => {
@@ -264,25 +229,23 @@ impl Hash {
                 self.forget_times();
                 removed
             }
-            Body::Pack(pack) | Body::PackEx(pack) => {
-                match pack.pack().find(HEADER, field.into(), skip) {
-                    Some(at) => pack.delete(at, skip + 1) > 0,
-                    None => false,
+            Body::Run(run) => match run.find(field.into()) {
+                Some(at) => {
+                    run.remove(at, 1);
+                    true
                 }
-            }
+                None => false,
+            },
         }
     }
 
     /// When a field expires, in Unix milliseconds; `None` without such a field or an expiry.
     pub fn expiry(&self, field: &[u8]) -> Option<i64> {
         match &self.body {
-            Body::Pack(_) | Body::Table(_) => None,
+            Body::Table(_) => None,
             Body::Timed(timed) => timed.expiry(field),
-            Body::PackEx(pack) => {
-                let pack = pack.pack();
-                let at = pack.find(HEADER, field.into(), 2)?;
-                expiry_after(pack, pack.skip(at))
-            }
+            Body::Run(run) if is_timed(run) => expiry_at(run, run.find(field.into())?),
+            Body::Run(_) => None,
         }
     }
 
@@ -292,22 +255,22 @@ impl Hash {
             self.make_timed();
         }
         match &mut self.body {
-            Body::Pack(_) | Body::Table(_) => {}
+            Body::Table(_) => {}
             Body::Timed(timed) => {
                 if timed.fields.contains(field) {
                     timed.set_expiry(field, at);
                 }
                 self.forget_times();
             }
-            Body::PackEx(pack) => {
-                let Some(start) = pack.pack().find(HEADER, field.into(), 2) else {
+            Body::Run(run) => {
+                let Some(start) = run.find(field.into()).filter(|_| is_timed(run)) else {
                     return;
                 };
-                let value = pack.pack().at(pack.pack().skip(start)).to_vec();
-                pack.delete(start, 3);
+                let value = run.second(start).to_vec();
+                run.remove(start, 1);
                 let at = at.unwrap_or(0);
-                let place = place_of(pack.pack(), at);
-                pack.insert_all(place, [field.into(), value[..].into(), Element::Int(at)]);
+                let place = place_of(run, at);
+                run.insert(place, [field.into(), value[..].into(), Element::Int(at)]);
             }
         }
     }
@@ -315,7 +278,7 @@ impl Hash {
     /// Makes room for expiry times.
     fn make_timed(&mut self) {
         match &mut self.body {
-            Body::PackEx(_) | Body::Timed(_) => {}
+            Body::Timed(_) => {}
             Body::Table(table) => {
                 let fields = std::mem::take(&mut **table);
                 self.body = Body::Timed(Box::new(Timed {
@@ -323,10 +286,11 @@ impl Hash {
                     ..Timed::default()
                 }));
             }
-            Body::Pack(_) => {
+            Body::Run(run) if is_timed(run) => {}
+            Body::Run(_) => {
                 let pairs = self.iter();
                 let triples = pairs.flat_map(|(field, value)| [field, value, Element::Int(0)]);
-                self.body = Body::PackEx(Listpack::of(triples));
+                self.body = Body::Run(Run::of(Step::Three, triples));
             }
         }
     }
@@ -335,12 +299,10 @@ impl Hash {
     #[inline]
     pub fn next_expiry(&self) -> Option<i64> {
         match &self.body {
-            Body::Pack(_) | Body::Table(_) => None,
+            Body::Table(_) => None,
             Body::Timed(timed) => timed.due.first().map(|(at, _)| *at),
-            Body::PackEx(pack) => {
-                let pack = pack.pack();
-                expiry_after(pack, pack.skip(pack.first()?))
-            }
+            Body::Run(run) if is_timed(run) && !run.is_empty() => expiry_at(run, 0),
+            Body::Run(_) => None,
         }
     }
 
@@ -367,8 +329,8 @@ impl Hash {
         while count < limit && self.is_due(now_ms) {
             let field = match &mut self.body {
                 Body::Timed(timed) => timed.due.first().map(|(_, field)| field.to_vec()),
-                Body::PackEx(pack) => pack.get(0).map(Element::to_vec),
-                Body::Pack(_) | Body::Table(_) => None,
+                Body::Run(run) => run.iter().next().map(Element::to_vec),
+                Body::Table(_) => None,
             };
             let Some(field) = field else { break };
             self.remove(&field);
@@ -381,12 +343,12 @@ impl Hash {
     /// Number of fields that are due.
     pub fn count_due(&self, now_ms: i64) -> usize {
         match &self.body {
-            Body::Pack(_) | Body::Table(_) => 0,
+            Body::Table(_) => 0,
             Body::Timed(timed) => {
                 let due = timed.due.iter();
                 due.take_while(|(at, _)| *at < now_ms).count()
             }
-            Body::PackEx(_) => {
+            Body::Run(_) => {
                 let times = self.iter_timed().map(|(.., at)| at);
                 times
                     .take_while(|at| at.is_some_and(|at| at < now_ms))
@@ -400,13 +362,24 @@ impl Hash {
         match &self.body {
             Body::Table(table) => Box::new(table.iter().map(pair)),
             Body::Timed(timed) => Box::new(timed.fields.iter().map(pair)),
-            Body::Pack(pack) => {
-                let mut elements = pack.iter();
+            Body::Run(run) if is_timed(run) => {
+                Box::new(self.iter_timed().map(|(field, value, _)| (field, value)))
+            }
+            Body::Run(run) => {
+                let mut elements = run.iter();
                 Box::new(std::iter::from_fn(move || {
                     Some((elements.next()?, elements.next()?))
                 }))
             }
-            Body::PackEx(_) => Box::new(self.iter_timed().map(|(field, value, _)| (field, value))),
+        }
+    }
+
+    /// Shows the fields with their values, each once, until `visit` breaks; what of a big hash
+    /// nobody else has is freed once it was shown.
+    pub fn consume(self, mut visit: impl FnMut(Pair<'_>) -> ControlFlow<()>) -> ControlFlow<()> {
+        match self.body {
+            Body::Table(table) => table.consume(|field, value| visit(pair((field, value)))),
+            _ => self.iter().try_for_each(visit),
         }
     }
 
@@ -425,20 +398,20 @@ impl Hash {
         &self,
     ) -> Box<dyn Iterator<Item = (Element<'_>, Element<'_>, Option<i64>)> + '_> {
         match &self.body {
-            Body::Pack(_) | Body::Table(_) => {
-                Box::new(self.iter().map(|(field, value)| (field, value, None)))
-            }
             Body::Timed(timed) => Box::new(timed.fields.iter().map(|(field, value)| {
                 let at = timed.expiry(field);
                 (Element::Bytes(field), Element::Bytes(value), at)
             })),
-            Body::PackEx(pack) => {
-                let mut elements = pack.iter();
+            Body::Run(run) if is_timed(run) => {
+                let mut elements = run.iter();
                 Box::new(std::iter::from_fn(move || {
                     let (field, value) = (elements.next()?, elements.next()?);
                     let at = elements.next()?.integer().filter(|&at| at != 0);
                     Some((field, value, at))
                 }))
+            }
+            Body::Run(_) | Body::Table(_) => {
+                Box::new(self.iter().map(|(field, value)| (field, value, None)))
             }
         }
     }
@@ -448,10 +421,10 @@ impl Hash {
         match &self.body {
             Body::Table(table) => table.random().map(pair),
             Body::Timed(timed) => timed.fields.random().map(pair),
-            Body::Pack(pack) | Body::PackEx(pack) => {
-                let (pack, step) = (pack.pack(), skip(&self.body) + 1);
-                let at = pack.seek((step * random::below(pack.len() / step)) as i64)?;
-                Some((pack.at(at), pack.at(pack.skip(at))))
+            Body::Run(run) if run.is_empty() => None,
+            Body::Run(run) => {
+                let at = run.seek(random::below(run.len()));
+                Some((run.at(at), run.second(at)))
             }
         }
     }
@@ -473,37 +446,58 @@ fn pair<'a>((field, value): (&'a [u8], &'a [u8])) -> Pair<'a> {
     (Element::Bytes(field), Element::Bytes(value))
 }
 
-/// Where a field that expires at `at` (0: never) belongs in a listpack that is in order of expiry.
-fn place_of(pack: Pack<'_>, at: i64) -> usize {
-    let mut place = HEADER;
-    while at != 0 && place < pack.end() {
-        let expiry = pack.skip(pack.skip(place));
-        if pack
-            .at(expiry)
-            .integer()
-            .is_none_or(|there| there == 0 || there > at)
-        {
+/// [`Hash::put`] where it is a run.
+#[inline]
+fn put_in_run(run: &mut Run, field: &[u8], value: &[u8], ttl: FieldTtl) -> bool {
+    let timed = is_timed(run);
+    let (field, value) = (Element::from(field), Element::from(value));
+    match run.find(field) {
+        Some(at) if timed && ttl == FieldTtl::Clear && expiry_at(run, at).is_some() => {
+            run.remove(at, 1);
+            run.push([field, value, Element::Int(0)]);
+            false
+        }
+        Some(at) => {
+            run.replace(run.skip(at), value);
+            false
+        }
+        None if timed => {
+            run.push([field, value, Element::Int(0)]);
+            true
+        }
+        None => {
+            run.push([field, value]);
+            true
+        }
+    }
+}
+
+/// Where a field that expires at `at` (0: never) belongs in a run that is in order of expiry.
+fn place_of(run: &Run, at: i64) -> usize {
+    let mut place = 0;
+    while at != 0 && place < run.end() {
+        if expiry_at(run, place).is_none_or(|there| there > at) {
             return place;
         }
-        place = pack.skip(expiry);
+        place = run.skip(run.skip(run.skip(place)));
     }
-    pack.end()
+    run.end()
 }
 
 impl Collection for Hash {
     const KIND: Type = Type::Hash;
 
     fn encoding(&self) -> Encoding {
-        match self.body {
-            Body::Pack(_) => Encoding::Listpack,
-            Body::PackEx(_) => Encoding::ListpackEx,
+        match &self.body {
+            Body::Run(run) if is_timed(run) => Encoding::ListpackEx,
+            Body::Run(_) => Encoding::Listpack,
             Body::Table(_) | Body::Timed(_) => Encoding::Hashtable,
         }
     }
 
     fn memory(&self) -> usize {
         match &self.body {
-            Body::Pack(pack) | Body::PackEx(pack) => pack.memory(),
+            Body::Run(run) => run.memory(),
             Body::Table(table) => size_of::<Table<Pairs>>() + table.memory(),
             Body::Timed(timed) => {
                 let sampled = timed.due.iter().take(16);
@@ -519,7 +513,7 @@ impl Collection for Hash {
 
     fn share(&mut self) -> Self {
         let body = match &mut self.body {
-            Body::Pack(_) | Body::PackEx(_) => return self.clone(),
+            Body::Run(_) => return self.clone(),
             Body::Table(table) => Body::Table(Box::new(table.share())),
             Body::Timed(timed) => Body::Timed(Box::new(Timed {
                 fields: timed.fields.share(),
@@ -533,7 +527,7 @@ impl Collection for Hash {
 
     fn effort(&self) -> usize {
         match &self.body {
-            Body::Pack(_) | Body::PackEx(_) => 1,
+            Body::Run(_) => 1,
             Body::Table(table) => table.effort(),
             Body::Timed(timed) => {
                 timed.fields.effort() + timed.times.effort() + timed.due.len() * 5 / 4
@@ -544,8 +538,7 @@ impl Collection for Hash {
     #[inline]
     fn len(&self) -> usize {
         match &self.body {
-            Body::Pack(pack) => pack.len() / 2,
-            Body::PackEx(pack) => pack.len() / 3,
+            Body::Run(run) => run.len(),
             Body::Table(table) => table.len(),
             Body::Timed(timed) => timed.fields.len(),
         }

@@ -132,6 +132,14 @@ impl List {
         }
     }
 
+    /// Shows the same, until `visit` breaks; nodes that nobody else has are freed once shown.
+    pub fn consume(self, mut visit: impl FnMut(NodeBytes<'_>) -> ControlFlow<()>) {
+        match self {
+            Self::Pack(pack) => _ = visit(NodeBytes::Packed(pack.as_bytes().into())),
+            Self::Quick(quick) => quick.consume(visit),
+        }
+    }
+
     /// The element at an end.
     #[inline]
     pub fn peek(&self, end: End) -> Option<Element<'_>> {

@@ -469,6 +469,16 @@ impl Listpack {
     }
 }
 
+/// Completes the bytes of a listpack that were put together element by element behind room for a
+/// header: writes that, and the terminator.
+pub(super) fn finish<const N: usize>(packed: &mut SmallVec<[u8; N]>, elements: usize) {
+    packed.push(TERMINATOR);
+    let total = u32::try_from(packed.len()).expect("who builds it keeps below MAX_BYTES");
+    packed[..4].copy_from_slice(&total.to_le_bytes());
+    let count = u16::try_from(elements).unwrap_or(UNKNOWN);
+    packed[4..HEADER].copy_from_slice(&count.to_le_bytes());
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -15,8 +15,10 @@ pub mod listpack;
 #[allow(unsafe_code)]
 pub mod object;
 pub mod parted;
+pub mod patched;
 pub mod quicklist;
 pub mod row;
+pub mod run;
 pub mod set;
 pub mod stream;
 pub mod stream_block;

@@ -251,6 +251,14 @@ pub enum NodeBytes<'a> {
     Plain(&'a [u8]),
 }
 
+fn saved(node: &Node) -> NodeBytes<'_> {
+    match node.content() {
+        Content::Packed(Cow::Borrowed(pack)) => NodeBytes::Packed(Cow::Borrowed(pack.as_bytes())),
+        Content::Packed(Cow::Owned(pack)) => NodeBytes::Packed(pack.as_bytes().to_vec().into()),
+        Content::Plain(bytes) => NodeBytes::Plain(bytes),
+    }
+}
+
 /// The nodes of a long list.
 #[derive(Clone, Debug, Default)]
 pub struct Quicklist {
@@ -335,15 +343,12 @@ impl Quicklist {
 
     /// The nodes, as they are saved.
     pub fn nodes(&self) -> impl Iterator<Item = NodeBytes<'_>> {
-        self.nodes.iter().map(|node| match node.content() {
-            Content::Packed(Cow::Borrowed(pack)) => {
-                NodeBytes::Packed(Cow::Borrowed(pack.as_bytes()))
-            }
-            Content::Packed(Cow::Owned(pack)) => {
-                NodeBytes::Packed(Cow::Owned(pack.as_bytes().to_vec()))
-            }
-            Content::Plain(bytes) => NodeBytes::Plain(bytes),
-        })
+        self.nodes.iter().map(saved)
+    }
+
+    /// Shows the same, until `visit` breaks; nodes that nobody else has are freed once shown.
+    pub fn consume(self, mut visit: impl FnMut(NodeBytes<'_>) -> ControlFlow<()>) {
+        let _ = self.nodes.consume(|node| visit(saved(node)));
     }
 
     /// The only node's listpack, when there is one node and it is packed in at most `bytes` bytes.

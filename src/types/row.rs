@@ -8,7 +8,7 @@
 //! Invariant: no chunk is empty; `len` is the sum of the chunks' lengths.
 
 use std::collections::VecDeque;
-use std::ops::{Index, IndexMut};
+use std::ops::{ControlFlow, Index, IndexMut};
 
 use crate::base::share::Share;
 
@@ -106,6 +106,15 @@ impl<T> Row<T> {
         let after = self.chunks[chunk].len() - 1 - within;
         let chunks = self.chunks.range(..=chunk).rev();
         chunks.flat_map(|chunk| chunk.iter().rev()).skip(after)
+    }
+
+    /// Shows the parts in order, until `visit` breaks; chunks that nobody else has are freed once
+    /// they were shown.
+    pub fn consume<B>(self, mut visit: impl FnMut(&T) -> ControlFlow<B>) -> ControlFlow<B> {
+        for chunk in self.chunks {
+            chunk.iter().try_for_each(&mut visit)?;
+        }
+        ControlFlow::Continue(())
     }
 
     /// How many parts come before the first that is not `before`; those that are come first.
@@ -292,6 +301,22 @@ impl<T: Clone> IndexMut<usize> for Row<T> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn what_is_consumed_is_freed_as_it_is_shown() {
+        use std::sync::Arc;
+        let part = Arc::new(());
+        let mut row = Row::default();
+        (0..10 * CHUNK).for_each(|_| row.push_back(Arc::clone(&part)));
+        let (kept, mut shown) = (row.share(), 0);
+        drop(row);
+        let end: ControlFlow<()> = kept.consume(|_| {
+            shown += 1;
+            assert!(Arc::strong_count(&part) <= 1 + 10 * CHUNK - (shown - 1) / CHUNK * CHUNK);
+            ControlFlow::Continue(())
+        });
+        assert_eq!((end, shown), (ControlFlow::Continue(()), 10 * CHUNK));
+    }
 
     fn agrees(row: &Row<u32>, model: &VecDeque<u32>) {
         assert_eq!(row.len(), model.len());

@@ -1,4 +1,4 @@
-//! Sets: integers in one sorted array, few short members in one listpack, all others in a table.
+//! Sets: integers in one sorted array, few short members in one run, all others in a table.
 //!
 //! OBJECT ENCODING knows two of these, as Redis 7.0 does: `intset`, and `hashtable` for the rest. A
 //! set is an intset as long as all its members are integers and there are at most
@@ -6,18 +6,19 @@
 
 use std::ops::ControlFlow;
 
+use super::element::Element;
 use super::intset::IntSet;
-use super::listpack::{Element, HEADER, Listpack};
 use super::object::Collection;
+use super::run::{Run, Step};
 use super::table::{Keys, Table};
 use super::{Encoding, Type};
 use crate::base::number;
 use crate::base::random;
 
-/// Most members of a set that is a listpack: finding one reads half of them.
-const PACK_ENTRIES: usize = 32;
+/// Most members of a set that is a run: finding one reads half of them.
+const RUN_ENTRIES: usize = 32;
 /// Longest member of such a set, in bytes.
-const PACK_MEMBER: usize = 64;
+const RUN_MEMBER: usize = 64;
 
 /// Which representation a set gets.
 #[derive(Clone, Copy, Debug)]
@@ -35,7 +36,7 @@ pub struct Set {
 #[derive(Clone, Debug)]
 enum Body {
     Ints(IntSet),
-    Pack(Listpack),
+    Run(Run),
     Table(Box<Table<Keys>>),
 }
 
@@ -57,7 +58,7 @@ impl Set {
     pub fn for_member(member: &[u8]) -> Self {
         let body = match number::parse_i64(member) {
             Some(_) => Body::Ints(IntSet::new()),
-            None if member.len() <= PACK_MEMBER => Body::Pack(Listpack::new()),
+            None if member.len() <= RUN_MEMBER => Body::Run(Run::new(Step::One)),
             None => Body::Table(Box::default()),
         };
         Self { body }
@@ -91,13 +92,13 @@ impl Set {
     pub fn add(&mut self, member: &[u8], limits: Limits) -> bool {
         match &mut self.body {
             Body::Table(table) => table.insert(member, &[]),
-            Body::Pack(pack) => {
+            Body::Run(run) => {
                 let element = Element::from(member);
-                if pack.pack().find(HEADER, element, 0).is_some() {
+                if run.find(element).is_some() {
                     return false;
                 }
-                if pack.len() < PACK_ENTRIES && member.len() <= PACK_MEMBER {
-                    pack.push_back(element);
+                if run.len() < RUN_ENTRIES && member.len() <= RUN_MEMBER {
+                    run.push([element]);
                     return true;
                 }
                 self.make_table().insert(member, &[])
@@ -129,10 +130,10 @@ impl Set {
         let Body::Ints(ints) = &self.body else {
             return;
         };
-        if ints.len() > PACK_ENTRIES {
+        if ints.len() > RUN_ENTRIES {
             self.make_table();
         } else {
-            self.body = Body::Pack(Listpack::of(ints.iter().map(Element::Int)));
+            self.body = Body::Run(Run::of(Step::One, ints.iter().map(Element::Int)));
         }
     }
 
@@ -157,8 +158,11 @@ impl Set {
         match &mut self.body {
             Body::Table(table) => table.remove(member),
             Body::Ints(ints) => number::parse_i64(member).is_some_and(|n| ints.remove(n)),
-            Body::Pack(pack) => match pack.pack().find(HEADER, member.into(), 0) {
-                Some(at) => pack.delete(at, 1) == 1,
+            Body::Run(run) => match run.find(member.into()) {
+                Some(at) => {
+                    run.remove(at, 1);
+                    true
+                }
                 None => false,
             },
         }
@@ -170,7 +174,7 @@ impl Set {
         match &self.body {
             Body::Table(table) => table.contains(member),
             Body::Ints(ints) => number::parse_i64(member).is_some_and(|n| ints.contains(n)),
-            Body::Pack(pack) => pack.pack().find(HEADER, member.into(), 0).is_some(),
+            Body::Run(run) => run.find(member.into()).is_some(),
         }
     }
 
@@ -180,7 +184,7 @@ impl Set {
         match &self.body {
             Body::Table(table) => table.contains(member.text(&mut itoa::Buffer::new())),
             Body::Ints(ints) => member.integer().is_some_and(|n| ints.contains(n)),
-            Body::Pack(pack) => pack.pack().find(HEADER, member, 0).is_some(),
+            Body::Run(run) => run.find(member).is_some(),
         }
     }
 
@@ -188,7 +192,7 @@ impl Set {
     pub fn iter(&self) -> Box<dyn Iterator<Item = Element<'_>> + '_> {
         match &self.body {
             Body::Ints(ints) => Box::new(ints.iter().map(Element::Int)),
-            Body::Pack(pack) => Box::new(pack.iter()),
+            Body::Run(run) => Box::new(run.iter()),
             Body::Table(table) => Box::new(table.iter().map(|(key, _)| Element::Bytes(key))),
         }
     }
@@ -201,8 +205,16 @@ impl Set {
     ) -> ControlFlow<()> {
         match &self.body {
             Body::Ints(ints) => ints.iter().map(Element::Int).try_for_each(visit),
-            Body::Pack(pack) => pack.iter().try_for_each(visit),
+            Body::Run(run) => run.iter().try_for_each(visit),
             Body::Table(table) => table.try_for_each(|key, _| visit(Element::Bytes(key))),
+        }
+    }
+
+    /// As [`Set::try_for_each`]; what of a big set nobody else has is freed once it was shown.
+    pub fn consume(self, mut visit: impl FnMut(Element<'_>) -> ControlFlow<()>) -> ControlFlow<()> {
+        match self.body {
+            Body::Table(table) => table.consume(|key, _| visit(Element::Bytes(key))),
+            _ => self.try_for_each(visit),
         }
     }
 
@@ -212,7 +224,7 @@ impl Set {
         match &self.body {
             Body::Ints(ints) if ints.is_empty() => None,
             Body::Ints(ints) => Some(Element::Int(ints.get(rank()))),
-            Body::Pack(pack) => pack.get(rank() as i64),
+            Body::Run(run) => (!run.is_empty()).then(|| run.at(run.seek(rank()))),
             Body::Table(table) => table.random().map(|(key, _)| Element::Bytes(key)),
         }
     }
@@ -258,7 +270,7 @@ impl Collection for Set {
     fn memory(&self) -> usize {
         match &self.body {
             Body::Ints(ints) => ints.memory(),
-            Body::Pack(pack) => pack.memory(),
+            Body::Run(run) => run.memory(),
             Body::Table(table) => size_of::<Table<Keys>>() + table.memory(),
         }
     }
@@ -283,7 +295,7 @@ impl Collection for Set {
     fn len(&self) -> usize {
         match &self.body {
             Body::Ints(ints) => ints.len(),
-            Body::Pack(pack) => pack.len(),
+            Body::Run(run) => run.len(),
             Body::Table(table) => table.len(),
         }
     }

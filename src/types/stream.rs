@@ -140,6 +140,12 @@ impl Log {
         self.blocks.iter()
     }
 
+    /// Shows the blocks in order, until `visit` breaks, and leaves none; those that nobody else has
+    /// are freed once they were shown. All else stays as it is.
+    pub fn consume_blocks(&mut self, visit: impl FnMut(&Block) -> ControlFlow<()>) {
+        let _ = std::mem::take(&mut self.blocks).consume(visit);
+    }
+
     /// Number of blocks.
     pub fn block_count(&self) -> usize {
         self.blocks.len()

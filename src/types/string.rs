@@ -1,8 +1,11 @@
 //! String values: which encoding a string gets and how it is seen.
 
+use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::Encoding;
+use super::patched::Patched;
 use crate::base::number;
 
 /// Longest string that reports `embstr`, in bytes.
@@ -21,6 +24,8 @@ pub enum StringRef<'a> {
     Inline(&'a [u8]),
     /// Bytes in an allocation of their own.
     Shared(&'a SharedBytes),
+    /// Bytes that changed while somebody else has what they were.
+    Patched(&'a Patched),
 }
 
 /// Text of an integer, or borrowed bytes: a string's content without an allocation.
@@ -50,6 +55,17 @@ impl<'a> StringRef<'a> {
             Self::Int(n) => Text::Digits(itoa::Buffer::new(), n),
             Self::Inline(bytes) => Text::Bytes(bytes),
             Self::Shared(bytes) => Text::Bytes(bytes),
+            Self::Patched(string) => Text::Bytes(string.whole()),
+        }
+    }
+
+    /// The bytes of a range, which lies within the length.
+    pub fn slice(self, range: Range<usize>) -> Cow<'a, [u8]> {
+        match self {
+            Self::Int(_) => Cow::Owned(self.text().bytes()[range].to_vec()),
+            Self::Inline(bytes) => Cow::Borrowed(&bytes[range]),
+            Self::Shared(bytes) => Cow::Borrowed(&bytes[range]),
+            Self::Patched(string) => string.range(range),
         }
     }
 
@@ -59,6 +75,7 @@ impl<'a> StringRef<'a> {
             Self::Int(n) => number::digits10(n),
             Self::Inline(bytes) => bytes.len(),
             Self::Shared(bytes) => bytes.len(),
+            Self::Patched(string) => string.len(),
         }
     }
 
@@ -78,6 +95,44 @@ impl<'a> StringRef<'a> {
             Self::Int(n) => Some(n),
             Self::Inline(bytes) => number::parse_i64(bytes),
             Self::Shared(bytes) => number::parse_i64(bytes),
+            // It is far too long for one.
+            Self::Patched(_) => None,
+        }
+    }
+}
+
+/// A string's bytes, to be changed.
+#[derive(Debug)]
+pub enum StringMut<'a> {
+    /// They are all its own.
+    Bytes(&'a mut [u8]),
+    /// Somebody else has what they were.
+    Patched(&'a mut Patched),
+}
+
+impl StringMut<'_> {
+    /// Number of bytes.
+    #[inline]
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Bytes(bytes) => bytes.len(),
+            Self::Patched(string) => string.len(),
+        }
+    }
+
+    /// True for the empty string.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Shows the bytes of a range, as far as it lies within the length, to be changed.
+    #[inline]
+    pub fn edit<R>(&mut self, range: Range<usize>, edit: impl FnOnce(&mut [u8]) -> R) -> R {
+        let len = self.len();
+        let range = range.start.min(len)..range.end.min(len);
+        match self {
+            Self::Bytes(bytes) => edit(&mut bytes[range]),
+            Self::Patched(string) => string.edit(range, edit),
         }
     }
 }
@@ -106,19 +161,19 @@ pub fn encode_text(bytes: &[u8]) -> Encoding {
     }
 }
 
-/// The bytes from `start` to `end`, both included; negative ones count from the end, and what
-/// lies outside of the string is left out (GETRANGE).
-pub fn range(bytes: &[u8], start: i64, end: i64) -> &[u8] {
-    let len = bytes.len() as i64;
+/// The places from `start` to `end`, both included, of a string of `len` bytes; negative ones count
+/// from the end, and what lies outside of the string is left out (GETRANGE).
+pub fn range(len: usize, start: i64, end: i64) -> Range<usize> {
+    let len = len as i64;
     if start < 0 && end < 0 && start > end {
-        return &[];
+        return 0..0;
     }
     let from_end = |at: i64| if at < 0 { (len + at).max(0) } else { at };
     let (start, end) = (from_end(start), from_end(end).min(len - 1));
     if start > end {
-        return &[];
+        return 0..0;
     }
-    &bytes[start as usize..=end as usize]
+    start as usize..end as usize + 1
 }
 
 #[cfg(test)]
@@ -128,7 +183,7 @@ mod tests {
     #[test]
     fn ranges_count_from_both_ends() {
         let check = |start, end, expected: &str| {
-            assert_eq!(range(b"hello", start, end), expected.as_bytes());
+            assert_eq!(b"hello"[range(5, start, end)], *expected.as_bytes());
         };
         check(0, -1, "hello");
         check(1, 2, "el");
@@ -140,6 +195,6 @@ mod tests {
         check(5, 9, "");
         check(i64::MIN, i64::MAX, "hello");
         check(i64::MAX, i64::MIN, "");
-        assert_eq!(range(b"", 0, -1), b"");
+        assert_eq!(range(0, 0, -1), 0..0);
     }
 }

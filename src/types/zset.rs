@@ -1,6 +1,6 @@
-//! Sorted sets: small ones as a listpack of members and scores, big ones as a [`BTree`].
+//! Sorted sets: small ones as a run of members and scores, big ones as a [`BTree`].
 //!
-//! A listpack holds member, score, member, score, in order; scores that are integers as such,
+//! A run holds member, score, member, score, in order; scores that are integers as such,
 //! others as the text of 17 significant digits. OBJECT ENCODING calls the tree a skiplist.
 //!
 //! Every range of members is a [`Range`] of ranks, whatever it was named by.
@@ -8,8 +8,9 @@
 use std::ops::Range;
 
 use super::btree::{self, BTree};
-use super::listpack::{self, Element, Listpack, Pack};
+use super::element::Element;
 use super::object::Collection;
+use super::run::{self, Run, Step};
 use super::{Encoding, Type};
 use crate::base::number;
 
@@ -17,12 +18,12 @@ use crate::base::number;
 #[derive(Clone, Debug)]
 pub enum ZSet {
     /// Members and scores by turns.
-    Pack(Listpack),
+    Run(Run),
     /// Many members, or long ones.
     Tree(Box<BTree>),
 }
 
-/// Up to what a sorted set is a listpack.
+/// Up to what a sorted set is a run.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Members.
@@ -130,15 +131,10 @@ fn score_of(element: Element<'_>) -> f64 {
     }
 }
 
-/// Members and scores of a listpack.
-fn pairs(pack: Pack<'_>) -> impl Iterator<Item = (Element<'_>, f64)> {
-    let mut elements = pack.iter();
+/// Members and scores of a run.
+fn pairs(run: &Run) -> impl Iterator<Item = (Element<'_>, f64)> {
+    let mut elements = run.iter();
     std::iter::from_fn(move || Some((elements.next()?, score_of(elements.next()?))))
-}
-
-/// Offsets of the pair at a rank, or of the end.
-fn offset(pack: Pack<'_>, rank: usize) -> usize {
-    pack.seek(2 * rank as i64).unwrap_or(pack.end())
 }
 
 impl ZSet {
@@ -147,7 +143,7 @@ impl ZSet {
         if limits.entries == 0 || len > limits.value {
             Self::Tree(Box::default())
         } else {
-            Self::Pack(Listpack::new())
+            Self::Run(Run::new(Step::Two))
         }
     }
 
@@ -160,12 +156,12 @@ impl ZSet {
         }
         let small = members.len() <= limits.entries && longest <= limits.value;
         let mut digits = itoa::Buffer::new();
-        if small && bytes < listpack::MAX_BYTES {
-            let mut pack = Listpack::new();
+        let mut run = Run::new(Step::Two);
+        if small && run.has_room(bytes) {
             for (score, member) in members {
-                insert_into(&mut pack, *score, member.text(&mut digits));
+                insert_into(&mut run, *score, member.text(&mut digits));
             }
-            return Self::Pack(pack);
+            return Self::Run(run);
         }
         let mut tree = Box::<BTree>::default();
         for (score, member) in members {
@@ -177,7 +173,7 @@ impl ZSet {
     /// True unless the set holds as much as it can address.
     pub fn has_room(&self) -> bool {
         match self {
-            Self::Pack(_) => true,
+            Self::Run(_) => true,
             Self::Tree(tree) => tree.has_room(),
         }
     }
@@ -186,10 +182,9 @@ impl ZSet {
     #[inline]
     pub fn score(&self, member: &[u8]) -> Option<f64> {
         match self {
-            Self::Pack(pack) => {
-                let pack = pack.pack();
-                let at = pack.find(pack.first()?, Element::from(member), 1)?;
-                Some(score_of(pack.at(pack.skip(at))))
+            Self::Run(run) => {
+                let at = run.find(Element::from(member))?;
+                Some(score_of(run.second(at)))
             }
             Self::Tree(tree) => tree.score(member),
         }
@@ -204,28 +199,24 @@ impl ZSet {
         limits: Limits,
         change: impl FnOnce(Option<f64>) -> Option<f64>,
     ) {
-        let pack = match self {
+        let run = match self {
             Self::Tree(tree) => return tree.alter(member, change),
-            Self::Pack(pack) => pack,
+            Self::Run(run) => run,
         };
-        let view = pack.pack();
-        let found = view
-            .first()
-            .and_then(|first| view.find(first, Element::from(member), 1));
-        if let Some(at) = found {
-            let old = score_of(view.at(view.skip(at)));
+        if let Some(at) = run.find(Element::from(member)) {
+            let old = score_of(run.second(at));
             if let Some(score) = change(Some(old)).filter(|&score| score != old) {
-                pack.delete(at, 2);
-                insert_into(pack, score, member);
+                run.remove(at, 1);
+                insert_into(run, score, member);
             }
             return;
         }
         let Some(score) = change(None) else { return };
-        let fits = pack.len() / 2 < limits.entries
+        let fits = run.len() < limits.entries
             && member.len() <= limits.value
-            && pack.has_room(member.len() + SCORE_TEXT);
+            && run.has_room(member.len() + SCORE_TEXT);
         if fits {
-            insert_into(pack, score, member);
+            insert_into(run, score, member);
         } else {
             self.tree().insert(score, member);
         }
@@ -248,28 +239,27 @@ impl ZSet {
 
     /// The set as a tree, which it becomes if it is none.
     fn tree(&mut self) -> &mut BTree {
-        if let Self::Pack(pack) = self {
+        if let Self::Run(run) = self {
             let mut tree = Box::<BTree>::default();
             let mut digits = itoa::Buffer::new();
-            for (member, score) in pairs(pack.pack()) {
+            for (member, score) in pairs(run) {
                 tree.insert(score, member.text(&mut digits));
             }
             *self = Self::Tree(tree);
         }
         match self {
             Self::Tree(tree) => tree,
-            Self::Pack(_) => unreachable!("converted above"),
+            Self::Run(_) => unreachable!("converted above"),
         }
     }
 
     /// Removes a member; its score.
     pub fn remove(&mut self, member: &[u8]) -> Option<f64> {
         match self {
-            Self::Pack(pack) => {
-                let view = pack.pack();
-                let at = view.find(view.first()?, Element::from(member), 1)?;
-                let score = score_of(view.at(view.skip(at)));
-                pack.delete(at, 2);
+            Self::Run(run) => {
+                let at = run.find(Element::from(member))?;
+                let score = score_of(run.second(at));
+                run.remove(at, 1);
                 Some(score)
             }
             Self::Tree(tree) => tree.remove(member),
@@ -279,9 +269,9 @@ impl ZSet {
     /// A member's rank from the lowest, and its score.
     pub fn rank(&self, member: &[u8]) -> Option<(usize, f64)> {
         match self {
-            Self::Pack(pack) => {
+            Self::Run(run) => {
                 let wanted = Element::from(member);
-                let mut ranked = pairs(pack.pack()).enumerate();
+                let mut ranked = pairs(run).enumerate();
                 let (rank, (_, score)) = ranked.find(|(_, (member, _))| member.same(wanted))?;
                 Some((rank, score))
             }
@@ -295,8 +285,8 @@ impl ZSet {
             return 0..0;
         }
         let (start, end) = match self {
-            Self::Pack(pack) => {
-                let scores = || pairs(pack.pack()).map(|(_, score)| score);
+            Self::Run(run) => {
+                let scores = || pairs(run).map(|(_, score)| score);
                 let start = scores().take_while(|&s| range.starts_after(s)).count();
                 (
                     start,
@@ -318,10 +308,10 @@ impl ZSet {
             return 0..0;
         }
         let (start, end) = match self {
-            Self::Pack(pack) => {
+            Self::Run(run) => {
                 let count = |holds: &dyn Fn(&[u8]) -> bool| {
                     let mut digits = itoa::Buffer::new();
-                    let members = pairs(pack.pack()).map(|(member, _)| member);
+                    let members = pairs(run).map(|(member, _)| member);
                     members.take_while(|m| holds(m.text(&mut digits))).count()
                 };
                 let start = count(&|m| range.starts_after(m));
@@ -339,10 +329,17 @@ impl ZSet {
     #[inline]
     pub fn iter(&self, ranks: Range<usize>, descending: bool) -> Iter<'_> {
         match self {
-            Self::Pack(pack) => {
-                let pack = pack.pack();
-                let (from, to) = (offset(pack, ranks.start), offset(pack, ranks.end));
-                Iter::Pack(pack.range(from, to), descending)
+            Self::Run(run) => {
+                let (mut elements, left) = (run.iter_from(run.seek(ranks.start)), ranks.len());
+                if !descending {
+                    return Iter::Run(elements, left);
+                }
+                let mut places = Vec::with_capacity(left);
+                for _ in 0..left {
+                    places.push(elements.offset());
+                    _ = (elements.next(), elements.next());
+                }
+                Iter::Back(run, places)
             }
             Self::Tree(tree) => Iter::Tree(tree.iter(ranks, descending)),
         }
@@ -356,10 +353,9 @@ impl ZSet {
     /// The member at a rank, which is below the length, and its score.
     pub fn get(&self, rank: usize) -> (Element<'_>, f64) {
         match self {
-            Self::Pack(pack) => {
-                let pack = pack.pack();
-                let at = offset(pack, rank);
-                (pack.at(at), score_of(pack.at(pack.skip(at))))
+            Self::Run(run) => {
+                let at = run.seek(rank);
+                (run.at(at), score_of(run.second(at)))
             }
             Self::Tree(tree) => {
                 let (member, score) = tree.get(rank);
@@ -371,21 +367,18 @@ impl ZSet {
     /// Removes the members of a range of ranks, which lies within the length.
     pub fn remove_ranks(&mut self, ranks: Range<usize>) {
         match self {
-            Self::Pack(pack) => {
-                let at = offset(pack.pack(), ranks.start);
-                pack.delete(at, 2 * ranks.len());
-            }
+            Self::Run(run) => run.remove(run.seek(ranks.start), ranks.len()),
             Self::Tree(tree) => tree.remove_ranks(ranks),
         }
     }
 
     /// Shows some members from `cursor` (0: the beginning) on, and returns where to go on; 0 at the
-    /// end. A member that stays throughout a whole walk is shown. A listpack is shown at once.
+    /// end. A member that stays throughout a whole walk is shown. A run is shown at once.
     pub fn scan(&self, cursor: u64, mut show: impl FnMut(&[u8], f64)) -> u64 {
         match self {
-            Self::Pack(pack) => {
+            Self::Run(run) => {
                 let mut digits = itoa::Buffer::new();
-                pairs(pack.pack()).for_each(|(m, score)| show(m.text(&mut digits), score));
+                pairs(run).for_each(|(m, score)| show(m.text(&mut digits), score));
                 0
             }
             Self::Tree(tree) => tree.scan(cursor, show),
@@ -394,10 +387,9 @@ impl ZSet {
 }
 
 /// Inserts a member that is not there at its place.
-fn insert_into(pack: &mut Listpack, score: f64, member: &[u8]) {
-    let view = pack.pack();
+fn insert_into(run: &mut Run, score: f64, member: &[u8]) {
     let wanted = Element::from(member);
-    let (mut at, mut elements) = (view.end(), view.iter());
+    let (mut at, mut elements) = (run.end(), run.iter());
     loop {
         let here = elements.offset();
         let (Some(member), Some(other)) = (elements.next(), elements.next()) else {
@@ -410,14 +402,16 @@ fn insert_into(pack: &mut Listpack, score: f64, member: &[u8]) {
         }
     }
     let mut text = Vec::new();
-    pack.insert_all(at, [wanted, element_of(score, &mut text)]);
+    run.insert(at, [wanted, element_of(score, &mut text)]);
 }
 
 /// Members with their scores, see [`ZSet::iter`].
 #[allow(clippy::large_enum_variant)]
 pub enum Iter<'a> {
-    /// Of a listpack; true: from its end.
-    Pack(listpack::Iter<'a>, bool),
+    /// Of a run: what follows, and how many of these.
+    Run(run::Iter<'a>, usize),
+    /// Of a run, from its end: where those lie that are still to come, the next one last.
+    Back(&'a Run, Vec<usize>),
     /// Of a tree.
     Tree(btree::Iter<'a>),
 }
@@ -432,13 +426,14 @@ impl<'a> Iterator for Iter<'a> {
                 let (member, score) = iter.next()?;
                 Some((Element::Bytes(member), score))
             }
-            Self::Pack(elements, false) => {
+            Self::Run(elements, left) => {
+                *left = left.checked_sub(1)?;
                 let member = elements.next()?;
                 Some((member, score_of(elements.next()?)))
             }
-            Self::Pack(elements, true) => {
-                let score = score_of(elements.next_back()?);
-                Some((elements.next_back()?, score))
+            Self::Back(run, places) => {
+                let at = places.pop()?;
+                Some((run.at(at), score_of(run.second(at))))
             }
         }
     }
@@ -449,35 +444,35 @@ impl Collection for ZSet {
 
     fn encoding(&self) -> Encoding {
         match self {
-            Self::Pack(_) => Encoding::Listpack,
+            Self::Run(_) => Encoding::Listpack,
             Self::Tree(_) => Encoding::Skiplist,
         }
     }
 
     fn memory(&self) -> usize {
         match self {
-            Self::Pack(pack) => pack.memory(),
+            Self::Run(run) => run.memory(),
             Self::Tree(tree) => tree.memory(),
         }
     }
 
     fn share(&mut self) -> Self {
         match self {
-            Self::Pack(pack) => Self::Pack(pack.clone()),
+            Self::Run(run) => Self::Run(run.clone()),
             Self::Tree(tree) => Self::Tree(Box::new(tree.share())),
         }
     }
 
     fn effort(&self) -> usize {
         match self {
-            Self::Pack(_) => 1,
+            Self::Run(_) => 1,
             Self::Tree(tree) => tree.effort(),
         }
     }
 
     fn len(&self) -> usize {
         match self {
-            Self::Pack(pack) => pack.len() / 2,
+            Self::Run(run) => run.len(),
             Self::Tree(tree) => tree.len(),
         }
     }

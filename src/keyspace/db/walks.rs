@@ -1,5 +1,6 @@
 //! Whole databases: walks, samples, and what empties or exchanges them.
 
+use std::mem::ManuallyDrop;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -10,7 +11,7 @@ use crate::keyspace::entry::Entry;
 use crate::keyspace::event;
 use crate::keyspace::lazyfree::{Detached, Load};
 use crate::keyspace::shards::{Keyspace, SHARDS};
-use crate::keyspace::table::{Position, Slot, hash_of_shard, shard_of_position};
+use crate::keyspace::table::{Position, Slot, TableEntry, hash_of_shard, shard_of_position};
 
 /// What [`Db::expire_bucket`] met.
 #[derive(Clone, Copy, Debug, Default)]
@@ -21,6 +22,20 @@ pub struct Met {
     pub due: usize,
     /// Of the others, the time to live in milliseconds, in all.
     pub ttl_sum: i64,
+}
+
+/// Does a piece of [`Entry::settle`] for the key, whether or not its time is over, if it is there;
+/// true while there is more to be done.
+pub fn settle(keyspace: &Keyspace, db: usize, key: &[u8]) -> bool {
+    let hash = keyspace.hash(key);
+    let mut guard = keyspace.lock(Keyspace::shard_of(hash));
+    let table = guard.table(db);
+    let Some(slot) = table.find(hash, key) else {
+        return false;
+    };
+    // SAFETY: found under the lock, which `guard` holds exclusively; never dropped, the slot keeps
+    // its ownership. The entry stays where it is.
+    ManuallyDrop::new(unsafe { Entry::from_raw(slot.pointer()) }).settle()
 }
 
 /// Walks and samples: for SCAN, expiry and eviction.

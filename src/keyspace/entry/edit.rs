@@ -5,18 +5,23 @@ use std::sync::Arc;
 
 use super::value::{Body, Garbage, NewValue, Plan, int_width};
 use super::{
-    EPOCH, EXPIRY, Entry, HEADER, HOLLOW, INLINE_MAX, NO_EXPIRY, OBJECT, POINTER, key_offset,
+    EPOCH, EXPIRY, Entry, HEADER, HOLLOW, INLINE_MAX, NO_EXPIRY, OBJECT, PATCHED, POINTER,
+    key_offset,
 };
 use crate::base::alloc::size_class;
 use crate::types::object::Object;
-use crate::types::string::{self, INT_TEXT_MAX, StringRef};
+use crate::types::patched::{self, Patched, Settled};
+use crate::types::string::{self, INT_TEXT_MAX, StringMut, StringRef};
 use crate::types::{Encoding, Type};
 
 impl Entry {
     /// Makes a string's bytes changeable in place, as an allocation of their own, encoding raw.
     /// Replies that still hold the old bytes keep them.
     pub fn bytes_mut(&mut self) -> &mut Vec<u8> {
-        if self.flags() & POINTER == 0 {
+        if let Some(string) = self.patched() {
+            let bytes = Arc::clone(string.whole());
+            self.set_value(NewValue::Shared(bytes));
+        } else if self.flags() & POINTER == 0 {
             let bytes = self.string().to_vec();
             self.set_value(NewValue::Shared(Arc::new(bytes)));
         }
@@ -40,9 +45,70 @@ impl Entry {
         Some(unsafe { std::slice::from_raw_parts_mut(self.inline_address(), self.inline_len()) })
     }
 
-    /// A string's bytes, changeable in place, with zeros added up to `len` bytes if it is shorter;
-    /// the encoding becomes raw.
-    pub fn padded_mut(&mut self, len: usize) -> &mut [u8] {
+    /// The string as one of which somebody else has what it was, if that is so and it is too long to
+    /// be copied as a whole before it is changed. One that was so, and is no longer, takes some of
+    /// its changes back.
+    fn make_patched(&mut self) -> Option<&mut Patched> {
+        if self.flags() & POINTER == 0 {
+            return None;
+        }
+        if self.flags() & PATCHED != 0 {
+            self.settle();
+        } else if let StringRef::Shared(bytes) = self.string()
+            && bytes.len() >= patched::FROM
+            && Arc::strong_count(bytes) > 1
+        {
+            let string = Box::new(Patched::new(Arc::clone(bytes)));
+            self.set_body(Body::Patched(string));
+        }
+        self.patched_mut()
+    }
+
+    fn patched_mut(&mut self) -> Option<&mut Patched> {
+        if self.flags() & PATCHED == 0 {
+            return None;
+        }
+        // SAFETY: PATCHED is set, so an initialised slot stands there; `&mut self` is exclusive.
+        unsafe { &mut *self.patched_slot() }.as_deref_mut()
+    }
+
+    /// Where a long string changed while somebody else had what it was, writes some of the changes
+    /// to their places, if nobody has it any more; true while more is to be done. Takes some hundred
+    /// microseconds at most, and does not move the entry.
+    pub fn settle(&mut self) -> bool {
+        match self.patched_mut().map(Patched::settle) {
+            Some(Settled::More) => true,
+            Some(Settled::Plain(bytes)) => {
+                self.set_body(Body::Pointer(bytes));
+                false
+            }
+            Some(Settled::Shared) | None => false,
+        }
+    }
+
+    /// Puts one body behind an address in the place of another: the entry stays where it is.
+    fn set_body(&mut self, body: Body<'static>) {
+        let encoding = Encoding::Raw;
+        let plan = Plan { encoding, body };
+        drop(self.take_big());
+        self.put(1, self.flags() & !PATCHED | plan.flags());
+        // SAFETY: both bodies are an address, so the layout is the same; the old one was taken.
+        unsafe { self.write_value(plan) };
+    }
+
+    /// A string, changeable in place, with zeros added up to `len` bytes if it is shorter; the
+    /// encoding becomes raw.
+    pub fn padded_mut(&mut self, len: usize) -> StringMut<'_> {
+        self.make_patched();
+        if self.flags() & PATCHED == 0 {
+            return StringMut::Bytes(self.padded_bytes_mut(len));
+        }
+        let string = self.patched_mut().expect("there, as the flag says");
+        string.pad(len);
+        StringMut::Patched(string)
+    }
+
+    fn padded_bytes_mut(&mut self, len: usize) -> &mut [u8] {
         let old_len = self.string().len();
         let len = len.max(old_len);
         if self.flags() & POINTER == 0 && len <= INLINE_MAX {
@@ -60,6 +126,9 @@ impl Entry {
 
     /// Adds bytes at the end of a string; the encoding becomes raw.
     pub fn append(&mut self, tail: &[u8]) {
+        if let Some(string) = self.make_patched() {
+            return string.append(tail);
+        }
         let old_len = self.string().len();
         let len = old_len + tail.len();
         if self.flags() & POINTER == 0 && len <= INLINE_MAX {
@@ -87,6 +156,7 @@ impl Entry {
                 StringRef::Int(n) => Body::Int(n, int_width(n)),
                 StringRef::Inline(bytes) => Body::Inline(bytes),
                 StringRef::Shared(bytes) => Body::Pointer(Arc::clone(bytes)),
+                StringRef::Patched(string) => Body::Pointer(Arc::clone(string.whole())),
             },
         };
         let encoding = self.string_encoding();
@@ -108,7 +178,7 @@ impl Entry {
         let plan = Plan::new(value);
         let garbage = self.take_big();
         let flags = self.flags();
-        let new_flags = flags & !(POINTER | OBJECT) | plan.flags();
+        let new_flags = flags & !(POINTER | PATCHED | OBJECT) | plan.flags();
         let base = key_offset(flags) + self.key_len();
         let new_size = key_offset(new_flags) + self.key_len() + plan.inline_len();
         // Without its address the entry counts as laid out by `flags` all the same.
@@ -197,6 +267,7 @@ impl Entry {
         let encoding = self.string_encoding();
         let body = match self.take_big() {
             Some(Garbage::Bytes(shared)) => Body::Pointer(shared),
+            Some(Garbage::Patched(string)) => Body::Patched(string),
             Some(Garbage::Object(object)) => Body::Object(object),
             None => match self.string() {
                 StringRef::Int(n) => Body::Int(n, self.inline_len()),
@@ -204,7 +275,9 @@ impl Entry {
                     // SAFETY: the bytes live until `become_other`, which follows the copy.
                     Body::Inline(unsafe { &*std::ptr::from_ref(bytes) })
                 }
-                StringRef::Shared(_) => unreachable!("the address was taken"),
+                StringRef::Shared(_) | StringRef::Patched(_) => {
+                    unreachable!("the address was taken")
+                }
             },
         };
         Plan { encoding, body }
@@ -213,6 +286,11 @@ impl Entry {
     /// Takes what is not inline; the caller fills or frees the entry next.
     pub(super) fn take_big(&mut self) -> Option<Garbage> {
         let flags = self.flags();
+        if flags & PATCHED != 0 {
+            // SAFETY: PATCHED is set, so an initialised slot stands there; `&mut self` is exclusive.
+            let slot = unsafe { &mut *self.patched_slot() };
+            return slot.take().map(Garbage::Patched);
+        }
         if flags & POINTER != 0 {
             // SAFETY: POINTER is set, so an initialised slot stands there; `&mut self` is exclusive.
             let slot = unsafe { &mut *self.address_slot() };

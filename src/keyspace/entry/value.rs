@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{INLINE_MAX, OBJECT, POINTER};
+use super::{INLINE_MAX, OBJECT, PATCHED, POINTER};
 use crate::types::object::{Object, ObjectRef};
+use crate::types::patched::Patched;
 use crate::types::string::{self, SharedBytes, StringRef};
 use crate::types::{Encoding, Type};
 
@@ -29,6 +30,8 @@ pub enum NewValue<'a> {
 pub enum Garbage {
     /// A string.
     Bytes(SharedBytes),
+    /// A string that changed while somebody else had what it was.
+    Patched(Box<Patched>),
     /// A collection.
     Object(Object),
 }
@@ -47,6 +50,8 @@ pub enum ValueRef<'a> {
 pub enum Kept {
     /// A string.
     Bytes(SharedBytes),
+    /// A string that had changed before while somebody else had what it was.
+    Patched(Box<Patched>),
     /// A collection, to be read in order ([`Collection::share`]).
     Object(Object),
 }
@@ -56,6 +61,7 @@ impl Kept {
     pub fn parts(&self) -> usize {
         match self {
             Self::Bytes(_) => 1,
+            Self::Patched(string) => string.effort() / 16 + 1,
             Self::Object(object) => object.effort() / 16 + 1,
         }
     }
@@ -64,6 +70,7 @@ impl Kept {
     pub fn value(&self) -> ValueRef<'_> {
         match self {
             Self::Bytes(bytes) => ValueRef::String(StringRef::Shared(bytes)),
+            Self::Patched(string) => ValueRef::String(StringRef::Patched(string)),
             Self::Object(object) => ValueRef::Object(object.as_ref()),
         }
     }
@@ -74,6 +81,7 @@ impl Garbage {
     pub fn effort(&self) -> usize {
         match self {
             Self::Bytes(_) => 1,
+            Self::Patched(string) => string.effort(),
             Self::Object(object) => object.effort(),
         }
     }
@@ -90,6 +98,7 @@ pub(super) enum Body<'a> {
     Inline(&'a [u8]),
     Int(i64, usize),
     Pointer(SharedBytes),
+    Patched(Box<Patched>),
     Object(Object),
 }
 
@@ -145,6 +154,7 @@ impl<'a> Plan<'a> {
     pub(super) fn flags(&self) -> u8 {
         match self.body {
             Body::Pointer(_) => POINTER,
+            Body::Patched(_) => POINTER | PATCHED,
             Body::Object(_) => OBJECT,
             _ => 0,
         }
@@ -154,7 +164,7 @@ impl<'a> Plan<'a> {
         match &self.body {
             Body::Inline(bytes) => bytes.len(),
             Body::Int(_, width) => *width,
-            Body::Pointer(_) | Body::Object(_) => 0,
+            Body::Pointer(_) | Body::Patched(_) | Body::Object(_) => 0,
         }
     }
 

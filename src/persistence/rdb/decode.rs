@@ -17,6 +17,7 @@ use crate::types::list::{self, List};
 use crate::types::listpack::{Element, Listpack};
 use crate::types::object::{Collection, Object};
 use crate::types::quicklist::Quicklist;
+use crate::types::run::{Run, Step};
 use crate::types::set::{self, Set};
 use crate::types::zset::{self, ZSet};
 
@@ -73,15 +74,15 @@ pub fn value(code: u8, reader: &mut Reader<'_>, layouts: &Layouts) -> Result<Val
         code::HASH => plain_hash(reader, layouts)?.into(),
         code::HASH_ZIPMAP => {
             let pack = legacy::listpack_of_zipmap(&reader.string()?)?;
-            hash_of_pack(pack, layouts)?.into()
+            hash_of_pack(&pack, layouts)?.into()
         }
         code::HASH_ZIPLIST => {
             let bytes = reader.string()?;
-            let hash = legacy::listpack_of_ziplist(&bytes).and_then(|p| hash_of_pack(p, layouts));
+            let hash = legacy::listpack_of_ziplist(&bytes).and_then(|p| hash_of_pack(&p, layouts));
             named(hash, "Hash ziplist integrity check failed.")?.into()
         }
         code::HASH_LISTPACK => {
-            let hash = listpack(reader).and_then(|pack| hash_of_pack(pack, layouts));
+            let hash = listpack(reader).and_then(|pack| hash_of_pack(&pack, layouts));
             named(hash, "Hash listpack integrity check failed.")?.into()
         }
         code::HASH_METADATA => hash_with_expiry(reader, layouts)?.into(),
@@ -350,7 +351,7 @@ fn set_expiry(hash: &mut Hash, field: &[u8], at: Option<i64>) -> Result<(), Corr
 }
 
 /// A hash of a listpack of fields and values, kept as that if it is short enough.
-fn hash_of_pack(pack: Listpack, layouts: &Layouts) -> Result<Hash, Corrupt> {
+fn hash_of_pack(pack: &Listpack, layouts: &Layouts) -> Result<Hash, Corrupt> {
     if !pack.len().is_multiple_of(2) {
         return Err(BAD_LISTPACK);
     }
@@ -371,7 +372,7 @@ fn hash_of_pack(pack: Listpack, layouts: &Layouts) -> Result<Hash, Corrupt> {
         {
             return Err(DUPLICATE);
         }
-        return Ok(Hash::of_pack(pack));
+        return Ok(Hash::of_run(Run::of_pack(Step::Two, pack.pack())));
     }
     let mut hash = Hash::new();
     let mut elements = pack.iter();

@@ -4,11 +4,12 @@ use std::ops::ControlFlow;
 
 use super::code;
 use super::write::Writer;
-use crate::keyspace::entry::{Entry, ValueRef};
-use crate::types::hash::Hash;
+use crate::keyspace::entry::{Entry, Kept, ValueRef};
+use crate::types::Encoding;
+use crate::types::hash::{self, Hash};
 use crate::types::list::List;
 use crate::types::listpack::{Element, Listpack};
-use crate::types::object::{Collection, ObjectRef};
+use crate::types::object::{Collection, Object, ObjectRef};
 use crate::types::quicklist::NodeBytes;
 use crate::types::set::Set;
 use crate::types::string::StringRef;
@@ -37,14 +38,14 @@ pub fn code(value: ValueRef<'_>) -> u8 {
         ObjectRef::Set(_) => code::SET,
         ObjectRef::Hash(hash) => {
             let timed = hash.next_expiry().is_some();
-            match (hash.pack().or(hash.pack_ex()).is_some(), timed) {
+            match (hash.run().is_some(), timed) {
                 (true, true) => code::HASH_LISTPACK_EX,
                 (true, false) => code::HASH_LISTPACK,
                 (false, true) => code::HASH_METADATA,
                 (false, false) => code::HASH,
             }
         }
-        ObjectRef::ZSet(ZSet::Pack(_)) => code::ZSET_LISTPACK,
+        ObjectRef::ZSet(ZSet::Run(_)) => code::ZSET_LISTPACK,
         ObjectRef::ZSet(ZSet::Tree(_)) => code::ZSET_2,
         ObjectRef::Stream(_) => code::STREAM_LISTPACKS_2,
     }
@@ -56,11 +57,40 @@ pub fn value(value: ValueRef<'_>, writer: &mut Writer<'_>) {
         ValueRef::String(StringRef::Int(n)) => writer.int_string(n),
         ValueRef::String(StringRef::Inline(bytes)) => writer.string(bytes),
         ValueRef::String(StringRef::Shared(bytes)) => writer.string(bytes),
+        ValueRef::String(StringRef::Patched(string)) => writer.string(string.whole()),
         ValueRef::Object(ObjectRef::List(list)) => self::list(list, writer),
         ValueRef::Object(ObjectRef::Set(set)) => self::set(set, writer),
         ValueRef::Object(ObjectRef::Hash(hash)) => self::hash(hash, writer),
         ValueRef::Object(ObjectRef::ZSet(zset)) => self::zset(zset, writer),
         ValueRef::Object(ObjectRef::Stream(stream)) => super::stream::write(stream, writer),
+    }
+}
+
+/// Writes a value that was kept, without its type code. What it is made of is freed as it is
+/// written, as far as nobody else has it; a sorted set, whose members lie anywhere, at its end.
+pub fn kept(value: Kept, writer: &mut Writer<'_>) {
+    let object = match value {
+        Kept::Object(object) => object,
+        string => return self::value(string.value(), writer),
+    };
+    match object {
+        Object::List(list) => {
+            writer.len(list.shape().nodes as u64);
+            list.consume(|bytes| node(bytes, writer));
+        }
+        Object::Set(set) if set.table().is_some() => {
+            writer.len(set.len() as u64);
+            let _ = set.consume(|member| {
+                element(member, writer);
+                writer.flow()
+            });
+        }
+        Object::Hash(hash) if hash.table().is_some() && hash.next_expiry().is_none() => {
+            writer.len(hash.len() as u64);
+            let _ = hash.consume(|pair| self::pair(pair, writer));
+        }
+        Object::Stream(stream) => super::stream::write_kept(stream, writer),
+        other => self::value(ValueRef::Object(other.as_ref()), writer),
     }
 }
 
@@ -74,20 +104,21 @@ fn element(element: Element<'_>, writer: &mut Writer<'_>) {
 fn list(list: &List, writer: &mut Writer<'_>) {
     writer.len(list.shape().nodes as u64);
     let mut wanted = true;
-    list.each_node(|node| {
-        match node {
-            _ if !wanted => return,
-            NodeBytes::Packed(bytes) => {
-                writer.len(NODE_PACKED);
-                writer.string(&bytes);
-            }
-            NodeBytes::Plain(bytes) => {
-                writer.len(NODE_PLAIN);
-                writer.string(bytes);
-            }
+    list.each_node(|bytes| wanted = wanted && node(bytes, writer).is_continue());
+}
+
+fn node(bytes: NodeBytes<'_>, writer: &mut Writer<'_>) -> ControlFlow<()> {
+    match bytes {
+        NodeBytes::Packed(bytes) => {
+            writer.len(NODE_PACKED);
+            writer.string(&bytes);
         }
-        wanted = writer.pause();
-    });
+        NodeBytes::Plain(bytes) => {
+            writer.len(NODE_PLAIN);
+            writer.string(bytes);
+        }
+    }
+    writer.flow()
 }
 
 fn set(set: &Set, writer: &mut Writer<'_>) {
@@ -97,10 +128,7 @@ fn set(set: &Set, writer: &mut Writer<'_>) {
     writer.len(set.len() as u64);
     let _ = set.try_for_each(|member| {
         element(member, writer);
-        match writer.pause() {
-            true => ControlFlow::Continue(()),
-            false => ControlFlow::Break(()),
-        }
+        writer.flow()
     });
 }
 
@@ -108,29 +136,30 @@ fn hash(hash: &Hash, writer: &mut Writer<'_>) {
     if let Some(first) = hash.next_expiry() {
         return hash_with_expiry(hash, first, writer);
     }
-    if let Some(pack) = hash.pack() {
-        return writer.string(pack.as_bytes());
-    }
-    if hash.pack_ex().is_some() {
-        // No field has an expiry any more: what every version can read.
-        let pairs = hash.iter().flat_map(|(field, value)| [field, value]);
-        return writer.string(Listpack::of(pairs).as_bytes());
+    match hash.run() {
+        Some(_) if hash.encoding() == Encoding::ListpackEx => {
+            // No field has an expiry any more: what every version can read.
+            let pairs = hash.iter().flat_map(|(field, value)| [field, value]);
+            return writer.string(Listpack::of(pairs).as_bytes());
+        }
+        Some(run) => return writer.string(&run.to_listpack()),
+        None => {}
     }
     writer.len(hash.len() as u64);
-    for (field, value) in hash.iter() {
-        element(field, writer);
-        element(value, writer);
-        if !writer.pause() {
-            return;
-        }
-    }
+    let _ = hash.iter().try_for_each(|pair| self::pair(pair, writer));
+}
+
+fn pair((field, value): hash::Pair<'_>, writer: &mut Writer<'_>) -> ControlFlow<()> {
+    element(field, writer);
+    element(value, writer);
+    writer.flow()
 }
 
 /// A hash of which some fields have an expiry, the first of them `first`.
 fn hash_with_expiry(hash: &Hash, first: i64, writer: &mut Writer<'_>) {
     writer.raw(&first.to_le_bytes());
-    if let Some(pack) = hash.pack_ex() {
-        return writer.string(pack.as_bytes());
+    if let Some(run) = hash.run() {
+        return writer.string(&run.to_listpack());
     }
     writer.len(hash.len() as u64);
     for (field, value, at) in hash.iter_timed() {
@@ -145,8 +174,8 @@ fn hash_with_expiry(hash: &Hash, first: i64, writer: &mut Writer<'_>) {
 }
 
 fn zset(zset: &ZSet, writer: &mut Writer<'_>) {
-    if let ZSet::Pack(pack) = zset {
-        return writer.string(pack.as_bytes());
+    if let ZSet::Run(run) = zset {
+        return writer.string(&run.to_listpack());
     }
     writer.len(zset.len() as u64);
     // From the greatest down, as Redis does: its loader inserts at the front.

@@ -2,6 +2,7 @@
 //! groups, each with what is pending and, consumer by consumer, for whom.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 
 use super::code;
 use super::read::{Corrupt, Reader};
@@ -14,15 +15,30 @@ use crate::types::stream_id::StreamId;
 
 /// Writes a stream without its type code, which is returned.
 pub fn write(stream: &Stream, writer: &mut Writer<'_>) {
-    let log = &stream.log;
-    writer.len(log.block_count() as u64);
-    for block in log.blocks() {
-        writer.string(&block.master.to_be_bytes());
-        writer.string(block.as_bytes());
-        if !writer.pause() {
-            return;
-        }
+    writer.len(stream.log.block_count() as u64);
+    let _ = stream.log.blocks().try_for_each(|b| block(b, writer));
+    write_rest(stream, writer);
+}
+
+/// As [`write`], of a stream that nobody needs afterwards: blocks are freed once they are written.
+pub fn write_kept(mut stream: Box<Stream>, writer: &mut Writer<'_>) {
+    writer.len(stream.log.block_count() as u64);
+    stream.log.consume_blocks(|b| block(b, writer));
+    write_rest(&stream, writer);
+}
+
+fn block(block: &Block, writer: &mut Writer<'_>) -> ControlFlow<()> {
+    writer.string(&block.master.to_be_bytes());
+    writer.string(block.as_bytes());
+    writer.flow()
+}
+
+/// What follows the blocks, if anybody wants it.
+fn write_rest(stream: &Stream, writer: &mut Writer<'_>) {
+    if !writer.pause() {
+        return;
     }
+    let log = &stream.log;
     writer.len(log.len());
     for id in [log.last_id, log.first_id(), log.max_deleted_id] {
         write_id(id, writer);

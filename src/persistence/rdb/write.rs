@@ -1,5 +1,7 @@
 //! Primitives, written: lengths, strings, numbers.
 
+use std::ops::ControlFlow;
+
 use crate::base::{lzf, number};
 use crate::resp::write::request;
 
@@ -91,6 +93,15 @@ impl<'a> Writer<'a> {
         !self.stopped
     }
 
+    /// As [`Writer::pause`], for who goes on until it is broken.
+    #[inline]
+    pub fn flow(&mut self) -> ControlFlow<()> {
+        match self.pause() {
+            true => ControlFlow::Continue(()),
+            false => ControlFlow::Break(()),
+        }
+    }
+
     /// A command in the protocol of clients; as [`Writer::pause`].
     pub fn command(&mut self, args: &[&[u8]]) -> bool {
         request(self.out, args);
@@ -135,21 +146,43 @@ impl<'a> Writer<'a> {
             return;
         }
         if bytes.len() >= COMPRESS_FROM {
-            match &mut self.compression {
-                Compression::Never => {}
-                Compression::AtOnce if compressed(self.out, bytes) => return,
-                Compression::AtOnce => {}
-                Compression::Later(plain) => {
-                    plain.push(Plain {
-                        at: self.out.len(),
-                        len: bytes.len(),
-                    });
-                    return self.raw(bytes);
-                }
+            if let Compression::Later(plain) = &mut self.compression {
+                plain.push(Plain {
+                    at: self.out.len(),
+                    len: bytes.len(),
+                });
+                return self.raw(bytes);
+            }
+            if matches!(self.compression, Compression::AtOnce) && self.compressed(bytes) {
+                return;
             }
         }
         self.len(bytes.len() as u64);
-        self.raw(bytes);
+        self.long(bytes);
+    }
+
+    /// Bytes as they are, of which what is gathered is taken away now and then.
+    fn long(&mut self, bytes: &[u8]) {
+        if bytes.len() <= SPILL {
+            return self.raw(bytes);
+        }
+        for piece in bytes.chunks(SPILL) {
+            self.raw(piece);
+            if !self.pause() {
+                return;
+            }
+        }
+    }
+
+    /// A long string, if it is shorter compressed; false, with nothing written, otherwise.
+    fn compressed(&mut self, bytes: &[u8]) -> bool {
+        let shorter = lzf::compressed(bytes, bytes.len() - 4, |packed| {
+            self.byte(0xc3);
+            self.len(packed.len() as u64);
+            self.len(bytes.len() as u64);
+            self.long(packed);
+        });
+        shorter.is_some()
     }
 
     /// A string that is the text of an integer.
@@ -187,15 +220,4 @@ impl<'a> Writer<'a> {
     pub fn double(&mut self, value: f64) {
         self.raw(&value.to_le_bytes());
     }
-}
-/// Appends a long string, if it is shorter compressed; false, with nothing appended, otherwise.
-fn compressed(out: &mut Vec<u8>, bytes: &[u8]) -> bool {
-    let shorter = lzf::compressed(bytes, bytes.len() - 4, |packed| {
-        let mut writer = Writer::new(out, false);
-        writer.byte(0xc3);
-        writer.len(packed.len() as u64);
-        writer.len(bytes.len() as u64);
-        writer.raw(packed);
-    });
-    shorter.is_some()
 }

@@ -363,6 +363,19 @@ impl<L: Layout> Table<L> {
         self.all_segments().map(Segment::slots).sum()
     }
 
+    /// As [`Table::try_for_each`]; segments that nobody else has are freed once they were shown.
+    pub fn consume<B>(
+        self,
+        mut visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<B>,
+    ) -> ControlFlow<B> {
+        for chunk in self.segments {
+            for segment in chunk.iter() {
+                segment.try_for_each::<L, B>(&self.bigs, &mut visit)?;
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
     /// About how many allocations freeing takes: segments are much alike.
     pub fn effort(&self) -> usize {
         3 + self.segment_count() * self.segment(0).allocations() + self.bigs.len()

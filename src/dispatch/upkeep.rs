@@ -38,7 +38,8 @@ impl Upkeep {
         let settings = shared.config.load();
         self.expire(shared, &settings, Kind::Slow);
         self.tidy.run(&shared.keyspace, TIDY_US);
-        if memory_state(settings.maxmemory).excess > 0 {
+        let not_counted = || shared.stream.kept_for_readers();
+        if memory_state(settings.maxmemory, &not_counted).excess > 0 {
             evict(shared, &settings, Now::read());
         }
         shared.evictor.is_behind()
@@ -119,13 +120,14 @@ pub fn evict(shared: &Shared, settings: &Settings, now: Now) -> bool {
     let started = Now::read();
     let env = env_of(settings, now);
     let lazy = settings.lazyfree_lazy_eviction;
+    let not_counted = || shared.stream.kept_for_readers();
     let mut removed = |db: usize, key: &[u8]| {
         shared.stats.global.evicted.fetch_add(1, Relaxed);
         propagate(shared, db, key, lazy);
     };
     let outcome = shared
         .evictor
-        .run(&shared.keyspace, settings, &env, &mut removed);
+        .run(&shared.keyspace, settings, &env, &not_counted, &mut removed);
     if env.notify != 0 {
         deliver(shared);
     }

@@ -117,6 +117,18 @@ impl Stream {
         self.active.store(active, Ordering::Relaxed);
     }
 
+    /// Bytes that are kept: for readers that are behind, and as a backlog.
+    pub fn kept(&self) -> usize {
+        let log = self.log.lock();
+        (log.end() - log.start()) as usize
+    }
+
+    /// Bytes that are kept only because readers are behind, beyond the backlog.
+    pub fn kept_for_readers(&self) -> usize {
+        let log = self.log.lock();
+        (log.end() - log.start()).saturating_sub(log.backlog) as usize
+    }
+
     /// Has the next command begin with SELECT: for a file that begins at a cut, while all shards
     /// are locked. Returns where that is.
     pub fn divide(&self) -> u64 {

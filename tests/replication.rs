@@ -47,7 +47,7 @@ impl Server {
             let text = port.to_string();
             let common = ["--port", &text, "--enable-debug-command", "yes"];
             let options = [&common, options].concat();
-            if let Some(inner) = sockets::Server::try_start(program, &options) {
+            if let Some(inner) = sockets::Server::try_start(program, &[], &options) {
                 return Self { inner, port };
             }
         }

@@ -31,7 +31,9 @@ pub fn listpack(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
         Ok(saved)
     })?;
     // As a file has it: a code, then the bytes of the listpack as one string.
-    let bytes = Reader::new(&saved[1..]).string().map(|text| text.into_owned());
+    let bytes = Reader::new(&saved[1..])
+        .string()
+        .map(|text| text.into_owned());
     let pack = bytes.ok().and_then(|bytes| Listpack::from_bytes(&bytes));
     // A hash with times has them in front.
     let pack = pack.ok_or(Error::line("ERR Not a listpack encoded object."))?;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::time::{ClockId, clock_gettime};
 use tessera::base::alloc;
 use tessera::base::clock::Now;
+use tessera::base::heap;
 use tessera::config::Settings;
 use tessera::dispatch::context::env_of;
 use tessera::keyspace::db::{Db, Effects, Env, Ttl};
@@ -105,6 +106,7 @@ fn main() {
     if let Err(error) = background {
         eprintln!("the allocator has no background thread: {error}");
     }
+    heap::use_huge_pages();
     let keyspace = Keyspace::new(1, false);
     let env = env_of(&Settings::default(), Now::read());
     let (used_before, resident_before) = (alloc::used(), resident_bytes());

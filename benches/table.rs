@@ -8,7 +8,7 @@
 use std::time::Instant;
 
 use rustix::time::{ClockId, clock_gettime};
-use tessera::base::{alloc, random};
+use tessera::base::{alloc, heap, random};
 use tessera::types::table::{Keys, Pairs, Table};
 use tessera::types::zset::{Limits, ZSet};
 
@@ -116,7 +116,12 @@ fn grow(what: &str, members: usize, mut insert: impl FnMut(usize, &[u8])) {
 }
 
 fn main() {
-    alloc::use_huge_pages();
+    heap::use_huge_pages();
+    // As the server does, or what one collection leaves would be given back in the midst of the next.
+    let background = tikv_jemalloc_ctl::background_thread::write(true);
+    if let Err(error) = background {
+        eprintln!("the allocator has no background thread: {error}");
+    }
     million();
     let members = std::env::args().skip(1).find_map(|a| a.parse().ok());
     let members: usize = members.unwrap_or(MEMBERS);

@@ -78,12 +78,14 @@
 //! # Unsafe code
 //!
 //! Denied in the crate, allowed at the `mod` line of these modules, each block with its proof. Their
-//! tests run under AddressSanitizer (`scripts/test asan`), but for two: jemalloc in `base::alloc`,
-//! which the sanitizer's own allocator replaces, and `base::fault`, whose purpose is to crash.
+//! tests run under AddressSanitizer (`scripts/test asan`), but for these: jemalloc in `base::alloc` and
+//! `base::heap`, which the sanitizer's own allocator replaces, and `base::fault`, whose purpose is to crash.
 //!
 //! | module | why |
 //! |---|---|
 //! | `base::alloc` | the global allocator: jemalloc with a running count of what is allocated |
+//! | `base::heap` | the allocator's hooks: huge pages for a heap that is big |
+//! | `base::pages` | asks the kernel for huge pages before somebody needs them |
 //! | `base::ticks` | one instruction instead of a clock call around each command |
 //! | `base::thin` | owned bytes of one word, with no capacity to remember: small collections are many |
 //! | `keyspace::arena` | memory that can be prefetched through while another thread changes it |

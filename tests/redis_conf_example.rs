@@ -5,7 +5,7 @@ use std::path::Path;
 
 use tessera::base::text::split_args;
 use tessera::config::file::{Unchecked, load_text};
-use tessera::config::{Flags, PARAMS, Settings, lookup};
+use tessera::config::{Flags, PARAMS, Settings, lookup, params};
 
 /// The number of workers depends on the machine, so its line is only an example.
 const PER_MACHINE: &str = "io-threads";
@@ -63,7 +63,7 @@ fn every_value_is_the_default() {
     for settings in [load(&text), load(&all.join("\n"))] {
         for param in PARAMS {
             let shown = String::from_utf8_lossy(&param.print(&settings)).into_owned();
-            let default = String::from_utf8_lossy(&param.default_text()).into_owned();
+            let default = String::from_utf8_lossy(&param.print(params::defaults())).into_owned();
             assert_eq!(shown, default, "{}", param.name);
         }
     }

@@ -15,7 +15,6 @@ use std::cell::Cell;
 #[cfg(not(asan))]
 use std::ffi::c_int;
 use std::ffi::{c_char, c_void};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering::Relaxed};
 
 use tikv_jemalloc_sys as je;
@@ -26,9 +25,8 @@ pub struct Counting;
 #[global_allocator]
 static GLOBAL: Counting = Counting;
 
-/// Few arenas (workers hardly contend, and each arena holds back memory), decay in the
-/// background, and huge pages where the kernel grants them: a server that never forks has no
-/// copy-on-write to fear from them.
+/// Few arenas (workers hardly contend, and each arena holds back memory), and decay in the
+/// background. For huge pages see [`super::heap`].
 // SAFETY: the symbol is jemalloc's documented compile-time option hook, a C string pointer.
 #[unsafe(export_name = "_rjem_malloc_conf")]
 pub static MALLOC_CONF: &c_char = {
@@ -70,88 +68,6 @@ pub fn balance() -> isize {
 /// Counts memory that does not come from this allocator (mapped directly), in bytes.
 pub fn add_external(delta: isize) {
     count(delta);
-}
-
-/// Arenas, as in [`MALLOC_CONF`].
-const ARENAS: u32 = 4;
-/// Memory in use, in bytes, from which new mappings are backed by huge pages.
-const BIG_HEAP: usize = 16 << 20;
-
-type Hooks = je::extent_hooks_t;
-type MapHook = unsafe extern "C" fn(
-    *mut Hooks,
-    *mut c_void,
-    usize,
-    usize,
-    *mut bool,
-    *mut bool,
-    std::ffi::c_uint,
-) -> *mut c_void;
-
-static DEFAULT_MAP: OnceLock<MapHook> = OnceLock::new();
-
-/// jemalloc's own hook, then advice to use huge pages if the heap is big.
-unsafe extern "C" fn map(
-    hooks: *mut Hooks,
-    address: *mut c_void,
-    size: usize,
-    alignment: usize,
-    zero: *mut bool,
-    commit: *mut bool,
-    arena: std::ffi::c_uint,
-) -> *mut c_void {
-    use rustix::mm::{Advice, madvise};
-    let Some(default) = DEFAULT_MAP.get() else {
-        return std::ptr::null_mut();
-    };
-    // SAFETY: the arguments are passed on as they came.
-    let mapped = unsafe { default(hooks, address, size, alignment, zero, commit, arena) };
-    if !mapped.is_null() && size >= 2 << 20 && used() > BIG_HEAP {
-        // SAFETY: the range was just mapped; advice changes neither content nor access. Kernels
-        // without huge pages refuse, which changes nothing.
-        let _ = unsafe { madvise(mapped, size, Advice::LinuxHugepage) };
-    }
-    mapped
-}
-
-/// Has the heap backed by huge pages once it is big. To be called once, before any data.
-///
-/// jemalloc's own option (`thp:always`) does so from the first allocation, and makes an idle
-/// server hold some 18 MB; here small servers stay small and big ones get the shorter page walks
-/// (15 % of a pipelined GET). A server that never forks has no copy-on-write of 2 MiB to fear.
-pub fn use_huge_pages() {
-    for arena in 0..ARENAS {
-        let Ok(name) = std::ffi::CString::new(format!("arena.{arena}.extent_hooks")) else {
-            return;
-        };
-        let mut hooks: *mut Hooks = std::ptr::null_mut();
-        let mut length = size_of::<*mut Hooks>();
-        let old = (&raw mut hooks).cast::<c_void>();
-        // SAFETY: a documented control that gives a pointer to the arena's hooks.
-        let read = unsafe { je::mallctl(name.as_ptr(), old, &mut length, std::ptr::null_mut(), 0) };
-        if read != 0 || hooks.is_null() {
-            return;
-        }
-        // SAFETY: hooks stay valid for the life of the process; all fields are plain pointers.
-        let mut ours = unsafe { std::ptr::read(hooks) };
-        let Some(default) = ours.alloc else { return };
-        DEFAULT_MAP.get_or_init(|| default);
-        ours.alloc = Some(map);
-        let mut ours: *mut Hooks = Box::leak(Box::new(ours));
-        let new = (&raw mut ours).cast::<c_void>();
-        let none = std::ptr::null_mut();
-        // SAFETY: the leaked hooks outlive the arena; they differ from its own in one function
-        // that calls the one it replaces.
-        unsafe {
-            je::mallctl(
-                name.as_ptr(),
-                none,
-                none.cast(),
-                new,
-                size_of::<*mut Hooks>(),
-            )
-        };
-    }
 }
 
 /// Returns unused dirty pages of all arenas to the system; false when the allocator refuses.

@@ -7,9 +7,13 @@ pub mod crc;
 #[allow(unsafe_code)]
 pub mod fault;
 pub mod glob;
+#[allow(unsafe_code)]
+pub mod heap;
 pub mod long_double;
 pub mod lzf;
 pub mod number;
+#[allow(unsafe_code)]
+pub mod pages;
 pub mod priority;
 pub mod random;
 pub mod share;

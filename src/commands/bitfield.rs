@@ -4,7 +4,7 @@ use smallvec::SmallVec;
 
 use crate::base::number;
 use crate::dispatch::args::Args;
-use crate::dispatch::command::KeyFlags;
+use crate::dispatch::command::{Acl, Command, Flags, KeyFlags, KeySpec};
 use crate::dispatch::context::DataCtx;
 use crate::dispatch::error::Error;
 use crate::keyspace::event;
@@ -13,6 +13,22 @@ use crate::types::bitmap::{Field, Overflow};
 use super::bitmaps::bit_offset;
 use super::string_edits::edit_padded;
 use super::strings::of_string;
+
+const READ_FAST: Flags = Flags::READONLY.or(Flags::FAST);
+const GROW: Flags = Flags::WRITE.or(Flags::DENYOOM);
+const READS: &[KeySpec] = &[KeySpec::at(1, KeyFlags::READ)];
+
+const BITFIELD_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::READ_UPDATE)
+    .depending(key_flags)
+    .note("This command allows both access and modification of the key")];
+
+data_rows!(Acl::BITMAP);
+
+/// The rows.
+pub const ROWS: &[Command] = &[
+    row("bitfield", -2, GROW, BITFIELD_KEY, bitfield),
+    row("bitfield_ro", -2, READ_FAST, READS, bitfield_ro),
+];
 
 /// One subcommand.
 struct Step {
@@ -28,7 +44,7 @@ enum Action {
 }
 
 /// What BITFIELD does with its key: a request of nothing but well-formed GETs only reads.
-pub(super) fn key_flags(args: Args<'_>) -> KeyFlags {
+fn key_flags(args: Args<'_>) -> KeyFlags {
     let mut at = 2;
     while at < args.len() {
         let after = args.len() - at - 1;
@@ -47,7 +63,7 @@ type Results = SmallVec<[Option<i64>; 4]>;
 
 /// `BITFIELD key [GET type offset | [OVERFLOW WRAP | SAT | FAIL] SET type offset value |
 /// INCRBY type offset increment ...]`
-pub fn bitfield(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+fn bitfield(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     let steps = parse(ctx)?;
     let writes = steps.iter().filter(|s| !matches!(s.action, Action::Get));
     match writes.map(|s| s.field.last()).max() {
@@ -57,7 +73,7 @@ pub fn bitfield(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
 }
 
 /// `BITFIELD_RO key [GET type offset ...]`
-pub fn bitfield_ro(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+fn bitfield_ro(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     let steps = parse(ctx)?;
     if steps.iter().any(|s| !matches!(s.action, Action::Get)) {
         return Err(Error::line(

@@ -8,7 +8,6 @@ use crate::dispatch::error::Error;
 use crate::keyspace::event;
 use crate::types::bitmap::{self, Operation};
 
-use super::bitfield;
 use super::string_edits::{edit_padded, put_raw};
 use super::strings::of_string;
 
@@ -22,9 +21,6 @@ const BITOP_KEYS: &[KeySpec] = &[
     KeySpec::at(2, KeyFlags::OVERWRITE),
     KeySpec::from(3, 1, KeyFlags::READ),
 ];
-const BITFIELD_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::READ_UPDATE)
-    .depending(bitfield::key_flags)
-    .note("This command allows both access and modification of the key")];
 
 /// The rows.
 pub const ROWS: &[Command] = &[
@@ -33,8 +29,6 @@ pub const ROWS: &[Command] = &[
     row("bitcount", -2, Flags::READONLY, READS, bitcount),
     row("bitpos", -3, Flags::READONLY, READS, bitpos),
     row("bitop", -4, GROW, BITOP_KEYS, bitop),
-    row("bitfield", -2, GROW, BITFIELD_KEY, bitfield::bitfield),
-    row("bitfield_ro", -2, READ_FAST, READS, bitfield::bitfield_ro),
 ];
 
 /// The offset of a bit. `#n`, where `width` allows it, counts in fields of that width.

@@ -117,6 +117,16 @@ pub(super) fn set_expiry(ctx: &mut DataCtx<'_, '_>, when: i64, rest: &[&[u8]]) {
     ctx.db.effects.rewrite(&form);
 }
 
+/// Removes the key at argument 1, propagated as what Redis would remove it with.
+pub(super) fn remove(ctx: &mut DataCtx<'_, '_>, lazily: bool) {
+    let key = &ctx.args[1];
+    if ctx.db.remove_freeing(key, lazily) {
+        ctx.db.changed(key, event::ON_DEL);
+        let word: &[u8] = if lazily { b"UNLINK" } else { b"DEL" };
+        ctx.db.effects.rewrite(&[word, key]);
+    }
+}
+
 /// Removes the expiry of the key at argument 1, and tells of it; false when it had none.
 pub(super) fn clear_expiry(ctx: &mut DataCtx<'_, '_>) -> bool {
     let key = &ctx.args[1];
@@ -173,7 +183,7 @@ fn expire_at(
         .write(key)
         .is_some_and(|entry| conditions.allow(entry.expiry(), when));
     if allowed && ctx.db.env().is_past(when) && ctx.db.env().expires_keys {
-        super::strings::remove(ctx, ctx.settings.lazyfree_lazy_expire);
+        remove(ctx, ctx.settings.lazyfree_lazy_expire);
     } else if allowed {
         set_expiry(ctx, when, rest);
     }

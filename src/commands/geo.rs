@@ -1,8 +1,8 @@
-//! Places: sorted sets whose scores are geohashes.
+//! Places: sorted sets whose scores are geohashes. Searches are in [`super::geo_search`].
 
 use crate::base::number;
 use crate::dispatch::args::Args;
-use crate::dispatch::command::{Acl, Begin, Command, Find, Flags, KeyFlags, KeySpec};
+use crate::dispatch::command::{Acl, Command, Flags, KeyFlags, KeySpec};
 use crate::dispatch::context::DataCtx;
 use crate::dispatch::error::Error;
 use crate::keyspace::event;
@@ -10,38 +10,12 @@ use crate::resp::write::Output;
 use crate::types::geohash::{self, Place};
 use crate::types::zset::ZSet;
 
-use super::geo_search as search;
 use super::zsets::{self, AddOptions};
 
 const READ_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::READ)];
 const ADD_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::RW.or(KeyFlags::UPDATE))];
-const STORE_KEYS: &[KeySpec] = &[
-    KeySpec::at(1, KeyFlags::OVERWRITE),
-    KeySpec::at(2, KeyFlags::READ),
-];
-const RADIUS_KEYS: &[KeySpec] = &radius_keys(6);
-const RADIUS_BY_MEMBER_KEYS: &[KeySpec] = &radius_keys(5);
-const GROW: Flags = Flags::WRITE.or(Flags::DENYOOM);
 
-/// The key to be read, and those to be stored to behind a keyword.
-const fn radius_keys(from: i32) -> [KeySpec; 3] {
-    const fn behind(word: &'static str, from: i32) -> KeySpec {
-        KeySpec {
-            begin: Begin::Keyword(word, from),
-            find: Find::Range {
-                last: 0,
-                step: 1,
-                limit: 0,
-            },
-            ..KeySpec::at(1, KeyFlags::OVERWRITE)
-        }
-    }
-    [
-        KeySpec::at(1, KeyFlags::READ),
-        behind("STORE", from),
-        behind("STOREDIST", from),
-    ]
-}
+const GROW: Flags = Flags::WRITE.or(Flags::DENYOOM);
 
 data_rows!(Acl::GEO);
 
@@ -51,65 +25,7 @@ pub const ROWS: &[Command] = &[
     row("geodist", -4, Flags::READONLY, READ_KEY, geodist),
     row("geohash", -2, Flags::READONLY, READ_KEY, geohash),
     row("geopos", -2, Flags::READONLY, READ_KEY, geopos),
-    Command {
-        find_keys: Some(find_radius_keys),
-        ..row("georadius", -6, GROW, RADIUS_KEYS, search::georadius)
-    },
-    Command {
-        find_keys: Some(find_radius_keys),
-        ..row(
-            "georadiusbymember",
-            -5,
-            GROW,
-            RADIUS_BY_MEMBER_KEYS,
-            search::georadiusbymember,
-        )
-    },
-    row(
-        "georadius_ro",
-        -6,
-        Flags::READONLY,
-        READ_KEY,
-        search::georadius_ro,
-    ),
-    row(
-        "georadiusbymember_ro",
-        -5,
-        Flags::READONLY,
-        READ_KEY,
-        search::georadiusbymember_ro,
-    ),
-    row(
-        "geosearch",
-        -7,
-        Flags::READONLY,
-        READ_KEY,
-        search::geosearch,
-    ),
-    row(
-        "geosearchstore",
-        -8,
-        GROW,
-        STORE_KEYS,
-        search::geosearchstore,
-    ),
 ];
-
-/// STORE and STOREDIST may be given several times; the last one counts.
-fn find_radius_keys(args: Args<'_>, found: &mut dyn FnMut(usize, KeyFlags)) {
-    found(1, KeyFlags::READ);
-    let (mut i, mut store) = (5, None);
-    while i + 1 < args.len() {
-        if args.is(i, "store") || args.is(i, "storedist") {
-            i += 1;
-            store = Some(i);
-        }
-        i += 1;
-    }
-    if let Some(store) = store {
-        found(store, KeyFlags::OVERWRITE);
-    }
-}
 
 /// Arguments `at` and `at + 1` as longitude and latitude.
 pub(super) fn place_at(args: Args<'_>, at: usize) -> Result<Place, Error> {

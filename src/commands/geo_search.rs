@@ -1,6 +1,7 @@
 //! GEOSEARCH and its older kin: which members lie in an area.
 
 use crate::dispatch::args::Args;
+use crate::dispatch::command::{Acl, Begin, Command, Find, Flags, KeyFlags, KeySpec};
 use crate::dispatch::context::DataCtx;
 use crate::dispatch::error::Error;
 use crate::resp::write::Output;
@@ -9,6 +10,83 @@ use crate::types::listpack::Element;
 use crate::types::zset::{ScoreRange, ZSet};
 
 use super::{geo, zsets};
+
+const READ_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::READ)];
+
+const STORE_KEYS: &[KeySpec] = &[
+    KeySpec::at(1, KeyFlags::OVERWRITE),
+    KeySpec::at(2, KeyFlags::READ),
+];
+
+const RADIUS_KEYS: &[KeySpec] = &radius_keys(6);
+const RADIUS_BY_MEMBER_KEYS: &[KeySpec] = &radius_keys(5);
+const GROW: Flags = Flags::WRITE.or(Flags::DENYOOM);
+
+/// The key to be read, and those to be stored to behind a keyword.
+const fn radius_keys(from: i32) -> [KeySpec; 3] {
+    const fn behind(word: &'static str, from: i32) -> KeySpec {
+        KeySpec {
+            begin: Begin::Keyword(word, from),
+            find: Find::Range {
+                last: 0,
+                step: 1,
+                limit: 0,
+            },
+            ..KeySpec::at(1, KeyFlags::OVERWRITE)
+        }
+    }
+    [
+        KeySpec::at(1, KeyFlags::READ),
+        behind("STORE", from),
+        behind("STOREDIST", from),
+    ]
+}
+
+data_rows!(Acl::GEO);
+
+/// The rows.
+pub const ROWS: &[Command] = &[
+    Command {
+        find_keys: Some(find_radius_keys),
+        ..row("georadius", -6, GROW, RADIUS_KEYS, georadius)
+    },
+    Command {
+        find_keys: Some(find_radius_keys),
+        ..row(
+            "georadiusbymember",
+            -5,
+            GROW,
+            RADIUS_BY_MEMBER_KEYS,
+            georadiusbymember,
+        )
+    },
+    row("georadius_ro", -6, Flags::READONLY, READ_KEY, georadius_ro),
+    row(
+        "georadiusbymember_ro",
+        -5,
+        Flags::READONLY,
+        READ_KEY,
+        georadiusbymember_ro,
+    ),
+    row("geosearch", -7, Flags::READONLY, READ_KEY, geosearch),
+    row("geosearchstore", -8, GROW, STORE_KEYS, geosearchstore),
+];
+
+/// STORE and STOREDIST may be given several times; the last one counts.
+fn find_radius_keys(args: Args<'_>, found: &mut dyn FnMut(usize, KeyFlags)) {
+    found(1, KeyFlags::READ);
+    let (mut i, mut store) = (5, None);
+    while i + 1 < args.len() {
+        if args.is(i, "store") || args.is(i, "storedist") {
+            i += 1;
+            store = Some(i);
+        }
+        i += 1;
+    }
+    if let Some(store) = store {
+        found(store, KeyFlags::OVERWRITE);
+    }
+}
 
 /// Which command.
 #[derive(Clone, Copy, PartialEq)]
@@ -20,7 +98,7 @@ enum Form {
 }
 
 /// `GEORADIUS key longitude latitude radius unit [option ...]`
-pub(super) fn georadius(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+fn georadius(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     radius(ctx, false, false)
 }
 

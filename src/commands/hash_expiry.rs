@@ -2,6 +2,7 @@
 //! together with their expiry (Redis 8.0).
 
 use crate::dispatch::args::Args;
+use crate::dispatch::command::{Acl, Command, Flags, KeyFlags, KeySpec};
 use crate::dispatch::context::DataCtx;
 use crate::dispatch::error::Error;
 use crate::keyspace::event;
@@ -9,6 +10,41 @@ use crate::types::hash::{FieldTtl, Hash};
 use crate::types::object::Collection;
 
 use super::hashes::{limits, reply_or_null};
+
+const READ: Flags = Flags::READONLY;
+const READ_FAST: Flags = READ.or(Flags::FAST);
+const GROW_FAST: Flags = Flags::WRITE.or(Flags::DENYOOM).or(Flags::FAST);
+const WRITE_FAST: Flags = Flags::WRITE.or(Flags::FAST);
+const READ_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::READ)];
+const SET_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::RW.or(KeyFlags::UPDATE))];
+
+const TAKE_KEY: &[KeySpec] = &[KeySpec::at(
+    1,
+    KeyFlags::RW.or(KeyFlags::ACCESS).or(KeyFlags::DELETE),
+)];
+
+const GETEX_KEY: &[KeySpec] =
+    &[KeySpec::at(1, KeyFlags::READ_UPDATE).note("RW and UPDATE because it changes the TTL")];
+
+const OUTPUT: &[&str] = &["nondeterministic_output"];
+
+data_rows!(Acl::HASH);
+
+/// The rows.
+pub const ROWS: &[Command] = &[
+    row("hexpire", -6, GROW_FAST, SET_KEY, hexpire),
+    row("hpexpire", -6, GROW_FAST, SET_KEY, hpexpire),
+    row("hexpireat", -6, GROW_FAST, SET_KEY, hexpireat),
+    row("hpexpireat", -6, GROW_FAST, SET_KEY, hpexpireat),
+    row("httl", -5, READ_FAST, READ_KEY, httl).tipped(OUTPUT),
+    row("hpttl", -5, READ_FAST, READ_KEY, hpttl).tipped(OUTPUT),
+    row("hexpiretime", -5, READ_FAST, READ_KEY, hexpiretime),
+    row("hpexpiretime", -5, READ_FAST, READ_KEY, hpexpiretime),
+    row("hpersist", -5, WRITE_FAST, SET_KEY, hpersist),
+    row("hgetdel", -5, WRITE_FAST, TAKE_KEY, hgetdel),
+    row("hgetex", -5, WRITE_FAST, GETEX_KEY, hgetex),
+    row("hsetex", -6, GROW_FAST, SET_KEY, hsetex),
+];
 
 /// The latest time at which a field may expire, in Unix milliseconds.
 const LATEST_MS: i64 = (1 << 46) - 1;
@@ -226,22 +262,22 @@ const fn unit(seconds: bool, relative: bool) -> Unit {
 }
 
 /// `HEXPIRE key seconds [NX | XX | GT | LT] FIELDS numfields field [field ...]`
-pub(super) fn hexpire(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+fn hexpire(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     expire(ctx, unit(true, true), "hexpire")
 }
 
 /// `HPEXPIRE key milliseconds [NX | XX | GT | LT] FIELDS numfields field [field ...]`
-pub(super) fn hpexpire(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+fn hpexpire(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     expire(ctx, unit(false, true), "hpexpire")
 }
 
 /// `HEXPIREAT key unix-time-seconds [NX | XX | GT | LT] FIELDS numfields field [field ...]`
-pub(super) fn hexpireat(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+fn hexpireat(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     expire(ctx, unit(true, false), "hexpireat")
 }
 
 /// `HPEXPIREAT key unix-time-ms [NX | XX | GT | LT] FIELDS numfields field [field ...]`
-pub(super) fn hpexpireat(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+fn hpexpireat(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     expire(ctx, unit(false, false), "hpexpireat")
 }
 
@@ -266,17 +302,17 @@ fn ttl(ctx: &mut DataCtx<'_, '_>, unit: Unit) -> Result<(), Error> {
 }
 
 /// `HTTL key FIELDS numfields field [field ...]`
-pub(super) fn httl(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+fn httl(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     ttl(ctx, unit(true, true))
 }
 
 /// `HPTTL key FIELDS numfields field [field ...]`
-pub(super) fn hpttl(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+fn hpttl(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     ttl(ctx, unit(false, true))
 }
 
 /// `HEXPIRETIME key FIELDS numfields field [field ...]`
-pub(super) fn hexpiretime(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+fn hexpiretime(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     ttl(ctx, unit(true, false))
 }
 
@@ -286,7 +322,7 @@ pub(super) fn hpexpiretime(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
 }
 
 /// `HPERSIST key FIELDS numfields field [field ...]`
-pub(super) fn hpersist(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+fn hpersist(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     let (args, now_ms) = (ctx.args, ctx.db.now_ms());
     let key = &args[1];
     let mut hash = ctx.db.write_as::<Hash>(key)?;
@@ -313,7 +349,7 @@ pub(super) fn hpersist(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
 }
 
 /// `HGETDEL key FIELDS numfields field [field ...]`
-pub(super) fn hgetdel(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+fn hgetdel(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     let args = ctx.args;
     let key = &args[1];
     ctx.db.write_as::<Hash>(key)?;
@@ -344,7 +380,7 @@ pub(super) fn hgetdel(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
 }
 
 /// `HGETEX key [EX s | PX ms | EXAT s | PXAT ms | PERSIST] FIELDS numfields field [field ...]`
-pub(super) fn hgetex(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+fn hgetex(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     let (args, now_ms) = (ctx.args, ctx.db.now_ms());
     let key = &args[1];
     ctx.db.write_as::<Hash>(key)?;
@@ -480,7 +516,7 @@ impl SetOptions {
 
 /// `HSETEX key [FNX | FXX] [EX s | PX ms | EXAT s | PXAT ms | KEEPTTL] FIELDS numfields
 /// field value [field value ...]`
-pub(super) fn hsetex(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+fn hsetex(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     let (args, now_ms, limits) = (ctx.args, ctx.db.now_ms(), limits(ctx.settings));
     let options = SetOptions::parse(args, now_ms)?;
     let key = &args[1];

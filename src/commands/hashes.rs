@@ -1,5 +1,4 @@
-//! Hash commands. Those about the expiry of fields are in [`super::hash_expiry`], the rows of both
-//! are here.
+//! Hash commands. Those about the expiry of fields are in [`super::hash_expiry`].
 //!
 //! A command that asks for a field whose time is over removes it, as one does that asks for a key
 //! whose time is over; commands that show all fields only leave it out.
@@ -20,7 +19,6 @@ use crate::types::hash::{FieldTtl, Hash, Limits, Pair};
 use crate::types::listpack::Element;
 use crate::types::object::Collection;
 
-use super::hash_expiry as expiry;
 use super::lists::reply;
 use super::scan_options::{self, ScanOptions};
 
@@ -35,64 +33,30 @@ const SET_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::RW.or(KeyFlags::UPDATE))]
 const SETNX_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::RW.or(KeyFlags::INSERT))];
 const DEL_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::RW.or(KeyFlags::DELETE))];
 const INCR_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::READ_UPDATE)];
-const TAKE_KEY: &[KeySpec] = &[KeySpec::at(
-    1,
-    KeyFlags::RW.or(KeyFlags::ACCESS).or(KeyFlags::DELETE),
-)];
-const GETEX_KEY: &[KeySpec] =
-    &[KeySpec::at(1, KeyFlags::READ_UPDATE).note("RW and UPDATE because it changes the TTL")];
 
 data_rows!(Acl::HASH);
-
-/// A row whose replies differ from run to run as `tips` say.
-const fn tipped(tips: &'static [&'static str], row: Command) -> Command {
-    Command { tips, ..row }
-}
-
-/// A row whose argument 2 is a field.
-const fn of_field(row: Command) -> Command {
-    Command { element: 2, ..row }
-}
 
 const ORDER: &[&str] = &["nondeterministic_output_order"];
 const OUTPUT: &[&str] = &["nondeterministic_output"];
 
 /// The rows.
 pub const ROWS: &[Command] = &[
-    of_field(row("hset", -4, GROW_FAST, SET_KEY, hset)),
-    of_field(row("hmset", -4, GROW_FAST, SET_KEY, hmset)),
-    of_field(row("hsetnx", 4, GROW_FAST, SETNX_KEY, hsetnx)),
-    of_field(row("hget", 3, READ_FAST, READ_KEY, hget)),
-    of_field(row("hmget", -3, READ_FAST, READ_KEY, hmget)),
-    tipped(ORDER, row("hgetall", 2, READ, READ_KEY, hgetall)),
-    tipped(ORDER, row("hkeys", 2, READ, READ_KEY, hkeys)),
-    tipped(ORDER, row("hvals", 2, READ, READ_KEY, hvals)),
-    of_field(row("hdel", -3, WRITE_FAST, DEL_KEY, hdel)),
-    of_field(row("hexists", 3, READ_FAST, ASK_KEY, hexists)),
+    row("hset", -4, GROW_FAST, SET_KEY, hset).of_element(2),
+    row("hmset", -4, GROW_FAST, SET_KEY, hmset).of_element(2),
+    row("hsetnx", 4, GROW_FAST, SETNX_KEY, hsetnx).of_element(2),
+    row("hget", 3, READ_FAST, READ_KEY, hget).of_element(2),
+    row("hmget", -3, READ_FAST, READ_KEY, hmget).of_element(2),
+    row("hgetall", 2, READ, READ_KEY, hgetall).tipped(ORDER),
+    row("hkeys", 2, READ, READ_KEY, hkeys).tipped(ORDER),
+    row("hvals", 2, READ, READ_KEY, hvals).tipped(ORDER),
+    row("hdel", -3, WRITE_FAST, DEL_KEY, hdel).of_element(2),
+    row("hexists", 3, READ_FAST, ASK_KEY, hexists).of_element(2),
     row("hlen", 2, READ_FAST, ASK_KEY, hlen),
-    of_field(row("hstrlen", 3, READ_FAST, ASK_KEY, hstrlen)),
-    of_field(row("hincrby", 4, GROW_FAST, INCR_KEY, hincrby)),
-    of_field(row("hincrbyfloat", 4, GROW_FAST, INCR_KEY, hincrbyfloat)),
-    tipped(OUTPUT, row("hrandfield", -2, READ, READ_KEY, hrandfield)),
-    tipped(OUTPUT, row("hscan", -3, READ, READ_KEY, hscan)),
-    row("hexpire", -6, GROW_FAST, SET_KEY, expiry::hexpire),
-    row("hpexpire", -6, GROW_FAST, SET_KEY, expiry::hpexpire),
-    row("hexpireat", -6, GROW_FAST, SET_KEY, expiry::hexpireat),
-    row("hpexpireat", -6, GROW_FAST, SET_KEY, expiry::hpexpireat),
-    tipped(OUTPUT, row("httl", -5, READ_FAST, READ_KEY, expiry::httl)),
-    tipped(OUTPUT, row("hpttl", -5, READ_FAST, READ_KEY, expiry::hpttl)),
-    row("hexpiretime", -5, READ_FAST, READ_KEY, expiry::hexpiretime),
-    row(
-        "hpexpiretime",
-        -5,
-        READ_FAST,
-        READ_KEY,
-        expiry::hpexpiretime,
-    ),
-    row("hpersist", -5, WRITE_FAST, SET_KEY, expiry::hpersist),
-    row("hgetdel", -5, WRITE_FAST, TAKE_KEY, expiry::hgetdel),
-    row("hgetex", -5, WRITE_FAST, GETEX_KEY, expiry::hgetex),
-    row("hsetex", -6, GROW_FAST, SET_KEY, expiry::hsetex),
+    row("hstrlen", 3, READ_FAST, ASK_KEY, hstrlen).of_element(2),
+    row("hincrby", 4, GROW_FAST, INCR_KEY, hincrby).of_element(2),
+    row("hincrbyfloat", 4, GROW_FAST, INCR_KEY, hincrbyfloat).of_element(2),
+    row("hrandfield", -2, READ, READ_KEY, hrandfield).tipped(OUTPUT),
+    row("hscan", -3, READ, READ_KEY, hscan).tipped(OUTPUT),
 ];
 
 /// Which representation hashes get.

@@ -1,7 +1,7 @@
 //! Commands on keys whatever they hold: DEL, EXISTS, RENAME, COPY, MOVE, OBJECT and the like.
 
 use crate::config::MaxmemoryPolicy;
-use crate::dispatch::command::{Acl, Command, Flags, Handler, KeyFlags, KeySpec, ROW};
+use crate::dispatch::command::{Acl, Command, Flags, KeyFlags, KeySpec, ROW};
 use crate::dispatch::context::{DataCtx, ServerCtx};
 use crate::dispatch::error::Error;
 use crate::keyspace::entry::Entry;
@@ -69,14 +69,7 @@ pub const ROWS: &[Command] = &[
             object_row("freq", object_freq),
             object_row("idletime", object_idletime),
             object_row("refcount", object_refcount),
-            Command {
-                name: "help",
-                arity: 2,
-                flags: Flags::LOADING.or(Flags::STALE),
-                acl: Acl::KEYSPACE,
-                handler: Handler::Server(object_help),
-                ..ROW
-            },
+            super::help::row(Acl::KEYSPACE, object_help),
         ],
         ..ROW
     },

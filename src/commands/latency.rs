@@ -1,7 +1,7 @@
 //! LATENCY: spikes of events, and histograms of commands.
 
 use super::help;
-use crate::dispatch::command::{Command, Flags, Handler, ROW};
+use crate::dispatch::command::{Acl, Command, Flags, Handler, ROW};
 use crate::dispatch::context::ServerCtx;
 use crate::dispatch::error::Error;
 use crate::observe::histogram::Snapshot;
@@ -39,13 +39,7 @@ pub const ROWS: &[Command] = &[Command {
     subcommands: &[
         sub("doctor", 2, doctor),
         sub("graph", 3, graph),
-        Command {
-            name: "help",
-            arity: 2,
-            flags: Flags::LOADING.or(Flags::STALE),
-            handler: Handler::Server(help),
-            ..ROW
-        },
+        super::help::row(Acl::NONE, help),
         sub("histogram", -2, histogram),
         sub("history", 3, history),
         sub("latest", 2, latest),

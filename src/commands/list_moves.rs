@@ -4,6 +4,7 @@
 
 use crate::dispatch::args::Args;
 use crate::dispatch::blocking::Block;
+use crate::dispatch::command::{Acl, Command, Flags, KeyFlags, KeySpec};
 use crate::dispatch::context::DataCtx;
 use crate::dispatch::error::Error;
 use crate::types::Type;
@@ -12,6 +13,36 @@ use crate::types::object::Collection;
 
 use super::lists::{after_pop, limits, pop_range, popped, pushed, reply};
 use crate::keyspace::event;
+
+const WRITE: Flags = Flags::WRITE;
+const GROW: Flags = Flags::WRITE.or(Flags::DENYOOM);
+const WAIT: Flags = Flags::WRITE.or(Flags::NOSCRIPT).or(Flags::BLOCKING);
+const INSERT: KeyFlags = KeyFlags::RW.or(KeyFlags::INSERT);
+const POP: KeyFlags = KeyFlags::RW.or(KeyFlags::ACCESS).or(KeyFlags::DELETE);
+const MOVE_KEYS: &[KeySpec] = &[KeySpec::at(1, POP), KeySpec::at(2, INSERT)];
+const BPOP_KEYS: &[KeySpec] = &[KeySpec::all_but_last(1, POP)];
+const LMPOP_KEYS: &[KeySpec] = &[KeySpec::counted(1, POP)];
+const BLMPOP_KEYS: &[KeySpec] = &[KeySpec::counted(2, POP)];
+
+data_rows!(Acl::LIST);
+
+/// The rows.
+pub const ROWS: &[Command] = &[
+    row("lmove", 5, GROW, MOVE_KEYS, lmove),
+    row("rpoplpush", 3, GROW, MOVE_KEYS, rpoplpush),
+    row("lmpop", -4, WRITE, LMPOP_KEYS, lmpop),
+    row("blpop", -3, WAIT, BPOP_KEYS, blpop),
+    row("brpop", -3, WAIT, BPOP_KEYS, brpop),
+    row("blmove", 6, WAIT.or(Flags::DENYOOM), MOVE_KEYS, blmove),
+    row(
+        "brpoplpush",
+        4,
+        WAIT.or(Flags::DENYOOM),
+        MOVE_KEYS,
+        brpoplpush,
+    ),
+    row("blmpop", -5, WRITE.or(Flags::BLOCKING), BLMPOP_KEYS, blmpop),
+];
 
 /// An end as LMOVE and LMPOP name it.
 fn end(args: Args<'_>, i: usize) -> Result<End, Error> {
@@ -31,7 +62,7 @@ fn pop_name(end: End) -> &'static [u8] {
 }
 
 /// `LMOVE source destination LEFT | RIGHT LEFT | RIGHT`
-pub(super) fn lmove(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+fn lmove(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     let (from, to) = (end(ctx.args, 3)?, end(ctx.args, 4)?);
     if !move_element(ctx, from, to)? {
         ctx.out.null();
@@ -40,7 +71,7 @@ pub(super) fn lmove(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
 }
 
 /// `RPOPLPUSH source destination`
-pub(super) fn rpoplpush(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+fn rpoplpush(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     if !move_element(ctx, End::Tail, End::Head)? {
         ctx.out.null();
     }
@@ -129,12 +160,12 @@ fn wait_to_move(ctx: &mut DataCtx<'_, '_>, deadline: Option<i64>) {
 }
 
 /// `BLPOP key [key ...] timeout`
-pub(super) fn blpop(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+fn blpop(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     blocking_pop(ctx, End::Head)
 }
 
 /// `BRPOP key [key ...] timeout`
-pub(super) fn brpop(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+fn brpop(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     blocking_pop(ctx, End::Tail)
 }
 
@@ -189,7 +220,7 @@ fn wait(ctx: &mut DataCtx<'_, '_>, keys: &[&[u8]], deadline: Option<i64>) {
 }
 
 /// `LMPOP numkeys key [key ...] LEFT | RIGHT [COUNT count]`
-pub(super) fn lmpop(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+fn lmpop(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     let request = PopSeveral::parse(ctx.args, 1)?;
     if !request.run(ctx)? {
         ctx.out.null_array();

@@ -1,11 +1,11 @@
 //! List commands on one key. Those that take several keys, move elements or wait for some are in
-//! [`super::list_moves`], the rows of both are here.
+//! [`super::list_moves`].
 
 use std::ops::ControlFlow;
 
 use crate::config::Settings;
 use crate::dispatch::args::Args;
-use crate::dispatch::command::{Acl, Begin, Command, Find, Flags, KeyFlags, KeySpec};
+use crate::dispatch::command::{Acl, Command, Flags, KeyFlags, KeySpec};
 use crate::dispatch::context::DataCtx;
 use crate::dispatch::error::Error;
 use crate::dispatch::layouts;
@@ -15,12 +15,9 @@ use crate::types::list::{End, Limits, List};
 use crate::types::listpack::Element;
 use crate::types::object::Collection;
 
-use super::list_moves as moves;
-
 const READ: Flags = Flags::READONLY;
 const WRITE: Flags = Flags::WRITE;
 const GROW: Flags = Flags::WRITE.or(Flags::DENYOOM);
-const WAIT: Flags = Flags::WRITE.or(Flags::NOSCRIPT).or(Flags::BLOCKING);
 
 data_rows!(Acl::LIST);
 
@@ -34,30 +31,6 @@ const INSERT_KEY: &[KeySpec] = &[KeySpec::at(1, INSERT)];
 const UPDATE_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::RW.or(KeyFlags::UPDATE))];
 const DELETE_KEY: &[KeySpec] = &[KeySpec::at(1, DELETE)];
 const POP_KEY: &[KeySpec] = &[KeySpec::at(1, POP)];
-const MOVE_KEYS: &[KeySpec] = &[KeySpec::at(1, POP), KeySpec::at(2, INSERT)];
-const BPOP_KEYS: &[KeySpec] = &[KeySpec {
-    find: Find::Range {
-        last: -2,
-        step: 1,
-        limit: 0,
-    },
-    ..KeySpec::at(1, POP)
-}];
-const LMPOP_KEYS: &[KeySpec] = &[counted_keys(1)];
-const BLMPOP_KEYS: &[KeySpec] = &[counted_keys(2)];
-
-/// Keys behind their number at argument `at`.
-const fn counted_keys(at: usize) -> KeySpec {
-    KeySpec {
-        begin: Begin::Index(at),
-        find: Find::Count {
-            at: 0,
-            first: 1,
-            step: 1,
-        },
-        ..KeySpec::at(at, POP)
-    }
-}
 
 /// The rows.
 pub const ROWS: &[Command] = &[
@@ -75,32 +48,6 @@ pub const ROWS: &[Command] = &[
     row("linsert", 5, GROW, INSERT_KEY, linsert),
     row("lrem", 4, WRITE, DELETE_KEY, lrem),
     row("ltrim", 4, WRITE, DELETE_KEY, ltrim),
-    row("lmove", 5, GROW, MOVE_KEYS, moves::lmove),
-    row("rpoplpush", 3, GROW, MOVE_KEYS, moves::rpoplpush),
-    row("lmpop", -4, WRITE, LMPOP_KEYS, moves::lmpop),
-    row("blpop", -3, WAIT, BPOP_KEYS, moves::blpop),
-    row("brpop", -3, WAIT, BPOP_KEYS, moves::brpop),
-    row(
-        "blmove",
-        6,
-        WAIT.or(Flags::DENYOOM),
-        MOVE_KEYS,
-        moves::blmove,
-    ),
-    row(
-        "brpoplpush",
-        4,
-        WAIT.or(Flags::DENYOOM),
-        MOVE_KEYS,
-        moves::brpoplpush,
-    ),
-    row(
-        "blmpop",
-        -5,
-        WRITE.or(Flags::BLOCKING),
-        BLMPOP_KEYS,
-        moves::blmpop,
-    ),
 ];
 
 /// How lists are laid out.

@@ -1,4 +1,4 @@
-//! The commands: one file per family, each with its rows and the handlers they name.
+//! The commands: one or several files per family, each with its rows and the handlers they name.
 
 /// Makes `row(name, arity, flags, keys, handler)`, a row of a family whose handlers run under the
 /// locks of their keys and whose ACL category is this.
@@ -76,9 +76,10 @@ mod zsets;
 
 use crate::dispatch::command::Command;
 
-/// Every row of every family.
+/// Every row of every file.
 pub fn all() -> impl Iterator<Item = &'static Command> {
-    let families = [
+    let files = [
+        bitfield::ROWS,
         bitmaps::ROWS,
         client::ROWS,
         command::ROWS,
@@ -87,13 +88,16 @@ pub fn all() -> impl Iterator<Item = &'static Command> {
         debug::ROWS,
         dump::ROWS,
         expire::ROWS,
-        hashes::ROWS,
         geo::ROWS,
+        geo_search::ROWS,
+        hash_expiry::ROWS,
+        hashes::ROWS,
         hyperloglog::ROWS,
         info::ROWS,
         keys::ROWS,
         keyspace::ROWS,
         latency::ROWS,
+        list_moves::ROWS,
         lists::ROWS,
         memory::ROWS,
         migrate::ROWS,
@@ -101,13 +105,22 @@ pub fn all() -> impl Iterator<Item = &'static Command> {
         replication::ROWS,
         saving::ROWS,
         server::ROWS,
+        set_algebra::ROWS,
         sets::ROWS,
         slowlog::ROWS,
         sort::ROWS,
+        stream_groups::ROWS,
+        stream_info::ROWS,
+        stream_reads::ROWS,
         streams::ROWS,
+        string_edits::ROWS,
         strings::ROWS,
         transactions::ROWS,
+        zset_algebra::ROWS,
+        zset_pops::ROWS,
+        zset_ranges::ROWS,
+        zset_samples::ROWS,
         zsets::ROWS,
     ];
-    families.into_iter().flatten()
+    files.into_iter().flatten()
 }

@@ -3,7 +3,7 @@
 //! Confirmations and messages reach a client in the order in which things happened: before a
 //! subscription's end is confirmed, whatever was published to it is moved to the output.
 
-use crate::dispatch::command::{Command, Flags, Handler, KeyFlags, KeySpec, Keys, ROW};
+use crate::dispatch::command::{Acl, Command, Flags, Handler, KeyFlags, KeySpec, Keys, ROW};
 use crate::dispatch::context::ServerCtx;
 use crate::dispatch::error::Error;
 use crate::dispatch::execute;
@@ -91,13 +91,7 @@ pub const ROWS: &[Command] = &[
             sub("numsub", -2, |ctx| numsub(ctx, Kind::Channel)),
             sub("shardchannels", -2, |ctx| channels(ctx, Kind::Shard)),
             sub("shardnumsub", -2, |ctx| numsub(ctx, Kind::Shard)),
-            Command {
-                name: "help",
-                arity: 2,
-                flags: Flags::LOADING.or(Flags::STALE),
-                handler: Handler::Server(help),
-                ..ROW
-            },
+            super::help::row(Acl::NONE, help),
         ],
         ..ROW
     },

@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 
+use crate::dispatch::command::{Acl, Command, Flags, KeyFlags, KeySpec};
 use crate::dispatch::context::DataCtx;
 use crate::dispatch::error::Error;
 use crate::keyspace::db::Db;
@@ -12,6 +13,36 @@ use crate::types::set::{Limits, Set};
 
 use super::lists::reply;
 use super::sets::limits;
+
+const READ: Flags = Flags::READONLY;
+const GROW: Flags = Flags::WRITE.or(Flags::DENYOOM);
+const READ_KEYS: &[KeySpec] = &[KeySpec::from(1, 1, KeyFlags::READ)];
+
+const SINTERSTORE_KEYS: &[KeySpec] = &[
+    KeySpec::at(1, KeyFlags::RW.or(KeyFlags::UPDATE)),
+    KeySpec::from(2, 1, KeyFlags::READ),
+];
+
+const STORE_KEYS: &[KeySpec] = &[
+    KeySpec::at(1, KeyFlags::OVERWRITE),
+    KeySpec::from(2, 1, KeyFlags::READ),
+];
+
+const SINTERCARD_KEYS: &[KeySpec] = &[KeySpec::counted(1, KeyFlags::READ)];
+const ORDER: &[&str] = &["nondeterministic_output_order"];
+
+data_rows!(Acl::SET);
+
+/// The rows.
+pub const ROWS: &[Command] = &[
+    row("sinter", -2, READ, READ_KEYS, sinter).tipped(ORDER),
+    row("sunion", -2, READ, READ_KEYS, sunion).tipped(ORDER),
+    row("sdiff", -2, READ, READ_KEYS, sdiff).tipped(ORDER),
+    row("sinterstore", -3, GROW, SINTERSTORE_KEYS, sinterstore),
+    row("sunionstore", -3, GROW, STORE_KEYS, sunionstore),
+    row("sdiffstore", -3, GROW, STORE_KEYS, sdiffstore),
+    row("sintercard", -3, READ, SINTERCARD_KEYS, sintercard),
+];
 
 /// The sets at some keys; `None` where there is no key. Each counts as read.
 fn sets<'d>(db: &'d mut Db<'_, '_>, keys: &[&[u8]]) -> Result<Vec<Option<&'d Set>>, Error> {
@@ -106,7 +137,7 @@ fn store(ctx: &mut DataCtx<'_, '_>, result: Set, event: Event) {
 }
 
 /// `SINTER key [key ...]`
-pub(super) fn sinter(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+fn sinter(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     let sets = sets(&mut ctx.db, ctx.args.rest(1))?;
     let reply_set = ctx.out.deferred();
     let mut len = 0;
@@ -133,7 +164,7 @@ pub(super) fn sinterstore(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
 }
 
 /// `SINTERCARD numkeys key [key ...] [LIMIT limit]`
-pub(super) fn sintercard(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+fn sintercard(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     const NUMKEYS: &str = "ERR numkeys should be greater than 0";
     const LIMIT: &str = "ERR LIMIT can't be negative";
     let args = ctx.args;
@@ -172,7 +203,7 @@ pub(super) fn sintercard(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
 }
 
 /// `SUNION key [key ...]`
-pub(super) fn sunion(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+fn sunion(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     let limits = limits(ctx.settings);
     let result = union(&sets(&mut ctx.db, ctx.args.rest(1))?, limits);
     answer(ctx, result);
@@ -180,7 +211,7 @@ pub(super) fn sunion(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
 }
 
 /// `SUNIONSTORE destination key [key ...]`
-pub(super) fn sunionstore(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+fn sunionstore(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     let limits = limits(ctx.settings);
     let result = union(&sets(&mut ctx.db, ctx.args.rest(2))?, limits);
     store(ctx, result, event::ON_SUNIONSTORE);
@@ -188,7 +219,7 @@ pub(super) fn sunionstore(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
 }
 
 /// `SDIFF key [key ...]`
-pub(super) fn sdiff(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+fn sdiff(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     let limits = limits(ctx.settings);
     let result = difference(&sets(&mut ctx.db, ctx.args.rest(1))?, limits);
     answer(ctx, result);
@@ -196,7 +227,7 @@ pub(super) fn sdiff(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
 }
 
 /// `SDIFFSTORE destination key [key ...]`
-pub(super) fn sdiffstore(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+fn sdiffstore(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     let limits = limits(ctx.settings);
     let result = difference(&sets(&mut ctx.db, ctx.args.rest(2))?, limits);
     store(ctx, result, event::ON_SDIFFSTORE);

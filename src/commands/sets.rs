@@ -1,12 +1,11 @@
-//! Set commands on one set. What combines several is in [`super::set_algebra`], the rows of both are
-//! here.
+//! Set commands on one set. What combines several is in [`super::set_algebra`].
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 use crate::base::random;
 use crate::config::Settings;
-use crate::dispatch::command::{Acl, Begin, Command, Find, Flags, KeyFlags, KeySpec};
+use crate::dispatch::command::{Acl, Command, Flags, KeyFlags, KeySpec};
 use crate::dispatch::context::DataCtx;
 use crate::dispatch::error::Error;
 use crate::dispatch::layouts;
@@ -18,7 +17,6 @@ use crate::types::set::{Limits, Set};
 
 use super::lists::reply;
 use super::scan_options::{self, ScanOptions};
-use super::set_algebra as algebra;
 
 const READ: Flags = Flags::READONLY;
 const READ_FAST: Flags = READ.or(Flags::FAST);
@@ -34,36 +32,8 @@ const SADD_KEY: &[KeySpec] = &[KeySpec::at(1, INSERT)];
 const SREM_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::RW.or(KeyFlags::DELETE))];
 const SPOP_KEY: &[KeySpec] = &[KeySpec::at(1, POP)];
 const SMOVE_KEYS: &[KeySpec] = &[KeySpec::at(1, POP), KeySpec::at(2, INSERT)];
-const READ_KEYS: &[KeySpec] = &[KeySpec::from(1, 1, KeyFlags::READ)];
-const SINTERSTORE_KEYS: &[KeySpec] = &[
-    KeySpec::at(1, KeyFlags::RW.or(KeyFlags::UPDATE)),
-    KeySpec::from(2, 1, KeyFlags::READ),
-];
-const STORE_KEYS: &[KeySpec] = &[
-    KeySpec::at(1, KeyFlags::OVERWRITE),
-    KeySpec::from(2, 1, KeyFlags::READ),
-];
-const SINTERCARD_KEYS: &[KeySpec] = &[KeySpec {
-    begin: Begin::Index(1),
-    find: Find::Count {
-        at: 0,
-        first: 1,
-        step: 1,
-    },
-    ..KeySpec::at(1, KeyFlags::READ)
-}];
 
 data_rows!(Acl::SET);
-
-/// A row whose replies differ from run to run as `tips` say.
-const fn tipped(tips: &'static [&'static str], row: Command) -> Command {
-    Command { tips, ..row }
-}
-
-/// A row whose argument 2 is a member.
-const fn of_member(row: Command) -> Command {
-    Command { element: 2, ..row }
-}
 
 const ORDER: &[&str] = &["nondeterministic_output_order"];
 const OUTPUT: &[&str] = &["nondeterministic_output"];
@@ -73,29 +43,16 @@ const WARM: usize = 4;
 
 /// The rows.
 pub const ROWS: &[Command] = &[
-    of_member(row("sadd", -3, GROW.or(Flags::FAST), SADD_KEY, sadd)),
-    of_member(row("srem", -3, WRITE_FAST, SREM_KEY, srem)),
-    of_member(row("sismember", 3, READ_FAST, ASK_KEY, sismember)),
-    of_member(row("smismember", -3, READ_FAST, READ_KEY, smismember)),
+    row("sadd", -3, GROW.or(Flags::FAST), SADD_KEY, sadd).of_element(2),
+    row("srem", -3, WRITE_FAST, SREM_KEY, srem).of_element(2),
+    row("sismember", 3, READ_FAST, ASK_KEY, sismember).of_element(2),
+    row("smismember", -3, READ_FAST, READ_KEY, smismember).of_element(2),
     row("scard", 2, READ_FAST, ASK_KEY, scard),
-    tipped(ORDER, row("smembers", 2, READ, READ_KEY, smembers)),
+    row("smembers", 2, READ, READ_KEY, smembers).tipped(ORDER),
     row("smove", 4, WRITE_FAST, SMOVE_KEYS, smove),
-    tipped(OUTPUT, row("spop", -2, WRITE_FAST, SPOP_KEY, spop)),
-    tipped(OUTPUT, row("srandmember", -2, READ, READ_KEY, srandmember)),
-    tipped(ORDER, row("sinter", -2, READ, READ_KEYS, algebra::sinter)),
-    tipped(ORDER, row("sunion", -2, READ, READ_KEYS, algebra::sunion)),
-    tipped(ORDER, row("sdiff", -2, READ, READ_KEYS, algebra::sdiff)),
-    row(
-        "sinterstore",
-        -3,
-        GROW,
-        SINTERSTORE_KEYS,
-        algebra::sinterstore,
-    ),
-    row("sunionstore", -3, GROW, STORE_KEYS, algebra::sunionstore),
-    row("sdiffstore", -3, GROW, STORE_KEYS, algebra::sdiffstore),
-    row("sintercard", -3, READ, SINTERCARD_KEYS, algebra::sintercard),
-    tipped(OUTPUT, row("sscan", -3, READ, READ_KEY, sscan)),
+    row("spop", -2, WRITE_FAST, SPOP_KEY, spop).tipped(OUTPUT),
+    row("srandmember", -2, READ, READ_KEY, srandmember).tipped(OUTPUT),
+    row("sscan", -3, READ, READ_KEY, sscan).tipped(OUTPUT),
 ];
 
 /// Which representation sets get.

@@ -1,7 +1,7 @@
 //! SLOWLOG.
 
 use super::help;
-use crate::dispatch::command::{Command, Flags, Handler, ROW};
+use crate::dispatch::command::{Acl, Command, Flags, Handler, ROW};
 use crate::dispatch::context::ServerCtx;
 use crate::dispatch::error::Error;
 
@@ -20,13 +20,7 @@ pub const ROWS: &[Command] = &[Command {
             handler: Handler::Server(get),
             ..ROW
         },
-        Command {
-            name: "help",
-            arity: 2,
-            flags: Flags::LOADING.or(Flags::STALE),
-            handler: Handler::Server(help),
-            ..ROW
-        },
+        super::help::row(Acl::NONE, help),
         Command {
             name: "len",
             arity: 2,

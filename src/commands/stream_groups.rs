@@ -5,6 +5,7 @@
 
 use crate::base::text::before_nul;
 use crate::dispatch::args::Args;
+use crate::dispatch::command::{Acl, Command, Flags, KeyFlags, KeySpec, ROW};
 use crate::dispatch::context::{DataCtx, ServerCtx};
 use crate::dispatch::error::Error;
 use crate::keyspace::db::{Db, Rewrite};
@@ -15,6 +16,41 @@ use crate::types::stream_group::{ConsumerId, Group, Pending};
 use crate::types::stream_id::StreamId;
 
 use super::streams::{BAD_ID, Value, announce, id, ids, reply_entry, reply_id, start_of};
+
+const WRITE: Flags = Flags::WRITE;
+const GROW: Flags = Flags::WRITE.or(Flags::DENYOOM);
+const FAST: Flags = Flags::FAST;
+const VARYING: &[&str] = &["nondeterministic_output"];
+const INSERT: KeyFlags = KeyFlags::RW.or(KeyFlags::INSERT);
+const UPDATE: KeyFlags = KeyFlags::RW.or(KeyFlags::UPDATE);
+const DELETE: KeyFlags = KeyFlags::RW.or(KeyFlags::DELETE);
+const UPDATE_KEY: &[KeySpec] = &[KeySpec::at(1, UPDATE)];
+const DELETE_KEY: &[KeySpec] = &[KeySpec::at(1, DELETE)];
+const INSERT_SUBKEY: &[KeySpec] = &[KeySpec::at(2, INSERT)];
+const UPDATE_SUBKEY: &[KeySpec] = &[KeySpec::at(2, UPDATE)];
+const DELETE_SUBKEY: &[KeySpec] = &[KeySpec::at(2, DELETE)];
+
+data_rows!(Acl::STREAM);
+
+/// The rows.
+pub const ROWS: &[Command] = &[
+    row("xack", -4, WRITE.or(FAST), UPDATE_KEY, xack),
+    row("xclaim", -6, WRITE.or(FAST), UPDATE_KEY, xclaim).tipped(VARYING),
+    row("xautoclaim", -6, WRITE.or(FAST), DELETE_KEY, xautoclaim).tipped(VARYING),
+    Command {
+        name: "xgroup",
+        arity: -2,
+        subcommands: &[
+            row("create", -5, GROW, INSERT_SUBKEY, create),
+            row("setid", -5, WRITE, UPDATE_SUBKEY, setid),
+            row("destroy", 4, WRITE, DELETE_SUBKEY, destroy),
+            row("createconsumer", 5, GROW, INSERT_SUBKEY, create_consumer),
+            row("delconsumer", 5, WRITE, DELETE_SUBKEY, delete_consumer),
+            super::help::row(Acl::STREAM, help),
+        ],
+        ..ROW
+    },
+];
 
 /// A group of a stream.
 #[derive(Clone, Copy)]
@@ -133,7 +169,7 @@ impl Forms {
 }
 
 /// `XGROUP HELP`
-pub(super) fn help(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
+fn help(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     super::help::reply(
         ctx,
         &[
@@ -200,7 +236,7 @@ fn stream<'a>(ctx: &'a mut DataCtx<'_, '_>) -> Result<&'a mut Value, Error> {
 }
 
 /// `XGROUP CREATE key group id | $ [MKSTREAM] [ENTRIESREAD entries]`
-pub(super) fn create(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+fn create(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     const EXISTS: Error = Error::line("BUSYGROUP Consumer Group name already exists");
     let (args, place) = (ctx.args, place(ctx.args));
     let (make, entries_read) = options(args, true)?;
@@ -237,7 +273,7 @@ pub(super) fn create(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
 }
 
 /// `XGROUP SETID key group id | $ [ENTRIESREAD entries]`
-pub(super) fn setid(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+fn setid(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     let (args, place) = (ctx.args, place(ctx.args));
     let (_, entries_read) = options(args, false)?;
     let Stream { log, groups } = &mut **stream(ctx)?;
@@ -257,7 +293,7 @@ pub(super) fn setid(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
 }
 
 /// `XGROUP DESTROY key group`
-pub(super) fn destroy(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+fn destroy(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     let place = place(ctx.args);
     let gone = stream(ctx)?.groups.remove(place.group).is_some();
     ctx.out.int(i64::from(gone));
@@ -297,7 +333,7 @@ pub(super) fn delete_consumer(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
 }
 
 /// `XACK key group id [id ...]`
-pub(super) fn xack(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+fn xack(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     let args = ctx.args;
     let exists = ctx.db.read_as::<Value>(&args[1])?.is_some();
     let stream = if exists {

@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 
 use crate::dispatch::args::Args;
+use crate::dispatch::command::{Acl, Command, Flags, KeyFlags, KeySpec, ROW};
 use crate::dispatch::context::{DataCtx, ServerCtx};
 use crate::dispatch::error::Error;
 use crate::resp::write::Output;
@@ -13,12 +14,35 @@ use crate::types::stream_id::StreamId;
 use super::stream_groups::Place;
 use super::streams::{Value, end_of, reply_entries, reply_id, start_of};
 
+const READ: Flags = Flags::READONLY;
+const VARYING: &[&str] = &["nondeterministic_output"];
+const READ_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::READ)];
+const READ_SUBKEY: &[KeySpec] = &[KeySpec::at(2, KeyFlags::READ)];
+
+data_rows!(Acl::STREAM);
+
+/// The rows.
+pub const ROWS: &[Command] = &[
+    row("xpending", -3, READ, READ_KEY, xpending).tipped(VARYING),
+    Command {
+        name: "xinfo",
+        arity: -2,
+        subcommands: &[
+            row("consumers", 4, READ, READ_SUBKEY, consumers).tipped(VARYING),
+            row("groups", 3, READ, READ_SUBKEY, groups),
+            row("stream", -3, READ, READ_SUBKEY, stream),
+            super::help::row(Acl::STREAM, help),
+        ],
+        ..ROW
+    },
+];
+
 /// Entries that XINFO STREAM FULL shows of each list when it is not told how many.
 const SHOWN: u64 = 10;
 const ALL: (StreamId, StreamId) = (StreamId::MIN, StreamId::MAX);
 
 /// `XINFO HELP`
-pub(super) fn help(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
+fn help(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     super::help::reply(
         ctx,
         &[
@@ -46,7 +70,7 @@ fn named_id(out: &mut Output, name: &str, id: StreamId) {
 }
 
 /// `XINFO STREAM key [FULL [COUNT count]]`
-pub(super) fn stream(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+fn stream(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     let stream = ctx.db.read_as::<Value>(&ctx.args[2])?;
     let Stream { log, groups } = &**stream.ok_or(Error::NoSuchKey)?;
     let full = full(ctx.args)?;
@@ -158,7 +182,7 @@ fn reply_consumer(out: &mut Output, group: &Group, consumer: &Consumer, most: us
 }
 
 /// `XINFO GROUPS key`
-pub(super) fn groups(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+fn groups(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     let stream = ctx.db.read_as::<Value>(&ctx.args[2])?;
     let Stream { log, groups } = &**stream.ok_or(Error::NoSuchKey)?;
     let out = &mut *ctx.out;
@@ -175,7 +199,7 @@ pub(super) fn groups(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
 }
 
 /// `XINFO CONSUMERS key group`
-pub(super) fn consumers(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+fn consumers(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     let (args, now_ms) = (ctx.args, ctx.db.now_ms());
     let place = Place {
         key: args.all()[2],
@@ -228,7 +252,7 @@ impl<'a> Part<'a> {
 }
 
 /// `XPENDING key group [[IDLE ms] start end count [consumer]]`
-pub(super) fn xpending(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+fn xpending(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     let (args, now_ms) = (ctx.args, ctx.db.now_ms());
     let part = match args.len() {
         3 => None,

@@ -8,6 +8,7 @@ use std::ops::ControlFlow;
 use crate::base::text::before_nul;
 use crate::dispatch::args::Args;
 use crate::dispatch::blocking::Block;
+use crate::dispatch::command::{Acl, Begin, Command, Find, Flags, KeyFlags, KeySpec};
 use crate::dispatch::context::DataCtx;
 use crate::dispatch::error::Error;
 use crate::keyspace::event;
@@ -19,6 +20,38 @@ use crate::types::stream_id::StreamId;
 
 use super::stream_groups::{Forms, Place};
 use super::streams::{BAD_ID, Value, reply_entries, reply_entry, reply_id};
+
+const READ: Flags = Flags::READONLY;
+const WRITE: Flags = Flags::WRITE;
+const XREAD_KEYS: &[KeySpec] = &[streams_from(1)];
+const XREADGROUP_KEYS: &[KeySpec] = &[streams_from(4)];
+
+/// The first half of what follows STREAMS, which is looked for from argument `from` on.
+const fn streams_from(from: i32) -> KeySpec {
+    KeySpec {
+        begin: Begin::Keyword("STREAMS", from),
+        find: Find::Range {
+            last: -1,
+            step: 1,
+            limit: 2,
+        },
+        ..KeySpec::at(1, KeyFlags::READ)
+    }
+}
+
+data_rows!(Acl::STREAM);
+
+/// The rows.
+pub const ROWS: &[Command] = &[
+    row("xread", -4, READ.or(Flags::BLOCKING), XREAD_KEYS, xread),
+    row(
+        "xreadgroup",
+        -7,
+        WRITE.or(Flags::BLOCKING),
+        XREADGROUP_KEYS,
+        xreadgroup,
+    ),
+];
 
 /// Entries that a client gets at most that waited for them without COUNT.
 const WAITED_COUNT: u64 = 1000;

@@ -1,12 +1,12 @@
-//! Stream commands on entries: adding, reading ranges, deleting, trimming. The rows of the whole
-//! family are here; what reads several streams or waits is in [`super::stream_reads`], groups are
-//! in [`super::stream_groups`], XINFO is [`super::stream_info`].
+//! Stream commands on entries: adding, reading ranges, deleting, trimming. What reads
+//! several streams or waits is in [`super::stream_reads`], groups are in [`super::stream_groups`],
+//! XINFO is in [`super::stream_info`].
 
 use std::ops::ControlFlow;
 
 use crate::config::Settings;
 use crate::dispatch::args::Args;
-use crate::dispatch::command::{Acl, Begin, Command, Find, Flags, Handler, KeyFlags, KeySpec, ROW};
+use crate::dispatch::command::{Acl, Command, Flags, KeyFlags, KeySpec};
 use crate::dispatch::context::DataCtx;
 use crate::dispatch::error::Error;
 use crate::keyspace::event::{self, Event};
@@ -15,8 +15,6 @@ use crate::types::listpack::Element;
 use crate::types::stream::{AddError, Keep, Limits, Log, Stream, Trim};
 use crate::types::stream_block::Entry;
 use crate::types::stream_id::{StreamId, WrittenId};
-
-use super::{stream_groups as groups, stream_info as info, stream_reads as reads};
 
 /// A stream as a value.
 pub(super) type Value = Box<Stream>;
@@ -28,15 +26,8 @@ const FAST: Flags = Flags::FAST;
 
 data_rows!(Acl::STREAM);
 
-/// With the tip that two servers may answer differently.
-const fn varying(row: Command) -> Command {
-    Command {
-        tips: &["nondeterministic_output"],
-        ..row
-    }
-}
+const VARYING: &[&str] = &["nondeterministic_output"];
 
-const INSERT: KeyFlags = KeyFlags::RW.or(KeyFlags::INSERT);
 const UPDATE: KeyFlags = KeyFlags::RW.or(KeyFlags::UPDATE);
 const DELETE: KeyFlags = KeyFlags::RW.or(KeyFlags::DELETE);
 
@@ -46,115 +37,16 @@ const READ_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::READ)];
 const XLEN_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::RO)];
 const UPDATE_KEY: &[KeySpec] = &[KeySpec::at(1, UPDATE)];
 const DELETE_KEY: &[KeySpec] = &[KeySpec::at(1, DELETE)];
-const READ_SUBKEY: &[KeySpec] = &[KeySpec::at(2, KeyFlags::READ)];
-const INSERT_SUBKEY: &[KeySpec] = &[KeySpec::at(2, INSERT)];
-const UPDATE_SUBKEY: &[KeySpec] = &[KeySpec::at(2, UPDATE)];
-const DELETE_SUBKEY: &[KeySpec] = &[KeySpec::at(2, DELETE)];
-const XREAD_KEYS: &[KeySpec] = &[streams_from(1)];
-const XREADGROUP_KEYS: &[KeySpec] = &[streams_from(4)];
-
-/// The first half of what follows STREAMS, which is looked for from argument `from` on.
-const fn streams_from(from: i32) -> KeySpec {
-    KeySpec {
-        begin: Begin::Keyword("STREAMS", from),
-        find: Find::Range {
-            last: -1,
-            step: 1,
-            limit: 2,
-        },
-        ..KeySpec::at(1, KeyFlags::READ)
-    }
-}
-
-const HELP: Command = Command {
-    name: "help",
-    arity: 2,
-    flags: Flags::LOADING.or(Flags::STALE),
-    acl: Acl::STREAM,
-    ..ROW
-};
 
 /// The rows.
 pub const ROWS: &[Command] = &[
-    varying(row("xadd", -5, GROW.or(FAST), XADD_KEY, xadd)),
+    row("xadd", -5, GROW.or(FAST), XADD_KEY, xadd).tipped(VARYING),
     row("xlen", 2, READ.or(FAST), XLEN_KEY, xlen),
     row("xrange", -4, READ, READ_KEY, xrange),
     row("xrevrange", -4, READ, READ_KEY, xrevrange),
     row("xdel", -3, WRITE.or(FAST), DELETE_KEY, xdel),
-    varying(row("xtrim", -4, WRITE, DELETE_KEY, xtrim)),
+    row("xtrim", -4, WRITE, DELETE_KEY, xtrim).tipped(VARYING),
     row("xsetid", -3, GROW.or(FAST), UPDATE_KEY, xsetid),
-    row(
-        "xread",
-        -4,
-        READ.or(Flags::BLOCKING),
-        XREAD_KEYS,
-        reads::xread,
-    ),
-    row(
-        "xreadgroup",
-        -7,
-        WRITE.or(Flags::BLOCKING),
-        XREADGROUP_KEYS,
-        reads::xreadgroup,
-    ),
-    row("xack", -4, WRITE.or(FAST), UPDATE_KEY, groups::xack),
-    varying(row("xpending", -3, READ, READ_KEY, info::xpending)),
-    varying(row(
-        "xclaim",
-        -6,
-        WRITE.or(FAST),
-        UPDATE_KEY,
-        groups::xclaim,
-    )),
-    varying(row(
-        "xautoclaim",
-        -6,
-        WRITE.or(FAST),
-        DELETE_KEY,
-        groups::xautoclaim,
-    )),
-    Command {
-        name: "xgroup",
-        arity: -2,
-        subcommands: &[
-            row("create", -5, GROW, INSERT_SUBKEY, groups::create),
-            row("setid", -5, WRITE, UPDATE_SUBKEY, groups::setid),
-            row("destroy", 4, WRITE, DELETE_SUBKEY, groups::destroy),
-            row(
-                "createconsumer",
-                5,
-                GROW,
-                INSERT_SUBKEY,
-                groups::create_consumer,
-            ),
-            row(
-                "delconsumer",
-                5,
-                WRITE,
-                DELETE_SUBKEY,
-                groups::delete_consumer,
-            ),
-            Command {
-                handler: Handler::Server(groups::help),
-                ..HELP
-            },
-        ],
-        ..ROW
-    },
-    Command {
-        name: "xinfo",
-        arity: -2,
-        subcommands: &[
-            varying(row("consumers", 4, READ, READ_SUBKEY, info::consumers)),
-            row("groups", 3, READ, READ_SUBKEY, info::groups),
-            row("stream", -3, READ, READ_SUBKEY, info::stream),
-            Command {
-                handler: Handler::Server(info::help),
-                ..HELP
-            },
-        ],
-        ..ROW
-    },
 ];
 
 /// An argument that should be an ID is none.

@@ -1,6 +1,7 @@
 //! String commands that change a value in place, count with it, or compare two of them.
 
 use crate::base::long_double::LongDouble;
+use crate::dispatch::command::{Acl, Command, Flags, KeyFlags, KeySpec};
 use crate::dispatch::context::DataCtx;
 use crate::dispatch::error::Error;
 use crate::keyspace::db::Ttl;
@@ -10,6 +11,28 @@ use crate::types::Type;
 use crate::types::lcs::{self, Lcs};
 
 use super::strings::{of_string, value_of};
+
+const READ: Flags = Flags::READONLY;
+const GROW: Flags = Flags::WRITE.or(Flags::DENYOOM);
+const GROW_FAST: Flags = GROW.or(Flags::FAST);
+const UPDATES: &[KeySpec] = &[KeySpec::at(1, KeyFlags::READ_UPDATE)];
+const SETRANGE_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::RW.or(KeyFlags::UPDATE))];
+const APPEND_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::RW.or(KeyFlags::INSERT))];
+const LCS_KEYS: &[KeySpec] = &[KeySpec::two(1, KeyFlags::READ)];
+
+data_rows!(Acl::STRING);
+
+/// The rows.
+pub const ROWS: &[Command] = &[
+    row("setrange", 4, GROW, SETRANGE_KEY, setrange),
+    row("append", 3, GROW_FAST, APPEND_KEY, append),
+    row("incr", 2, GROW_FAST, UPDATES, incr),
+    row("decr", 2, GROW_FAST, UPDATES, decr),
+    row("incrby", 3, GROW_FAST, UPDATES, incrby),
+    row("decrby", 3, GROW_FAST, UPDATES, decrby),
+    row("incrbyfloat", 3, GROW_FAST, UPDATES, incrbyfloat),
+    row("lcs", -3, READ, LCS_KEYS, lcs),
+];
 
 /// Refuses a string that would be longer than `proto-max-bulk-len` (`max`).
 fn check_length(max: i64, len: i64, more: usize) -> Result<(), Error> {
@@ -70,7 +93,7 @@ pub(super) fn put_raw(ctx: &mut DataCtx<'_, '_>, key: usize, bytes: Vec<u8>) {
 }
 
 /// `SETRANGE key offset value`
-pub fn setrange(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+fn setrange(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     let (key, value) = (ctx.args.all()[1], ctx.args.all()[3]);
     let offset = ctx.args.int(2)?;
     if offset < 0 {
@@ -95,7 +118,7 @@ pub fn setrange(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
 }
 
 /// `APPEND key value`
-pub fn append(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+fn append(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     let (key, value, max) = (&ctx.args[1], ctx.args.all()[2], ctx.max_string_len());
     let len = if let Some(mut entry) = ctx.db.write(key) {
         if entry.kind() != Type::String {
@@ -115,23 +138,23 @@ pub fn append(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
 }
 
 /// `INCR key`
-pub fn incr(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+fn incr(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     add(ctx, 1)
 }
 
 /// `DECR key`
-pub fn decr(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+fn decr(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     add(ctx, -1)
 }
 
 /// `INCRBY key increment`
-pub fn incrby(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+fn incrby(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     let by = ctx.args.int(2)?;
     add(ctx, by)
 }
 
 /// `DECRBY key decrement`
-pub fn decrby(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+fn decrby(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     let by = ctx.args.int(2)?;
     let negated = by
         .checked_neg()
@@ -168,7 +191,7 @@ fn add(ctx: &mut DataCtx<'_, '_>, by: i64) -> Result<(), Error> {
 }
 
 /// `INCRBYFLOAT key increment`
-pub fn incrbyfloat(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+fn incrbyfloat(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     let key = &ctx.args[1];
     let old = match ctx.db.write(key) {
         None => LongDouble::from_i64(0),
@@ -227,7 +250,7 @@ impl Wanted {
 }
 
 /// `LCS key1 key2 [LEN] [IDX] [MINMATCHLEN len] [WITHMATCHLEN]`
-pub fn lcs(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+fn lcs(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     let a = text_to_compare(ctx, 1);
     let b = text_to_compare(ctx, 2);
     let (Ok(a), Ok(b)) = (a, b) else {

@@ -1,6 +1,6 @@
 //! String commands: setting, reading and deleting whole values, with their options.
 //!
-//! What changes a value in place is in [`super::string_edits`], the rows of both are here.
+//! What changes a value in place is in [`super::string_edits`].
 
 use crate::dispatch::args::Args;
 use crate::dispatch::command::{Acl, Command, Flags, KeyFlags, KeySpec};
@@ -13,7 +13,7 @@ use crate::resp::write::Output;
 use crate::types::Type;
 use crate::types::string::{self, SharedBytes, StringRef};
 
-use super::string_edits as edits;
+use super::expire;
 
 const READ: Flags = Flags::READONLY;
 const READ_FAST: Flags = Flags::READONLY.or(Flags::FAST);
@@ -45,13 +45,10 @@ const GETDEL_KEY: &[KeySpec] = &[KeySpec::at(
     KeyFlags::RW.or(KeyFlags::ACCESS).or(KeyFlags::DELETE),
 )];
 const SETNX_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::OW.or(KeyFlags::INSERT))];
-const SETRANGE_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::RW.or(KeyFlags::UPDATE))];
-const APPEND_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::RW.or(KeyFlags::INSERT))];
 const STRLEN_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::RO)];
 const MGET_KEYS: &[KeySpec] = &[KeySpec::from(1, 1, KeyFlags::READ)];
 const MSET_KEYS: &[KeySpec] = &[KeySpec::from(1, 2, KeyFlags::OVERWRITE)];
 const MSETNX_KEYS: &[KeySpec] = &[KeySpec::from(1, 2, KeyFlags::OW.or(KeyFlags::INSERT))];
-const LCS_KEYS: &[KeySpec] = &[KeySpec::two(1, KeyFlags::READ)];
 
 /// The rows.
 pub const ROWS: &[Command] = &[
@@ -62,7 +59,6 @@ pub const ROWS: &[Command] = &[
     row("getdel", 2, WRITE_FAST, GETDEL_KEY, getdel),
     row("getrange", 4, READ, READS, getrange),
     row("substr", 4, READ, READS, getrange),
-    row("setrange", 4, GROW, SETRANGE_KEY, edits::setrange),
     row("setnx", 3, GROW_FAST, SETNX_KEY, setnx),
     row("setex", 4, GROW, OVERWRITES, setex),
     row("psetex", 4, GROW, OVERWRITES, psetex),
@@ -81,14 +77,7 @@ pub const ROWS: &[Command] = &[
         tips: &["request_policy:multi_shard", "response_policy:agg_min"],
         ..row("msetnx", -3, GROW, MSETNX_KEYS, msetnx)
     },
-    row("append", 3, GROW_FAST, APPEND_KEY, edits::append),
     row("strlen", 2, READ_FAST, STRLEN_KEY, strlen),
-    row("incr", 2, GROW_FAST, UPDATES, edits::incr),
-    row("decr", 2, GROW_FAST, UPDATES, edits::decr),
-    row("incrby", 3, GROW_FAST, UPDATES, edits::incrby),
-    row("decrby", 3, GROW_FAST, UPDATES, edits::decrby),
-    row("incrbyfloat", 3, GROW_FAST, UPDATES, edits::incrbyfloat),
-    row("lcs", -3, READ, LCS_KEYS, edits::lcs),
 ];
 
 /// When a value is to expire, as the arguments say it.
@@ -351,12 +340,12 @@ fn getex(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
         Some(when) => {
             let absolute = options.expire.is_some_and(|e| !e.relative);
             if absolute && ctx.db.env().is_past(when) && ctx.db.env().expires_keys {
-                remove(ctx, ctx.settings.lazyfree_lazy_expire);
+                expire::remove(ctx, ctx.settings.lazyfree_lazy_expire);
             } else {
-                super::expire::set_expiry(ctx, when, &[]);
+                expire::set_expiry(ctx, when, &[]);
             }
         }
-        None if options.persist && super::expire::clear_expiry(ctx) => {
+        None if options.persist && expire::clear_expiry(ctx) => {
             ctx.db.effects.rewrite(&[b"PERSIST", key]);
         }
         None => {}
@@ -367,18 +356,8 @@ fn getex(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
 /// `GETDEL key`
 fn getdel(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     get(ctx)?;
-    remove(ctx, ctx.settings.lazyfree_lazy_user_del);
+    expire::remove(ctx, ctx.settings.lazyfree_lazy_user_del);
     Ok(())
-}
-
-/// Removes the key at argument 1, propagated as what Redis would remove it with.
-pub(super) fn remove(ctx: &mut DataCtx<'_, '_>, lazily: bool) {
-    let key = &ctx.args[1];
-    if ctx.db.remove_freeing(key, lazily) {
-        ctx.db.changed(key, event::ON_DEL);
-        let word: &[u8] = if lazily { b"UNLINK" } else { b"DEL" };
-        ctx.db.effects.rewrite(&[word, key]);
-    }
 }
 
 /// `GETRANGE key start end`, also as SUBSTR

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 
 use crate::dispatch::args::Args;
+use crate::dispatch::command::{Acl, Command, Flags, KeyFlags, KeySpec};
 use crate::dispatch::context::DataCtx;
 use crate::dispatch::error::Error;
 use crate::keyspace::db::Db;
@@ -15,6 +16,28 @@ use crate::types::set::Set;
 use crate::types::zset::ZSet;
 
 use super::zsets;
+
+const READ: Flags = Flags::READONLY;
+const GROW: Flags = Flags::WRITE.or(Flags::DENYOOM);
+const READ_KEYS: &[KeySpec] = &[KeySpec::counted(1, KeyFlags::READ)];
+
+const STORE_KEYS: &[KeySpec] = &[
+    KeySpec::at(1, KeyFlags::OVERWRITE),
+    KeySpec::counted(2, KeyFlags::READ),
+];
+
+data_rows!(Acl::SORTEDSET);
+
+/// The rows.
+pub const ROWS: &[Command] = &[
+    row("zunion", -3, READ, READ_KEYS, zunion),
+    row("zinter", -3, READ, READ_KEYS, zinter),
+    row("zdiff", -3, READ, READ_KEYS, zdiff),
+    row("zintercard", -3, READ, READ_KEYS, zintercard),
+    row("zunionstore", -4, GROW, STORE_KEYS, zunionstore),
+    row("zinterstore", -4, GROW, STORE_KEYS, zinterstore),
+    row("zdiffstore", -4, GROW, STORE_KEYS, zdiffstore),
+];
 
 /// Which of them.
 #[derive(Clone, Copy, PartialEq)]
@@ -115,22 +138,22 @@ struct Request<'a> {
 }
 
 /// `ZUNION numkeys key [key ...] [WEIGHTS ...] [AGGREGATE SUM | MIN | MAX] [WITHSCORES]`
-pub(super) fn zunion(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+fn zunion(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     answer(ctx, Operation::Union, "zunion")
 }
 
 /// `ZINTER numkeys key [key ...] [WEIGHTS ...] [AGGREGATE SUM | MIN | MAX] [WITHSCORES]`
-pub(super) fn zinter(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+fn zinter(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     answer(ctx, Operation::Intersection, "zinter")
 }
 
 /// `ZDIFF numkeys key [key ...] [WITHSCORES]`
-pub(super) fn zdiff(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+fn zdiff(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     answer(ctx, Operation::Difference, "zdiff")
 }
 
 /// `ZINTERCARD numkeys key [key ...] [LIMIT limit]`
-pub(super) fn zintercard(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+fn zintercard(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     let keys = source_keys(ctx, 1, "zintercard")?;
     let sources = sources(&ctx.db, keys)?;
     let request = Request::parse(ctx.args, Operation::Cardinality, false, sources, 2)?;
@@ -144,18 +167,18 @@ pub(super) fn zintercard(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
 }
 
 /// `ZUNIONSTORE destination numkeys key [key ...] [WEIGHTS ...] [AGGREGATE SUM | MIN | MAX]`
-pub(super) fn zunionstore(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+fn zunionstore(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     store(ctx, Operation::Union, "zunionstore", event::ON_ZUNIONSTORE)
 }
 
 /// `ZINTERSTORE destination numkeys key [key ...] [WEIGHTS ...] [AGGREGATE SUM | MIN | MAX]`
-pub(super) fn zinterstore(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+fn zinterstore(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     let event = event::ON_ZINTERSTORE;
     store(ctx, Operation::Intersection, "zinterstore", event)
 }
 
 /// `ZDIFFSTORE destination numkeys key [key ...]`
-pub(super) fn zdiffstore(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+fn zdiffstore(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     let event = event::ON_ZDIFFSTORE;
     store(ctx, Operation::Difference, "zdiffstore", event)
 }

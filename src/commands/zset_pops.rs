@@ -2,6 +2,7 @@
 
 use crate::dispatch::args::Args;
 use crate::dispatch::blocking::Block;
+use crate::dispatch::command::{Acl, Command, Flags, KeyFlags, KeySpec};
 use crate::dispatch::context::DataCtx;
 use crate::dispatch::error::Error;
 use crate::keyspace::event::{self, Event};
@@ -10,6 +11,39 @@ use crate::types::object::Collection;
 use crate::types::zset::ZSet;
 
 use super::zsets;
+
+const WRITE: Flags = Flags::WRITE;
+const WRITE_FAST: Flags = Flags::WRITE.or(Flags::FAST);
+const WAIT: Flags = Flags::WRITE.or(Flags::BLOCKING);
+const TAKES: KeyFlags = KeyFlags::RW.or(KeyFlags::ACCESS).or(KeyFlags::DELETE);
+const POP_KEY: &[KeySpec] = &[KeySpec::at(1, TAKES)];
+const MPOP_KEYS: &[KeySpec] = &[KeySpec::counted(1, TAKES)];
+const BMPOP_KEYS: &[KeySpec] = &[KeySpec::counted(2, TAKES)];
+const WAIT_KEYS: &[KeySpec] = &[KeySpec::all_but_last(1, TAKES)];
+
+data_rows!(Acl::SORTEDSET);
+
+/// The rows.
+pub const ROWS: &[Command] = &[
+    row("zpopmin", -2, WRITE_FAST, POP_KEY, zpopmin),
+    row("zpopmax", -2, WRITE_FAST, POP_KEY, zpopmax),
+    row("zmpop", -4, WRITE, MPOP_KEYS, zmpop),
+    row(
+        "bzpopmin",
+        -3,
+        WAIT.or(Flags::FAST).or(Flags::NOSCRIPT),
+        WAIT_KEYS,
+        bzpopmin,
+    ),
+    row(
+        "bzpopmax",
+        -3,
+        WAIT.or(Flags::FAST).or(Flags::NOSCRIPT),
+        WAIT_KEYS,
+        bzpopmax,
+    ),
+    row("bzmpop", -5, WAIT, BMPOP_KEYS, bzmpop),
+];
 
 /// The end from which members are taken.
 #[derive(Clone, Copy, PartialEq)]
@@ -49,12 +83,12 @@ enum Shape {
 }
 
 /// `ZPOPMIN key [count]`
-pub(super) fn zpopmin(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+fn zpopmin(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     zpop(ctx, End::Min)
 }
 
 /// `ZPOPMAX key [count]`
-pub(super) fn zpopmax(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+fn zpopmax(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     zpop(ctx, End::Max)
 }
 
@@ -185,7 +219,7 @@ impl<'a> Several<'a> {
 }
 
 /// `ZMPOP numkeys key [key ...] <MIN | MAX> [COUNT count]`
-pub(super) fn zmpop(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+fn zmpop(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     let Several { keys, end, count } = Several::parse(ctx.args, 1)?;
     for key in keys {
         if ctx.db.write_as::<ZSet>(key)?.is_some() {
@@ -220,7 +254,7 @@ fn bzpop(ctx: &mut DataCtx<'_, '_>, end: End) -> Result<(), Error> {
 }
 
 /// `BZMPOP timeout numkeys key [key ...] <MIN | MAX> [COUNT count]`
-pub(super) fn bzmpop(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+fn bzmpop(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     let Several { keys, end, count } = Several::parse(ctx.args, 2)?;
     let deadline = ctx.args.timeout_in_seconds(1, ctx.db.now_ms())?;
     match first_with_members(ctx, keys)? {

@@ -5,6 +5,7 @@ use std::ops::Range;
 use crate::base::number;
 use crate::base::text::before_nul;
 use crate::dispatch::args::Args;
+use crate::dispatch::command::{Acl, Command, Flags, KeyFlags, KeySpec};
 use crate::dispatch::context::DataCtx;
 use crate::dispatch::error::Error;
 use crate::keyspace::event::{self, Event};
@@ -13,6 +14,36 @@ use crate::types::object::Collection;
 use crate::types::zset::{LexBound, LexRange, ScoreRange, ZSet};
 
 use super::zsets;
+
+const READ: Flags = Flags::READONLY;
+const READ_FAST: Flags = Flags::READONLY.or(Flags::FAST);
+const WRITE: Flags = Flags::WRITE;
+const GROW: Flags = Flags::WRITE.or(Flags::DENYOOM);
+const READ_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::READ)];
+const REM_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::RW.or(KeyFlags::DELETE))];
+
+const RANGE_STORE_KEYS: &[KeySpec] = &[
+    KeySpec::at(1, KeyFlags::OVERWRITE),
+    KeySpec::at(2, KeyFlags::READ),
+];
+
+data_rows!(Acl::SORTEDSET);
+
+/// The rows.
+pub const ROWS: &[Command] = &[
+    row("zcount", 4, READ_FAST, READ_KEY, zcount),
+    row("zlexcount", 4, READ_FAST, READ_KEY, zlexcount),
+    row("zrange", -4, READ, READ_KEY, zrange),
+    row("zrangestore", -5, GROW, RANGE_STORE_KEYS, zrangestore),
+    row("zrevrange", -4, READ, READ_KEY, zrevrange),
+    row("zrangebyscore", -4, READ, READ_KEY, zrangebyscore),
+    row("zrevrangebyscore", -4, READ, READ_KEY, zrevrangebyscore),
+    row("zrangebylex", -4, READ, READ_KEY, zrangebylex),
+    row("zrevrangebylex", -4, READ, READ_KEY, zrevrangebylex),
+    row("zremrangebyrank", 4, WRITE, REM_KEY, zremrangebyrank),
+    row("zremrangebyscore", 4, WRITE, REM_KEY, zremrangebyscore),
+    row("zremrangebylex", 4, WRITE, REM_KEY, zremrangebylex),
+];
 
 /// What a range is given by.
 #[derive(Clone, Copy, PartialEq)]
@@ -131,7 +162,7 @@ const ZRANGE: Form = Form {
 };
 
 /// `ZRANGE key start stop [BYSCORE | BYLEX] [REV] [LIMIT offset count] [WITHSCORES]`
-pub(super) fn zrange(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+fn zrange(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     range(ctx, ZRANGE)
 }
 
@@ -159,12 +190,12 @@ fn fixed(ctx: &mut DataCtx<'_, '_>, by: By, descending: bool) -> Result<(), Erro
 }
 
 /// `ZREVRANGE key start stop [WITHSCORES]`
-pub(super) fn zrevrange(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+fn zrevrange(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     fixed(ctx, By::Rank, true)
 }
 
 /// `ZRANGEBYSCORE key min max [WITHSCORES] [LIMIT offset count]`
-pub(super) fn zrangebyscore(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+fn zrangebyscore(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     fixed(ctx, By::Score, false)
 }
 
@@ -174,12 +205,12 @@ pub(super) fn zrevrangebyscore(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
 }
 
 /// `ZRANGEBYLEX key min max [LIMIT offset count]`
-pub(super) fn zrangebylex(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+fn zrangebylex(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     fixed(ctx, By::Lex, false)
 }
 
 /// `ZREVRANGEBYLEX key max min [LIMIT offset count]`
-pub(super) fn zrevrangebylex(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+fn zrevrangebylex(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     fixed(ctx, By::Lex, true)
 }
 
@@ -297,12 +328,12 @@ fn part(set: &ZSet, ranks: Range<usize>, limits: crate::types::zset::Limits) -> 
 }
 
 /// `ZCOUNT key min max`
-pub(super) fn zcount(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+fn zcount(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     count(ctx, By::Score)
 }
 
 /// `ZLEXCOUNT key min max`
-pub(super) fn zlexcount(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+fn zlexcount(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     count(ctx, By::Lex)
 }
 
@@ -325,7 +356,7 @@ pub(super) fn zremrangebyscore(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
 }
 
 /// `ZREMRANGEBYLEX key min max`
-pub(super) fn zremrangebylex(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+fn zremrangebylex(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     remove(ctx, By::Lex, event::ON_ZREMRANGEBYLEX)
 }
 

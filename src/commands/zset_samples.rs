@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use crate::base::{number, random};
+use crate::dispatch::command::{Acl, Command, Flags, KeyFlags, KeySpec};
 use crate::dispatch::context::DataCtx;
 use crate::dispatch::error::Error;
 use crate::types::object::Collection;
@@ -11,8 +12,26 @@ use crate::types::zset::ZSet;
 use super::scan_options::{self, ScanOptions};
 use super::zsets;
 
+const READ: Flags = Flags::READONLY;
+const RANDOM: &[&str] = &["nondeterministic_output"];
+const READ_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::READ)];
+
+data_rows!(Acl::SORTEDSET);
+
+/// The rows.
+pub const ROWS: &[Command] = &[
+    Command {
+        tips: RANDOM,
+        ..row("zrandmember", -2, READ, READ_KEY, zrandmember)
+    },
+    Command {
+        tips: RANDOM,
+        ..row("zscan", -3, READ, READ_KEY, zscan)
+    },
+];
+
 /// `ZRANDMEMBER key [count [WITHSCORES]]`
-pub(super) fn zrandmember(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+fn zrandmember(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     let args = ctx.args;
     if args.len() == 2 {
         match ctx.db.read_as::<ZSet>(&args[1])? {
@@ -76,7 +95,7 @@ pub(super) fn zrandmember(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
 }
 
 /// `ZSCAN key cursor [MATCH pattern] [COUNT count]`
-pub(super) fn zscan(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
+fn zscan(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     let mut cursor = scan_options::parse_cursor(&ctx.args[2])?;
     let Some(set) = ctx.db.read_as::<ZSet>(&ctx.args[1])? else {
         ctx.out.array(2);

@@ -1,11 +1,11 @@
-//! Sorted set commands: the rows of all, and those on single members.
+//! Sorted set commands on single members.
 //!
 //! Ranges are in [`super::zset_ranges`], pops in [`super::zset_pops`], unions and the like in
 //! [`super::zset_algebra`], random members and walks in [`super::zset_samples`].
 
 use crate::config::Settings;
 use crate::dispatch::args::Args;
-use crate::dispatch::command::{Acl, Begin, Command, Find, Flags, KeyFlags, KeySpec};
+use crate::dispatch::command::{Acl, Command, Flags, KeyFlags, KeySpec};
 use crate::dispatch::context::DataCtx;
 use crate::dispatch::error::Error;
 use crate::dispatch::layouts;
@@ -15,59 +15,16 @@ use crate::types::listpack::Element;
 use crate::types::object::Collection;
 use crate::types::zset::{Limits, ZSet};
 
-use super::zset_algebra as algebra;
-use super::zset_pops as pops;
-use super::zset_ranges as ranges;
-use super::zset_samples as samples;
-
-const READ: Flags = Flags::READONLY;
 const READ_FAST: Flags = Flags::READONLY.or(Flags::FAST);
-const WRITE: Flags = Flags::WRITE;
 const WRITE_FAST: Flags = Flags::WRITE.or(Flags::FAST);
 const GROW: Flags = Flags::WRITE.or(Flags::DENYOOM);
 const GROW_FAST: Flags = GROW.or(Flags::FAST);
-const WAIT: Flags = Flags::WRITE.or(Flags::BLOCKING);
-const RANDOM: &[&str] = &["nondeterministic_output"];
 
-const TAKES: KeyFlags = KeyFlags::RW.or(KeyFlags::ACCESS).or(KeyFlags::DELETE);
 const CARD_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::RO)];
 const READ_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::READ)];
 const ADD_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::RW.or(KeyFlags::UPDATE))];
 const INCR_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::READ_UPDATE)];
 const REM_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::RW.or(KeyFlags::DELETE))];
-const POP_KEY: &[KeySpec] = &[KeySpec::at(1, TAKES)];
-const MPOP_KEYS: &[KeySpec] = &[counted(1, TAKES)];
-const BMPOP_KEYS: &[KeySpec] = &[counted(2, TAKES)];
-const WAIT_KEYS: &[KeySpec] = &[KeySpec {
-    find: Find::Range {
-        last: -2,
-        step: 1,
-        limit: 0,
-    },
-    ..KeySpec::at(1, TAKES)
-}];
-const READ_KEYS: &[KeySpec] = &[counted(1, KeyFlags::READ)];
-const STORE_KEYS: &[KeySpec] = &[
-    KeySpec::at(1, KeyFlags::OVERWRITE),
-    counted(2, KeyFlags::READ),
-];
-const RANGE_STORE_KEYS: &[KeySpec] = &[
-    KeySpec::at(1, KeyFlags::OVERWRITE),
-    KeySpec::at(2, KeyFlags::READ),
-];
-
-/// As many keys as argument `at` says, behind it.
-const fn counted(at: usize, flags: KeyFlags) -> KeySpec {
-    KeySpec {
-        begin: Begin::Index(at),
-        find: Find::Count {
-            at: 0,
-            first: 1,
-            step: 1,
-        },
-        ..KeySpec::at(at, flags)
-    }
-}
 
 data_rows!(Acl::SORTEDSET);
 
@@ -81,75 +38,6 @@ pub const ROWS: &[Command] = &[
     row("zmscore", -3, READ_FAST, READ_KEY, zmscore),
     row("zrank", -3, READ_FAST, READ_KEY, zrank),
     row("zrevrank", -3, READ_FAST, READ_KEY, zrevrank),
-    row("zcount", 4, READ_FAST, READ_KEY, ranges::zcount),
-    row("zlexcount", 4, READ_FAST, READ_KEY, ranges::zlexcount),
-    row("zrange", -4, READ, READ_KEY, ranges::zrange),
-    row(
-        "zrangestore",
-        -5,
-        GROW,
-        RANGE_STORE_KEYS,
-        ranges::zrangestore,
-    ),
-    row("zrevrange", -4, READ, READ_KEY, ranges::zrevrange),
-    row("zrangebyscore", -4, READ, READ_KEY, ranges::zrangebyscore),
-    row(
-        "zrevrangebyscore",
-        -4,
-        READ,
-        READ_KEY,
-        ranges::zrevrangebyscore,
-    ),
-    row("zrangebylex", -4, READ, READ_KEY, ranges::zrangebylex),
-    row("zrevrangebylex", -4, READ, READ_KEY, ranges::zrevrangebylex),
-    row(
-        "zremrangebyrank",
-        4,
-        WRITE,
-        REM_KEY,
-        ranges::zremrangebyrank,
-    ),
-    row(
-        "zremrangebyscore",
-        4,
-        WRITE,
-        REM_KEY,
-        ranges::zremrangebyscore,
-    ),
-    row("zremrangebylex", 4, WRITE, REM_KEY, ranges::zremrangebylex),
-    row("zpopmin", -2, WRITE_FAST, POP_KEY, pops::zpopmin),
-    row("zpopmax", -2, WRITE_FAST, POP_KEY, pops::zpopmax),
-    row("zmpop", -4, WRITE, MPOP_KEYS, pops::zmpop),
-    row(
-        "bzpopmin",
-        -3,
-        WAIT.or(Flags::FAST).or(Flags::NOSCRIPT),
-        WAIT_KEYS,
-        pops::bzpopmin,
-    ),
-    row(
-        "bzpopmax",
-        -3,
-        WAIT.or(Flags::FAST).or(Flags::NOSCRIPT),
-        WAIT_KEYS,
-        pops::bzpopmax,
-    ),
-    row("bzmpop", -5, WAIT, BMPOP_KEYS, pops::bzmpop),
-    row("zunion", -3, READ, READ_KEYS, algebra::zunion),
-    row("zinter", -3, READ, READ_KEYS, algebra::zinter),
-    row("zdiff", -3, READ, READ_KEYS, algebra::zdiff),
-    row("zintercard", -3, READ, READ_KEYS, algebra::zintercard),
-    row("zunionstore", -4, GROW, STORE_KEYS, algebra::zunionstore),
-    row("zinterstore", -4, GROW, STORE_KEYS, algebra::zinterstore),
-    row("zdiffstore", -4, GROW, STORE_KEYS, algebra::zdiffstore),
-    Command {
-        tips: RANDOM,
-        ..row("zrandmember", -2, READ, READ_KEY, samples::zrandmember)
-    },
-    Command {
-        tips: RANDOM,
-        ..row("zscan", -3, READ, READ_KEY, samples::zscan)
-    },
 ];
 
 /// Up to what a sorted set is a listpack.

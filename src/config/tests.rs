@@ -83,7 +83,7 @@ fn names_and_aliases() {
 fn every_value_can_be_set_to_itself() {
     let config = config();
     for param in PARAMS {
-        let text = String::from_utf8(param.default_text()).unwrap();
+        let text = String::from_utf8(param.print(params::defaults())).unwrap();
         let mut settings = Settings::default();
         let args = split_value(param, text.as_bytes());
         if param.name != "replicaof" {

@@ -57,11 +57,6 @@ impl Param {
     pub fn lines(&self, settings: &Settings, defaults: &Settings) -> Vec<Line> {
         (self.lines)(settings, defaults, self)
     }
-
-    /// The default, as CONFIG GET prints it.
-    pub fn default_text(&self) -> Vec<u8> {
-        self.print(super::params::defaults())
-    }
 }
 
 /// One line for the configuration file.

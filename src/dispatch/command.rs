@@ -47,6 +47,19 @@ impl Command {
         shown[secrets(args)].fill(b"(redacted)");
         Cow::Owned(shown)
     }
+
+    /// With these tips.
+    pub const fn tipped(self, tips: &'static [&'static str]) -> Self {
+        Self { tips, ..self }
+    }
+
+    /// With an element of the collection named at argument `at`.
+    pub const fn of_element(self, at: usize) -> Self {
+        Self {
+            element: at,
+            ..self
+        }
+    }
 }
 
 /// The defaults of a row.
@@ -340,6 +353,22 @@ impl KeySpec {
     /// Every argument from `first` on, by `step`.
     pub const fn from(first: usize, step: usize, flags: KeyFlags) -> Self {
         Self::range(first, -1, step, flags)
+    }
+
+    /// Every argument from `first` on but the last.
+    pub const fn all_but_last(first: usize, flags: KeyFlags) -> Self {
+        Self::range(first, -2, 1, flags)
+    }
+
+    /// As many keys as argument `at` says, behind it.
+    pub const fn counted(at: usize, flags: KeyFlags) -> Self {
+        let mut keys = Self::at(at, flags);
+        keys.find = Find::Count {
+            at: 0,
+            first: 1,
+            step: 1,
+        };
+        keys
     }
 
     /// With flags that are at most those of the row, by what the arguments say.

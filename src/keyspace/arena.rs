@@ -9,22 +9,22 @@
 //! nothing but addresses of segments, and following one ends in a segment, old or new.
 //!
 //! Blocks are multiples of a cache line, in [`CLASSES`], cut from 64 KiB spans, each span for one
-//! class; spans are cut from 2 MiB chunks, after the first few ([`SMALL_CHUNKS`]) on huge pages. The
-//! kernel takes milliseconds for the first touch of such a page, so a thread of its own makes the
-//! next chunk ready ([`Supply`]) while one is half used; whoever outruns it goes on with small pages. Directories of more than 4 KiB are
-//! mapped on their own and kept by size for the next one that needs it. The arena's lock is a
-//! leaf: it is taken under shard locks, rarely (a table grows by a step), and nothing under it but
-//! the supply's.
+//! class; spans are cut from 2 MiB chunks, after the first few ([`SMALL_CHUNKS`]) on huge pages: the
+//! next one is ordered ([`pages`]) while one is half used. Directories of more than 4 KiB are mapped
+//! on their own and kept by size for the next one that needs it. The arena's lock is a leaf: it is
+//! taken under shard locks, rarely (a table grows by a step), and nothing under it but that of the
+//! orders.
 
 use std::collections::HashMap;
 use std::ffi::c_void;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
 
 use crate::base::alloc;
+use crate::base::pages::{self, HUGE};
 
 /// Bytes in a cache line, the arena's unit.
 pub const LINE: usize = 64;
@@ -32,7 +32,7 @@ pub const LINE: usize = 64;
 pub const CLASSES: [usize; 16] = [1, 2, 3, 4, 6, 8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64];
 
 const SPAN: usize = 64 << 10;
-const CHUNK: usize = 2 << 20;
+const CHUNK: usize = HUGE;
 /// Chunks that begin on small pages, so that little data takes little memory; the kernel may join
 /// their pages when they are full.
 const SMALL_CHUNKS: usize = 3;
@@ -68,6 +68,8 @@ struct Arena {
     /// What is left of the newest chunk.
     fresh: usize,
     fresh_end: usize,
+    /// The chunk after it, whose page is being made ready.
+    next: Option<usize>,
     /// Chunks that were begun.
     chunks: usize,
     /// Directories given back, by the base-two logarithm of their size.
@@ -184,74 +186,19 @@ impl Arena {
     fn cut_span(&mut self) -> usize {
         if self.fresh == self.fresh_end {
             if self.fresh_end != 0 {
-                advise(self.fresh_end - CHUNK, Advice::LinuxHugepage);
+                pages::become_huge(self.fresh_end - CHUNK, self.fresh_end);
             }
-            self.fresh = SUPPLY.take().unwrap_or_else(map_chunk);
+            self.fresh = self.next.take().unwrap_or_else(map_chunk);
             self.fresh_end = self.fresh + CHUNK;
             self.chunks += 1;
         }
         self.fresh += SPAN;
         if self.chunks >= SMALL_CHUNKS && self.fresh_end - self.fresh == CHUNK / 2 {
-            SUPPLY.order();
+            let chunk = map_chunk();
+            self.next = Some(chunk);
+            pages::order(chunk);
         }
         self.fresh - SPAN
-    }
-}
-
-/// Chunks whose pages are there already, made by a thread that starts with the first order.
-struct Supply {
-    state: Mutex<Supplied>,
-    ordered: Condvar,
-}
-
-struct Supplied {
-    /// Addresses of chunks.
-    ready: Vec<usize>,
-    orders: usize,
-    started: bool,
-}
-
-static SUPPLY: Supply = Supply {
-    state: Mutex::new(Supplied {
-        ready: Vec::new(),
-        orders: 0,
-        started: false,
-    }),
-    ordered: Condvar::new(),
-};
-
-impl Supply {
-    fn take(&self) -> Option<usize> {
-        self.state.lock().ready.pop()
-    }
-
-    /// Has a chunk made ready, if none is.
-    fn order(&'static self) {
-        let mut state = self.state.lock();
-        if !state.ready.is_empty() {
-            return;
-        }
-        if !state.started {
-            // Without the thread all chunks are like the first one.
-            let thread = std::thread::Builder::new().name("arena".into());
-            state.started = thread.spawn(|| self.serve()).is_ok();
-        }
-        state.orders += 1;
-        self.ordered.notify_one();
-    }
-
-    fn serve(&self) {
-        let mut state = self.state.lock();
-        loop {
-            while state.orders == 0 {
-                self.ordered.wait(&mut state);
-            }
-            state.orders -= 1;
-            drop(state);
-            let chunk = populated_chunk();
-            state = self.state.lock();
-            state.ready.push(chunk);
-        }
     }
 }
 
@@ -260,22 +207,6 @@ fn map_chunk() -> usize {
     // Twice the size guarantees an aligned chunk inside; the rest is never touched.
     let raw = map(2 * CHUNK);
     (raw + CHUNK - 1) & !(CHUNK - 1)
-}
-
-/// A chunk on a huge page that is there.
-fn populated_chunk() -> usize {
-    let chunk = map_chunk();
-    advise(chunk, Advice::LinuxHugepage);
-    advise(chunk, Advice::LinuxPopulateWrite);
-    chunk
-}
-
-/// Has the pages of a chunk become huge, or be there.
-fn advise(chunk: usize, advice: Advice) {
-    // SAFETY: chunks are mappings of ours that stay for ever, and neither advice changes content.
-    let advised = unsafe { madvise(chunk as *mut c_void, CHUNK, advice) };
-    // It is a gain, not a need: kernels without it refuse.
-    let _ = advised;
 }
 
 fn map(size: usize) -> usize {

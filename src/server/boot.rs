@@ -10,7 +10,7 @@ use super::frame::Frame;
 use super::title::Title;
 use super::users::DefaultUser;
 use super::{check_aof, check_rdb, crash, cron, limits, process, system_check};
-use crate::base::{alloc, clock, random};
+use crate::base::{alloc, clock, heap, random};
 use crate::commands;
 use crate::config::REDIS_VERSION;
 use crate::config::command_line::{CommandLine, Special, absolute_path, options_to_text};
@@ -32,7 +32,6 @@ pub fn main(args: &[OsString]) -> ExitCode {
     if let Some(code) = check_aof::run_as(args).or_else(|| check_rdb::run_as(args)) {
         return code;
     }
-    alloc::use_huge_pages();
     log::install();
     crash::ignore_hangups();
     let line = options_to_text(args);
@@ -188,6 +187,7 @@ fn serve(args: &[OsString], line: &CommandLine) -> ExitCode {
             settings.pidfile = "/var/run/redis.pid".into();
         }
     }
+    heap::use_huge_pages();
     greet(args, line);
     let program = args.first().map(|a| a.as_encoded_bytes().to_vec());
     let title = Title::capture(program.unwrap_or_default());

@@ -7,6 +7,7 @@ use crate::base::alloc;
 use crate::dispatch::command::{Command, Flags, Handler, KeyFlags, KeySpec, Keys, ROW};
 use crate::dispatch::context::{DataCtx, ServerCtx, Shared};
 use crate::dispatch::error::Error;
+use crate::dispatch::upkeep::{StreamMemory, stream_memory};
 use crate::keyspace::shards::SHARDS;
 use crate::observe::doctor::{self, MemoryFigures};
 use crate::observe::process::{self, Allocator};
@@ -99,9 +100,7 @@ impl Overview {
             .filter(|(_, keys)| *keys > 0)
             .map(|(db, keys)| (db, keys, table_bytes(shared, db)))
             .collect();
-        let active = shared.stream.is_active();
-        let log = if active { shared.stream.kept() } else { 0 };
-        let waiting = shared.stream.kept_for_readers().min(log);
+        let StreamMemory { all: log, waiting } = stream_memory(shared);
         let (backlog, replicas, append_only) = match shared.replication.is_fed() {
             true => (log - waiting, waiting, 0),
             false => (0, 0, log),

@@ -123,12 +123,6 @@ impl Stream {
         (log.end() - log.start()) as usize
     }
 
-    /// Bytes that are kept only because readers are behind, beyond the backlog.
-    pub fn kept_for_readers(&self) -> usize {
-        let log = self.log.lock();
-        (log.end() - log.start()).saturating_sub(log.backlog) as usize
-    }
-
     /// Has the next command begin with SELECT: for a file that begins at a cut, while all shards
     /// are locked. Returns where that is.
     pub fn divide(&self) -> u64 {
@@ -200,7 +194,7 @@ impl Log {
                 .max(self.likely - self.likely / 8)
                 .min(CHUNK + CHUNK / 16);
             let mut tail = std::mem::replace(&mut self.tail, Vec::with_capacity(self.likely));
-            if tail.capacity() > 2 * len {
+            if tail.capacity() > len + len / 8 {
                 tail.shrink_to_fit();
             }
             let bytes = Bytes::from(tail);

@@ -12,7 +12,10 @@ use crate::observe::process::cpu_seconds;
 /// What a check found: `Ok(true)` nothing, `Ok(false)` that it cannot tell.
 type Finding = Result<bool, String>;
 
-const CHECKS: &[(&str, fn() -> Finding)] = &[
+/// What looks for it.
+type Check = fn() -> Finding;
+
+const CHECKS: &[(&str, Check)] = &[
     ("slow-clocksource", slow_clock),
     ("xen-clocksource", xen_clock),
     ("overcommit", overcommit),

@@ -13,12 +13,27 @@ pub struct Args<'a> {
     list: &'a [&'a [u8]],
     /// Arguments that arrived in buffers of their own, by index.
     big: &'a [(usize, SharedBytes)],
+    /// The whole request as it is propagated, if it came like that; else empty.
+    whole: &'a [u8],
 }
 
 impl<'a> Args<'a> {
     /// The arguments `list`, of which those in `big` can be kept without a copy.
     pub fn new(list: &'a [&'a [u8]], big: &'a [(usize, SharedBytes)]) -> Self {
-        Self { list, big }
+        let whole = &[];
+        Self { list, big, whole }
+    }
+
+    /// The same, which came as the request `whole` if that is not empty.
+    #[inline]
+    pub fn of_request(self, whole: &'a [u8]) -> Self {
+        Self { whole, ..self }
+    }
+
+    /// The request as [`crate::resp::write::request`] writes it, if it came so.
+    #[inline]
+    pub fn whole(&self) -> Option<&'a [u8]> {
+        (!self.whole.is_empty()).then_some(self.whole)
     }
 
     /// Number of arguments.

@@ -578,7 +578,10 @@ impl<'k> Call<'_, 'k> {
             bump(&worker.stats.counters.changes, effects.dirty);
             if heard && !within && !met_expired && effects.rewrite == Rewrite::Verbatim {
                 // As it came: straight from the input buffer to the log.
-                worker.appended = shared.stream.append(|block| block.command(db, args.all()));
+                worker.appended = shared.stream.append(|block| match args.whole() {
+                    Some(request) => block.request(db, request),
+                    None => block.command(db, args.all()),
+                });
             } else if heard {
                 let commands = propagated(worker, db, args);
                 if within {

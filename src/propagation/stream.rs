@@ -227,6 +227,12 @@ impl Block<'_> {
         self.encode(args);
     }
 
+    /// Adds a command that runs on database `db` and is written out already.
+    pub fn request(&mut self, db: usize, request: &[u8]) {
+        self.select(db);
+        self.log.tail.extend_from_slice(request);
+    }
+
     /// Chooses the database of what follows.
     pub fn select(&mut self, db: usize) {
         if self.log.selected != Some(db) {

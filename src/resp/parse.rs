@@ -176,14 +176,14 @@ impl Parser {
         let result = self.parse_bulks(input, pos, limits, request);
         self.wire_bytes += (*pos - before) as u64;
         if result == Ok(Progress::Complete) {
-            request.wire_bytes = self.wire_bytes;
+            request.other_bytes = self.wire_bytes;
             self.undo_shift(request);
         }
         result
     }
 
-    /// Parses a request that lies in the input as a whole and in its common form, as nearly all do;
-    /// false, with nothing done, leaves it to [`Parser::parse`].
+    /// Parses a request that lies in the input as a whole and in the form in which we would write it,
+    /// as nearly all do; false, with nothing done, leaves it to [`Parser::parse`].
     #[inline(always)]
     pub fn parse_quick(
         &mut self,
@@ -199,7 +199,7 @@ impl Parser {
         let Some(end) = quick_request(input, *pos, limits, &mut request.args) else {
             return false;
         };
-        request.wire_bytes = (end - *pos) as u64;
+        request.whole = *pos..end;
         *pos = end;
         self.start = end;
         self.shift = 0;
@@ -438,7 +438,7 @@ impl Parser {
         }
         self.line_done(pos, newline + 1);
         self.start = *pos;
-        request.wire_bytes = (*pos - first) as u64;
+        request.other_bytes = (*pos - first) as u64;
         if request.args.is_empty() {
             return Ok(Progress::Empty);
         }

@@ -217,6 +217,7 @@ impl EventLoop {
                 Args::new(&many, &big)
             }
         };
+        let args = args.of_request(&connection.input[request.whole.clone()]);
         let flow = execute::request(
             shared,
             &mut self.worker,

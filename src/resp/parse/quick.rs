@@ -1,4 +1,5 @@
-//! The common forms of requests and their headers, each read at one go.
+//! The common forms of requests and their headers, each read at one go: the very bytes that
+//! [`crate::resp::write::request`] writes.
 //!
 //! What is not in such a form, errors included, or not there as a whole, is left to the general way
 //! by `None`, with nothing consumed.
@@ -50,7 +51,8 @@ fn quick_bulk(input: &[u8], at: usize, limits: &Limits) -> Option<(usize, usize)
         None => quick_number(input, at + 1)?,
     };
     let end = start + len as usize;
-    (end + 2 <= input.len() && len as u64 <= limits.max_bulk_len).then_some((start, end))
+    let ends = input.get(end..end + 2) == Some(b"\r\n");
+    (ends && len as u64 <= limits.max_bulk_len).then_some((start, end))
 }
 
 /// Reads a header line of one or two digits, as nearly all are, at one go: the number and the index
@@ -70,9 +72,9 @@ fn short_line(input: &[u8], at: usize, mark: u8) -> Option<(i64, usize)> {
         .then(|| (i64::from(first) * 10 + i64::from(second), at + 5))
 }
 
-/// Reads the number of a header line in its common form: digits in canonical form, then `\r` and
-/// one more byte. Gives the number and the index past the line; `None` leaves all else, errors
-/// included, to the general way.
+/// Reads the number of a header line in its common form: digits in canonical form, then `\r\n`.
+/// Gives the number and the index past the line; `None` leaves all else, errors included, to the
+/// general way.
 pub(super) fn quick_number(input: &[u8], at: usize) -> Option<(i64, usize)> {
     let rest = input.get(at..)?;
     let mut number: i64 = 0;
@@ -80,7 +82,7 @@ pub(super) fn quick_number(input: &[u8], at: usize) -> Option<(i64, usize)> {
         let digit = byte.wrapping_sub(b'0');
         if digit > 9 {
             let canonical = i == 1 || (i > 1 && rest[0] != b'0');
-            return (byte == b'\r' && canonical && i + 1 < rest.len())
+            return (byte == b'\r' && canonical && rest.get(i + 1) == Some(&b'\n'))
                 .then_some((number, at + i + 2));
         }
         number = number * 10 + i64::from(digit);

@@ -1,5 +1,7 @@
 //! A parsed request: where its arguments lie.
 
+use std::ops::Range;
+
 /// One argument of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arg {
@@ -21,8 +23,11 @@ pub struct Request {
     pub args: Vec<Arg>,
     /// Buffers of the arguments that are not ranges of the input.
     pub big: Vec<Vec<u8>>,
-    /// Bytes the request took on the wire.
-    pub wire_bytes: u64,
+    /// Where all of it lies in the input, if it came in the form that
+    /// [`crate::resp::write::request`] gives it; else empty.
+    pub whole: Range<usize>,
+    /// Bytes that it took on the wire, if it came in another form.
+    pub(super) other_bytes: u64,
 }
 
 impl Request {
@@ -30,7 +35,13 @@ impl Request {
     pub fn clear(&mut self) {
         self.args.clear();
         self.big.clear();
-        self.wire_bytes = 0;
+        self.whole = 0..0;
+        self.other_bytes = 0;
+    }
+
+    /// Bytes the request took on the wire.
+    pub fn wire_bytes(&self) -> u64 {
+        self.other_bytes + self.whole.len() as u64
     }
 
     /// Number of arguments, the command's name included.

@@ -312,11 +312,11 @@ fn completed_requests_stay_valid_and_count_their_bytes() {
     assert_eq!(requests[0].arg(&bytes, 1), b"a");
     assert_eq!(requests[1].arg(&bytes, 1), b"x");
     assert_eq!(requests[2].arg(&bytes, 1).len(), 40_000);
-    let sum: u64 = requests.iter().map(|request| request.wire_bytes).sum();
+    let sum: u64 = requests.iter().map(|request| request.wire_bytes()).sum();
     assert_eq!(sum, bytes.len() as u64);
 
     let (mut parser, mut request, mut pos) = (Parser::new(), Request::default(), 0);
-    let third = &bytes[bytes.len() - requests[2].wire_bytes as usize..];
+    let third = &bytes[bytes.len() - requests[2].wire_bytes() as usize..];
     let (head, tail) = third.split_at(100);
     parser
         .parse(head, &mut pos, &limits, &mut request)
@@ -326,8 +326,38 @@ fn completed_requests_stay_valid_and_count_their_bytes() {
     big.extend_from_slice(tail);
     let progress = parser.parse(head, &mut pos, &limits, &mut request);
     assert_eq!(progress, Ok(Progress::Complete));
-    assert_eq!(request.wire_bytes, third.len() as u64);
+    assert_eq!(request.wire_bytes(), third.len() as u64);
     assert_eq!(request.take_big(1).map(|big| big.len()), Some(40_000));
+}
+
+#[test]
+fn a_request_in_the_form_we_write_is_known_as_a_whole_and_no_other() {
+    let parsed = |bytes: &[u8]| {
+        let (mut parser, mut request, mut pos) = (Parser::new(), Request::default(), 0);
+        let progress = parser.parse(bytes, &mut pos, &Limits::default(), &mut request);
+        assert_eq!(progress, Ok(Progress::Complete));
+        assert_eq!(request.wire_bytes(), bytes.len() as u64);
+        let args = (0..request.len()).map(|i| request.arg(bytes, i).to_vec());
+        (args.collect::<Vec<_>>(), request.whole)
+    };
+    let long = [b'x'; 123];
+    for args in [&[&b"GET"[..], b"", b"a\r\n"][..], &[&long[..]; 100]] {
+        let mut bytes = Vec::new();
+        crate::resp::write::request(&mut bytes, args);
+        let (found, whole) = parsed(&bytes);
+        assert_eq!((&found[0][..], found.len()), (args[0], args.len()));
+        assert_eq!(whole, 0..bytes.len());
+    }
+    let others = [
+        &b"*2\rx$3\r\nGET\r\n$1\r\na\r\n"[..],
+        b"*2\r\n$3\rxGET\r\n$1\r\na\r\n",
+        b"*2\r\n$3\r\nGETxx$1\r\na\r\n",
+        b"*2\r\n$3\r\nGET\r\n$1\r\na\rx",
+        b"GET a\r\n",
+    ];
+    for bytes in others {
+        assert_eq!(parsed(bytes), (vec![b"GET".to_vec(), b"a".to_vec()], 0..0));
+    }
 }
 
 /// Bytes that are mostly requests, sometimes broken ones.

@@ -15,7 +15,7 @@ const GROUPS: [&str; 14] = [
     "server",
     "list",
     "set",
-    "sorted_set",
+    "sorted-set",
     "hash",
     "stream",
     "hyperloglog",
@@ -59,7 +59,8 @@ const ARGUMENT_TYPES: [&str; 9] = [
 fn every_file_keeps_to_the_shape() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/commands/docs");
     for group in GROUPS {
-        let text = std::fs::read_to_string(dir.join(format!("{group}.json"))).expect(group);
+        let text = std::fs::read_to_string(dir.join(format!("{}.json", group.replace('-', "_"))))
+            .expect(group);
         let commands: Map<String, Value> = serde_json::from_str(&text).expect(group);
         assert!(!commands.is_empty(), "{group}");
         for (name, command) in &commands {

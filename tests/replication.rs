@@ -47,7 +47,7 @@ impl Server {
             let text = port.to_string();
             let common = ["--port", &text, "--enable-debug-command", "yes"];
             let options = [&common, options].concat();
-            if let Some(inner) = sockets::Server::try_start(program, &options) {
+            if let Some(inner) = sockets::Server::try_start(program, &[], &options) {
                 return Self { inner, port };
             }
         }
@@ -359,4 +359,41 @@ fn a_replica_joins_a_snapshot_that_is_written_to_a_file() {
     assert_eq!(client.ask("WAIT 2 30000"), ":2");
     assert_same(&primary, &first);
     assert_same(&primary, &second);
+}
+
+/// A number that INFO names.
+fn info(client: &mut Client, section: &str, field: &str) -> u64 {
+    let text = client.ask(&format!("INFO {section}"));
+    let mut lines = text.lines();
+    let found = lines.find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+    found.expect("a field").parse().expect("a number")
+}
+
+#[test]
+fn a_replica_that_hangs_costs_no_keys() {
+    let options = [
+        "--client-output-buffer-limit",
+        "replica 0 0 0",
+        "--repl-diskless-sync-delay",
+        "0",
+        "--maxmemory-policy",
+        "allkeys-lru",
+    ];
+    let server = Server::primary(&options);
+    let mut client = server.client();
+    assert_eq!(client.ask("DEBUG POPULATE 1000"), "+OK");
+    // It gets the snapshot, and is not heard of again.
+    let mut replica = server.client();
+    replica.send("SYNC");
+    eventually(|| client.ask("INFO replication").contains("state=online"));
+    let used = info(&mut client, "memory", "used_memory");
+    let limit = used + (8 << 20);
+    assert_eq!(client.ask(&format!("CONFIG SET maxmemory {limit}")), "+OK");
+    let set = format!("SET key {}", "x".repeat(60_000));
+    for _ in 0..500 {
+        assert_eq!(client.ask(&set), "+OK");
+    }
+    assert!(info(&mut client, "memory", "used_memory") > limit);
+    assert!(info(&mut client, "memory", "mem_not_counted_for_evict") > 8 << 20);
+    assert_eq!(info(&mut client, "stats", "evicted_keys"), 0);
 }

@@ -63,7 +63,7 @@ fn get(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
 fn set(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     let words = ctx.args.rest(2);
     if !words.len().is_multiple_of(2) {
-        return Err(Error::Arity("config|set".into()));
+        return Err(Error::line("ERR syntax error"));
     }
     let pairs: Vec<(&[u8], &[u8])> = words.chunks(2).map(|pair| (pair[0], pair[1])).collect();
     let caller = Caller {
@@ -119,6 +119,10 @@ fn apply(shared: &Shared, param: &'static Param, settings: &Settings) -> Result<
             shared.control.follow(param.effect);
             Ok(())
         }
+        Effect::LogLevel => {
+            crate::observe::log::configure(settings);
+            Ok(())
+        }
         Effect::Maxmemory => {
             if settings.maxmemory > 0 && alloc::used() > settings.maxmemory as usize {
                 tracing::warn!(
@@ -158,7 +162,9 @@ fn apply(shared: &Shared, param: &'static Param, settings: &Settings) -> Result<
             append_only::follow_gc(shared, settings);
             Ok(())
         }
-        Effect::TlsPort | Effect::Tls if settings.tls_port != 0 => {
+        Effect::TlsPort | Effect::Tls
+            if settings.tls_port != 0 || settings.tls_replication || settings.tls_cluster =>
+        {
             Err("TLS is not supported yet".to_owned())
         }
         _ => Ok(()),

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::config::write_file;
-use super::{digest, help};
+use super::{debug_inside as inside, digest, help};
 use crate::base::{alloc, number, strtod};
-use crate::config::Settings;
+use crate::config::{Settings, strerror};
 use crate::dispatch::command::{Command, Flags, Handler, ROW, Scope};
 use crate::dispatch::context::ServerCtx;
 use crate::dispatch::error::Error;
@@ -72,6 +72,11 @@ const SUBS: &[(&str, usize, usize, Sub)] = &[
     ("mallctl-str", 3, 4, mallctl_str),
     ("replybuffer", 4, 4, replybuffer),
     ("stringmatch-test", 2, 2, stringmatch_test),
+    ("listpack", 3, 3, inside::listpack),
+    ("quicklist", 3, 4, inside::quicklist),
+    ("client-eviction", 2, 2, inside::client_eviction),
+    ("replicate", 3, usize::MAX, inside::replicate),
+    ("change-repl-id", 2, 2, inside::change_replication_id),
 ];
 
 fn debug(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
@@ -507,9 +512,13 @@ fn mallctl(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     let name = std::ffi::CString::new(&ctx.args[2]).map_err(|_| Error::Syntax)?;
     match alloc::control_number(&name, new) {
         Ok(value) => ctx.out.int(value),
-        Err(code) => return Err(Error::err(std::io::Error::from_raw_os_error(code))),
+        Err(code) => return Err(allocator_error(code)),
     }
     Ok(())
+}
+
+fn allocator_error(code: i32) -> Error {
+    Error::err(strerror(&std::io::Error::from_raw_os_error(code)))
 }
 
 /// `DEBUG MALLCTL-STR name`: a text of the allocator's.
@@ -517,7 +526,7 @@ fn mallctl_str(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     let name = std::ffi::CString::new(&ctx.args[2]).map_err(|_| Error::Syntax)?;
     match alloc::control_text(&name) {
         Ok(text) => ctx.out.bulk(text.as_bytes()),
-        Err(code) => return Err(Error::err(std::io::Error::from_raw_os_error(code))),
+        Err(code) => return Err(allocator_error(code)),
     }
     Ok(())
 }
@@ -565,6 +574,10 @@ fn help(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
             "    Server will sleep before flushing the AOF, this is used for testing.",
             "ASSERT",
             "    Crash by assertion failed.",
+            "CHANGE-REPL-ID",
+            "    Give the stream of replication another ID. For tests of replication only.",
+            "CLIENT-EVICTION",
+            "    Show the memory of clients by size (maxmemory-clients).",
             "CONFIG-REWRITE-FORCE-ALL",
             "    Like CONFIG REWRITE but writes all configuration options, including",
             "    keywords not listed in original configuration file or default values.",
@@ -577,6 +590,10 @@ fn help(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
             "    unit tests to simulate Redis errors.",
             "LEAK <string>",
             "    Create a memory leak of the input string.",
+            "LISTPACK <key>",
+            "    Print the listpack that is the value of <key>.",
+            "LOADAOF",
+            "    Write out what the AOF waits for, and load it again.",
             "LOG <message>",
             "    Write <message> to the server log.",
             "HTSTATS <dbid>",
@@ -604,9 +621,18 @@ fn help(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
             "    Reply with a test value of the specified type. <type> can be: string,",
             "    integer, double, bignum, null, array, set, map, attrib, push, verbatim,",
             "    true, false.",
+            "QUICKLIST <key> [<0|1>]",
+            "    Print the shape of the list that is the value of <key>.",
             "QUICKLIST-PACKED-THRESHOLD <size>",
             "    Sets the threshold for elements to be inserted as plain vs packed nodes",
             "    Default value is 1GB, allows values up to 4GB. Setting to 0 restores to default.",
+            "RELOAD [option ...]",
+            "    Save the RDB, empty the server, and load the RDB. Options:",
+            "    * MERGE: keys of the RDB take the place of those that are there.",
+            "    * NOFLUSH: the server is not emptied before; a key that is there is an error.",
+            "    * NOSAVE: the RDB that is there is loaded.",
+            "REPLICATE <string> [<string> ...]",
+            "    Send replicas a command that is not run here.",
             "REPLYBUFFER PEAK-RESET-TIME <NEVER||RESET|time>",
             "    Sets the time (in milliseconds) to wait between client reply buffer peak resets.",
             "    In case NEVER is provided the last observed peak will never be reset",
@@ -621,6 +647,8 @@ fn help(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
             "    Setting it to 0 disables expiring keys in background when they are not",
             "    accessed (otherwise the Redis behavior). Setting it to 1 reenables back the",
             "    default.",
+            "SET-SKIP-CHECKSUM-VALIDATION <0|1>",
+            "    Switch the checksums of RDB files and of RESTORE's payloads off or on.",
             "SLEEP <seconds>",
             "    Stop the server for <seconds>. Decimals allowed.",
             "STRINGMATCH-TEST",

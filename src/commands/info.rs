@@ -50,10 +50,10 @@ const SECTIONS: &[(&str, bool, Section)] = &[
     ("Keyspace", true, keyspace),
 ];
 
-/// Every section that is not modules', as `INFO all` has them: for crash reports.
+/// Every section, as `INFO all` has them: for crash reports.
 pub fn report(shared: &Shared) -> String {
     let mut text = String::new();
-    for (name, _, write) in SECTIONS.iter().filter(|(name, ..)| *name != "Modules") {
+    for (name, _, write) in SECTIONS {
         if !text.is_empty() {
             text.push_str("\r\n");
         }
@@ -75,9 +75,7 @@ fn info(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     let everything = named("everything") || named("all");
     let mut text = String::new();
     for (name, by_default, write) in SECTIONS {
-        // ALL leaves out what modules say, EVERYTHING does not.
-        let in_all = everything && (*name != "Modules" || named("everything"));
-        if in_all || (default && *by_default) || named(name) {
+        if everything || (default && *by_default) || named(name) {
             if !text.is_empty() {
                 text.push_str("\r\n");
             }
@@ -234,13 +232,13 @@ fn memory(shared: &Shared, text: &mut String) {
         "rss_overhead_bytes": m.resident as i64 - resident as i64,
         "mem_fragmentation_ratio": format_args!("{:.2}", ratio(m.resident, m.used)),
         "mem_fragmentation_bytes": m.resident as i64 - m.used as i64,
-        "mem_not_counted_for_evict": 0,
-        "mem_replication_backlog": 0,
-        "mem_total_replication_buffers": 0,
-        "mem_clients_slaves": 0,
+        "mem_not_counted_for_evict": m.replicas + m.append_only,
+        "mem_replication_backlog": m.backlog,
+        "mem_total_replication_buffers": m.backlog + m.replicas,
+        "mem_clients_slaves": m.replicas,
         "mem_clients_normal": m.clients,
         "mem_cluster_links": 0,
-        "mem_aof_buffer": 0,
+        "mem_aof_buffer": m.append_only,
         "mem_allocator": "jemalloc-5.3.0",
         "active_defrag_running": 0,
         "lazyfree_pending_objects": shared.lazyfree_pending(),

@@ -7,6 +7,7 @@ use crate::base::alloc;
 use crate::dispatch::command::{Command, Flags, Handler, KeyFlags, KeySpec, Keys, ROW};
 use crate::dispatch::context::{DataCtx, ServerCtx, Shared};
 use crate::dispatch::error::Error;
+use crate::dispatch::upkeep::{StreamMemory, stream_memory};
 use crate::keyspace::shards::SHARDS;
 use crate::observe::doctor::{self, MemoryFigures};
 use crate::observe::process::{self, Allocator};
@@ -70,6 +71,12 @@ pub struct Overview {
     pub overhead: usize,
     /// Clients' buffers.
     pub clients: usize,
+    /// The backlog of replicas.
+    pub backlog: usize,
+    /// What waits for replicas, beyond the backlog.
+    pub replicas: usize,
+    /// What waits for the append-only file, while there is no backlog: they are one log.
+    pub append_only: usize,
     /// Tables of each database that has keys: (database, keys, bytes).
     pub tables: Vec<(usize, usize, usize)>,
     /// What the allocator says.
@@ -93,7 +100,13 @@ impl Overview {
             .filter(|(_, keys)| *keys > 0)
             .map(|(db, keys)| (db, keys, table_bytes(shared, db)))
             .collect();
-        let overhead = startup + clients + tables.iter().map(|(_, _, bytes)| bytes).sum::<usize>();
+        let StreamMemory { all: log, waiting } = stream_memory(shared);
+        let (backlog, replicas, append_only) = match shared.replication.is_fed() {
+            true => (log - waiting, waiting, 0),
+            false => (0, 0, log),
+        };
+        let overhead =
+            startup + clients + log + tables.iter().map(|(_, _, bytes)| bytes).sum::<usize>();
         Self {
             used,
             peak,
@@ -101,6 +114,9 @@ impl Overview {
             resident: process::resident_bytes(),
             overhead,
             clients,
+            backlog,
+            replicas,
+            append_only,
             tables,
             allocator: Allocator::read(),
         }
@@ -171,17 +187,16 @@ fn stats(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     int(out, "peak.allocated", m.peak as i64);
     int(out, "total.allocated", m.used as i64);
     int(out, "startup.allocated", m.startup as i64);
-    for name in ["replication.backlog", "clients.slaves"] {
-        int(out, name, 0);
-    }
-    int(out, "clients.normal", m.clients as i64);
-    for name in [
-        "cluster.links",
-        "aof.buffer",
-        "lua.caches",
-        "functions.caches",
+    for (name, bytes) in [
+        ("replication.backlog", m.backlog),
+        ("clients.slaves", m.replicas),
+        ("clients.normal", m.clients),
+        ("cluster.links", 0),
+        ("aof.buffer", m.append_only),
+        ("lua.caches", 0),
+        ("functions.caches", 0),
     ] {
-        int(out, name, 0);
+        int(out, name, bytes as i64);
     }
     for (db, _, bytes) in &m.tables {
         out.bulk(format!("db.{db}").as_bytes());

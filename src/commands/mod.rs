@@ -33,6 +33,7 @@ mod command;
 mod config;
 mod connection;
 mod debug;
+mod debug_inside;
 mod digest;
 mod docs;
 mod dump;

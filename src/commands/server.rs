@@ -58,6 +58,12 @@ fn time(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
 
 /// `MONITOR`
 fn monitor(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
+    // Within a transaction each command has one reply, and no lines may follow it.
+    if ctx.held.is_some() {
+        return Err(Error::line(
+            "ERR MONITOR isn't allowed for DENY BLOCKING client",
+        ));
+    }
     // A second MONITOR is no other state, and answers nothing.
     if ctx.session.monitor {
         return Ok(());

@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use crate::base::text::{quote_into, split_args};
 
 /// What the arguments ask for.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CommandLine {
     /// The configuration file, as it was written. See [`absolute_path`].
     pub config_file: Option<Vec<u8>>,

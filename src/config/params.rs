@@ -179,7 +179,7 @@ params! {
     /// File that holds the process id.
     pidfile: Text = Text::default(), "pidfile", UNSET_TEXT, flags IMMUTABLE;
     /// Least important lines to log.
-    loglevel: LogLevel = LogLevel::Notice, "loglevel", ENUM;
+    loglevel: LogLevel = LogLevel::Notice, "loglevel", ENUM, effect LogLevel;
     /// Log file; empty is standard output.
     logfile: Text = Text::default(), "logfile", TEXT, flags IMMUTABLE;
     /// Log to syslog too.

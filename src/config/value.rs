@@ -166,6 +166,8 @@ pub enum Effect {
     None,
     /// Set the process title.
     ProcTitle,
+    /// Log from another level on.
+    LogLevel,
     /// Restart the timers that depend on `hz`.
     Hz,
     /// Listen on another TCP port.

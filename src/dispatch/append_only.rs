@@ -365,6 +365,7 @@ fn write_base(
         "Successfully created the temporary AOF base file {}",
         temporary.display()
     );
+    tracing::info!("Background AOF rewrite terminated with success");
     file.commit()?;
     tracing::info!(
         "Successfully renamed the temporary AOF base file {} into {}",

@@ -22,7 +22,13 @@ use crate::persistence::load;
 pub fn read_manifest(shared: &Shared) -> Result<(), Fatal> {
     let settings = shared.config.load();
     let place = place(&settings);
-    let mut manifest = place.load().map_err(|error| explain(&error))?;
+    let mut manifest = match place.load() {
+        // What stands in the way of the directory matters when it is to be written.
+        Err(Invalid::Io(error)) if error.kind() == io::ErrorKind::NotADirectory => {
+            Manifest::default()
+        }
+        loaded => loaded.map_err(|error| explain(&error))?,
+    };
     let old = PathBuf::from(&place.name);
     let base_is_old = manifest.base.as_ref().is_none_or(|b| b.name == place.name);
     let fresh = manifest.is_empty() || (base_is_old && manifest.incr.is_empty());
@@ -125,12 +131,8 @@ pub fn load(shared: &Shared) -> Result<bool, Fatal> {
     let parts: Vec<_> = manifest.base.iter().chain(&manifest.incr).collect();
     for part in &parts {
         if !place.path(&part.name).exists() {
-            let which = match manifest.base.as_ref() == Some(*part) {
-                true => "base",
-                false => "incr",
-            };
             tracing::warn!(
-                "The append log file {} ({which}) doesn't exist: No such file or directory",
+                "Unable to obtain the AOF file {} length. stat: No such file or directory",
                 part.name
             );
             return Err(Fatal);
@@ -239,19 +241,25 @@ fn finish(
     played: Played,
     is_last: bool,
 ) -> Result<(), Fatal> {
+    if let Played::Reverted(_) = played {
+        tracing::warn!("Revert incomplete MULTI/EXEC transaction in AOF file {name}");
+    }
     match played {
         Played::All => Ok(()),
-        Played::Truncated(offset) if settings.aof_load_truncated && is_last => {
+        Played::Truncated(offset) | Played::Reverted(offset)
+            if settings.aof_load_truncated && is_last =>
+        {
             tracing::warn!("!!! Warning: short read while loading the AOF file {name}!!!");
-            tracing::warn!("AOF loaded anyway because aof-load-truncated is enabled");
-            tracing::warn!("Truncating the AOF {name} at offset {offset}");
+            tracing::warn!("!!! Truncating the AOF {name} at offset {offset} !!!");
             let cut = OpenOptions::new().write(true).open(path);
             cut.and_then(|file| file.set_len(offset)).map_err(|error| {
                 tracing::warn!("Error truncating the AOF file {name}: {}", strerror(&error));
                 Fatal
-            })
+            })?;
+            tracing::warn!("AOF {name} loaded anyway because aof-load-truncated is enabled");
+            Ok(())
         }
-        Played::Truncated(_) => {
+        Played::Truncated(_) | Played::Reverted(_) => {
             tracing::warn!(
                 "Unexpected end of file reading the append only file {name}. You can: 1) Make a \
                  backup of your AOF file, then use ./redis-check-aof --fix <filename.manifest>. 2) \

@@ -279,7 +279,11 @@ pub fn load_at_start(shared: &Shared) {
         Err(failure) => {
             explain(shared, &failure);
             if !matches!(failure, Failure::Corrupt(_) | Failure::Checksum(..)) {
-                tracing::warn!("Fatal error loading the DB, check server logs. Exiting.");
+                let reason = match failure {
+                    Failure::Io(error) => strerror(&error),
+                    _ => strerror(&rustix::io::Errno::INVAL.into()),
+                };
+                tracing::warn!("Fatal error loading the DB: {reason}. Exiting.");
             }
             std::process::exit(1);
         }
@@ -298,12 +302,16 @@ pub fn explain(shared: &Shared, failure: &Failure) {
             );
             return tracing::warn!("Terminating server after rdb file reading failure.");
         }
+        Failure::Io(error) => return tracing::warn!("{}", strerror(error)),
         other => return tracing::warn!("{other}"),
     };
     if let Corrupt::Unsupported(text) = corrupt
         && text.starts_with("FATAL")
     {
         return tracing::warn!("{text}");
+    }
+    if let Corrupt::Short = corrupt {
+        tracing::warn!("Short read or OOM loading DB. Unrecoverable error, aborting now.");
     }
     tracing::warn!("Internal error in RDB reading offset {offset}, function at rdb -> {corrupt}");
     // What redis-check-rdb would say of the file.

@@ -23,8 +23,10 @@ use crate::resp::write::Output;
 pub enum Played {
     /// To its end.
     All,
-    /// It ends within a command or transaction, which begins here.
+    /// It ends within a command, which, with the transaction it may be in, begins here.
     Truncated(u64),
+    /// It ends within a transaction, which begins here; what there is of it was taken back.
+    Reverted(u64),
     /// It holds something that is no command.
     Bad,
     /// It names a command that there is not.
@@ -63,10 +65,7 @@ fn play_as(shared: &Shared, session: &mut Session, input: impl BufRead, offset: 
             Ok(Some(Item::Command(args))) => args,
             Ok(Some(Item::Annotation(_))) => continue,
             Ok(None) if session.multi.is_none() => return Played::All,
-            Ok(None) => {
-                tracing::warn!("Revert incomplete MULTI/EXEC transaction from AOF file");
-                return Played::Truncated(sound);
-            }
+            Ok(None) => return Played::Reverted(sound),
             Err(Failure::Truncated(_)) => return Played::Truncated(sound),
             Err(Failure::Io(error)) => return Played::Unreadable(error),
             Err(Failure::Format(_)) => return Played::Bad,

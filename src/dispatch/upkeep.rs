@@ -5,6 +5,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::append_only::Mode;
 use super::context::{Shared, env_of};
 use super::execute::{Propagated, append, deliver, removals_of_fields};
 use crate::base::clock::{self, Now};
@@ -38,7 +39,8 @@ impl Upkeep {
         let settings = shared.config.load();
         self.expire(shared, &settings, Kind::Slow);
         self.tidy.run(&shared.keyspace, TIDY_US);
-        if memory_state(settings.maxmemory).excess > 0 {
+        let not_counted = || stream_memory(shared).waiting;
+        if memory_state(settings.maxmemory, &not_counted).excess > 0 {
             evict(shared, &settings, Now::read());
         }
         shared.evictor.is_behind()
@@ -110,6 +112,34 @@ fn expire_fields(shared: &Shared, env: Env) -> bool {
     effects.noticed
 }
 
+/// Memory of the stream of effects, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StreamMemory {
+    /// All of it: what readers have taken out and not passed on yet included.
+    pub all: usize,
+    /// What is there only for replicas and for the append-only file, because they are behind.
+    pub waiting: usize,
+}
+
+/// Measures the stream. What one reader has is not counted for another one again: they share it.
+pub fn stream_memory(shared: &Shared) -> StreamMemory {
+    if !shared.stream.is_active() {
+        return StreamMemory::default();
+    }
+    let kept = shared.stream.kept() as u64;
+    let end = shared.stream.offset();
+    let replicas = shared.replication.replicas();
+    let mut all = replicas.iter().map(|r| r.behind(end)).fold(kept, u64::max);
+    if shared.append_only.mode() == Mode::On {
+        all = all.max(end.saturating_sub(shared.append_only.progress.written()));
+    }
+    let backlog = shared.replication.backlog(end).map_or(0, |(_, len)| len);
+    StreamMemory {
+        all: all as usize,
+        waiting: all.saturating_sub(backlog) as usize,
+    }
+}
+
 /// Frees memory until it is below `maxmemory`; false when commands that need memory must be
 /// refused. Nothing is evicted while clients are paused.
 pub fn evict(shared: &Shared, settings: &Settings, now: Now) -> bool {
@@ -119,13 +149,14 @@ pub fn evict(shared: &Shared, settings: &Settings, now: Now) -> bool {
     let started = Now::read();
     let env = env_of(settings, now);
     let lazy = settings.lazyfree_lazy_eviction;
+    let not_counted = || stream_memory(shared).waiting;
     let mut removed = |db: usize, key: &[u8]| {
         shared.stats.global.evicted.fetch_add(1, Relaxed);
         propagate(shared, db, key, lazy);
     };
     let outcome = shared
         .evictor
-        .run(&shared.keyspace, settings, &env, &mut removed);
+        .run(&shared.keyspace, settings, &env, &not_counted, &mut removed);
     if env.notify != 0 {
         deliver(shared);
     }

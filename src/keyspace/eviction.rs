@@ -47,16 +47,19 @@ pub struct MemoryState {
     pub level: f64,
 }
 
-/// Bytes that do not count for `maxmemory` (`mem_not_counted_for_evict`): buffers of replicas and
-/// of the append-only file, which eviction itself makes grow. Both lie in the one stream here,
-/// whose size does not follow from the number of evicted keys.
-pub fn not_counted() -> usize {
-    0
-}
+/// Tells how many bytes do not count for `maxmemory` (`mem_not_counted_for_evict`): what waits
+/// for replicas and for the append-only file, which eviction itself makes grow. Otherwise a
+/// replica that hangs would cost all keys.
+pub type NotCounted<'a> = &'a dyn Fn() -> usize;
 
-/// How memory stands against `maxmemory` (bytes; 0: no limit).
-pub fn memory_state(maxmemory: u64) -> MemoryState {
-    let counted = alloc::used().saturating_sub(not_counted());
+/// How memory stands against `maxmemory` (bytes; 0: no limit). What does not count is asked for
+/// only when it matters.
+pub fn memory_state(maxmemory: u64, not_counted: NotCounted<'_>) -> MemoryState {
+    let used = alloc::used();
+    let counted = match maxmemory {
+        1.. if used as u64 > maxmemory => used.saturating_sub(not_counted()),
+        _ => used,
+    };
     let limit = usize::try_from(maxmemory).unwrap_or(usize::MAX);
     if limit == 0 {
         return MemoryState {
@@ -168,9 +171,10 @@ impl Evictor {
         keyspace: &Keyspace,
         settings: &Settings,
         env: &Env,
+        not_counted: NotCounted<'_>,
         removed: &mut dyn FnMut(usize, &[u8]),
     ) -> Outcome {
-        let outcome = self.free(keyspace, settings, env, removed);
+        let outcome = self.free(keyspace, settings, env, not_counted, removed);
         self.account(outcome);
         outcome
     }
@@ -180,9 +184,10 @@ impl Evictor {
         keyspace: &Keyspace,
         settings: &Settings,
         env: &Env,
+        not_counted: NotCounted<'_>,
         removed: &mut dyn FnMut(usize, &[u8]),
     ) -> Outcome {
-        let over = || memory_state(settings.maxmemory).excess > 0;
+        let over = || memory_state(settings.maxmemory, not_counted).excess > 0;
         if !over() {
             return Outcome::Enough;
         }
@@ -751,19 +756,19 @@ mod tests {
             ..Settings::default()
         };
         let evictor = Evictor::default();
-        let run = |settings: &Settings| evictor.run(&keyspace, settings, &env, &mut |_, _| {});
+        let run =
+            |settings: &Settings| evictor.run(&keyspace, settings, &env, &|| 0, &mut |_, _| {});
         assert_eq!(run(&settings), Outcome::Enough);
         settings.maxmemory = 1;
         assert_eq!(run(&settings), Outcome::Failed);
-        assert!(memory_state(1).level > 1.0 && memory_state(0).excess == 0);
+        assert!(memory_state(1, &|| 0).level > 1.0 && memory_state(0, &|| 0).excess == 0);
+        // What waits for others does not cost keys.
+        assert_eq!(memory_state(1, &|| usize::MAX).excess, 0);
         settings.maxmemory_policy = AllkeysLru;
         assert_eq!(run(&settings), Outcome::Failed);
         assert!(evictor.is_behind());
         settings.maxmemory = u64::MAX;
-        assert_eq!(
-            evictor.run(&keyspace, &settings, &env, &mut |_, _| {}),
-            Outcome::Enough
-        );
+        assert_eq!(run(&settings), Outcome::Enough);
         assert!(!evictor.is_behind());
     }
 }

@@ -23,7 +23,7 @@ use super::expiry::Figures;
 use super::field_expiry::TimedHashes;
 use super::lazyfree::{Detached, Lazyfree};
 use super::outbox::Outbox;
-use super::table::{Ahead, Locked, Position, SKIP, Table, position_of_hash, prefetch};
+use super::table::{Ahead, Locked, Position, SKIP, SLOTS, Table, position_of_hash, prefetch};
 use crate::types::Type;
 
 /// Number of shards. Locking all of them takes some 8 µs.
@@ -272,6 +272,13 @@ impl Keyspace {
             index: shard,
             state: self.shards[shard].state.lock(),
         }
+    }
+
+    /// Places for keys in the tables of a database. Locks its shards, one at a time.
+    pub fn slots(&self, db: usize) -> usize {
+        let used = (0..SHARDS).filter(|&shard| self.shard_len(db, shard).0 > 0);
+        used.map(|shard| self.lock(shard).table(db).footprint().0 * SLOTS)
+            .sum()
     }
 
     /// Locks the shard of one hash.

@@ -66,7 +66,8 @@ pub unsafe trait TableEntry {
 
 /// Buckets after the home that may hold a displaced entry.
 const REACH: usize = 5;
-const SLOTS: usize = 7;
+/// Places for entries in a bucket.
+pub const SLOTS: usize = 7;
 const MAX_CLASS: usize = CLASSES.len() - 1;
 /// The class each half of a split begins with: 448 slots' worth at 85 % in two times 336.
 const SPLIT_CLASS: usize = MAX_CLASS - 2;

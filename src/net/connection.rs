@@ -306,6 +306,11 @@ impl Connection {
         }
     }
 
+    /// What came and was not parsed yet.
+    pub fn unread(&self) -> &[u8] {
+        &self.input[self.position.min(self.input.len())..]
+    }
+
     /// Moves pushed bytes from the mailbox to the output.
     pub fn take_mail(&mut self) {
         for message in self.session.handle.mailbox.take() {

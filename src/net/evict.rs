@@ -11,13 +11,19 @@ use crate::client::registry::{Class, Handle, flag};
 use crate::config::Settings;
 use crate::dispatch::context::{Shared, Worker};
 
+/// No limit is lower, in bytes: below it nobody could connect any more to raise it again.
+const LOWEST_LIMIT: usize = 128 * 1024;
+
 /// The limit in bytes, 0 for none. A negative parameter is a percentage of `maxmemory`.
 fn limit(settings: &Settings) -> usize {
     let value = settings.maxmemory_clients;
-    if value >= 0 {
-        return value as usize;
-    }
-    (u128::from(settings.maxmemory) * u128::from(value.unsigned_abs()) / 100) as usize
+    let bytes = match value {
+        0 => return 0,
+        1.. => value as usize,
+        _ if settings.maxmemory == 0 => return 0,
+        _ => (u128::from(settings.maxmemory) * u128::from(value.unsigned_abs()) / 100) as usize,
+    };
+    bytes.max(LOWEST_LIMIT)
 }
 
 /// Evicts the largest clients until the rest is below the limit.
@@ -47,5 +53,27 @@ pub fn clients(shared: &Shared, worker: &Worker) {
         victim.kill();
         let evicted = &shared.stats.global.evicted_clients;
         evicted.fetch_add(1, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_limit_keeps_everybody_out() {
+        let limit = |maxmemory_clients, maxmemory| {
+            limit(&Settings {
+                maxmemory_clients,
+                maxmemory,
+                ..Settings::default()
+            })
+        };
+        assert_eq!(limit(0, 1 << 30), 0);
+        assert_eq!(limit(1, 0), 128 * 1024);
+        assert_eq!(limit(1 << 20, 0), 1 << 20);
+        assert_eq!(limit(-5, 0), 0);
+        assert_eq!(limit(-5, 1000), 128 * 1024);
+        assert_eq!(limit(-50, 1 << 30), 1 << 29);
     }
 }

@@ -16,13 +16,17 @@ use crate::client::session::Session;
 use crate::config::Settings;
 use crate::dispatch::context::Shared;
 
-/// Binds one of the addresses of `bind`. `Ok(None)` for an optional one (`-` in front) that this
-/// machine does not have.
-pub fn bind_tcp(
-    address: &str,
-    port: u16,
-    settings: &Settings,
-) -> io::Result<Option<std::net::TcpListener>> {
+/// An address of `bind` that was tried.
+pub enum Bound {
+    /// It is listened on.
+    Listening(std::net::TcpListener),
+    /// It is left out for this reason: an optional one (`-` in front) that this machine does not
+    /// have, or a protocol that it does not speak.
+    Absent(io::Error),
+}
+
+/// Binds one of the addresses of `bind`.
+pub fn bind_tcp(address: &str, port: u16, settings: &Settings) -> io::Result<Bound> {
     let (optional, address) = match address.strip_prefix('-') {
         Some(rest) => (true, rest),
         None => (false, address),
@@ -33,8 +37,8 @@ pub fn bind_tcp(
         other => resolve(other)?,
     };
     match listen(SocketAddr::new(ip, port), settings) {
-        Ok(listener) => Ok(Some(listener)),
-        Err(error) if is_unsupported(&error, optional) => Ok(None),
+        Ok(listener) => Ok(Bound::Listening(listener)),
+        Err(error) if is_unsupported(&error, optional) => Ok(Bound::Absent(error)),
         Err(error) => Err(error),
     }
 }
@@ -157,6 +161,10 @@ pub fn admit(shared: &Arc<Shared>, workers: &[Arc<Link>], socket: OwnedFd, peer:
     if let Err(error) = prepare(&socket, &peer, &settings) {
         tracing::debug!("Error setting up a client connection: {error}");
         return;
+    }
+    match &peer {
+        Peer::Tcp(address, _) => tracing::debug!("Accepted {}", text(*address)),
+        Peer::Unix(path) => tracing::debug!("Accepted connection to {path}"),
     }
     let link = choose(workers);
     let unix = matches!(peer, Peer::Unix(_));

@@ -13,6 +13,7 @@ use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use tracing::field::{Field, Visit};
+use tracing::subscriber::Interest;
 use tracing::{Event, Level, Metadata, Subscriber};
 
 use crate::config::{LogLevel, Settings, SyslogFacility};
@@ -74,6 +75,12 @@ pub fn raw(text: &str) {
     write_line(&target().load(), text.as_bytes());
 }
 
+/// Logs that a signal came, in the form that Redis' signal handler gives its lines.
+pub fn signal(text: &str) {
+    let (pid, seconds) = (std::process::id(), crate::base::clock::unix_ms() / 1000);
+    raw(&format!("{pid}:signal-handler ({seconds}) {text}\n"));
+}
+
 struct Log;
 
 struct Message(String);
@@ -97,6 +104,11 @@ fn rank(level: &Level) -> u8 {
 }
 
 impl Subscriber for Log {
+    /// The level changes at run time, so `tracing` must ask again each time.
+    fn register_callsite(&self, _: &'static Metadata<'static>) -> Interest {
+        Interest::sometimes()
+    }
+
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         // Libraries speak through `tracing` too; the log is ours alone.
         rank(metadata.level()) >= LEVEL.load(Relaxed) && metadata.target().starts_with("tessera")

@@ -183,6 +183,11 @@ fn read<R: Read>(
             }
             Item::Aux(name, value) => aux(&name, &value, loading),
             Item::Function(source) => functions.push(source),
+            Item::ModuleAux(name) => {
+                tracing::warn!(
+                    "Skipping AUX data of the module type '{name}': no module is loaded"
+                );
+            }
             Item::Select(_) | Item::End => {}
         }
         if ended || batch.bytes.len() >= BATCH {

@@ -117,6 +117,12 @@ impl Stream {
         self.active.store(active, Ordering::Relaxed);
     }
 
+    /// Bytes that are kept: for readers that are behind, and as a backlog.
+    pub fn kept(&self) -> usize {
+        let log = self.log.lock();
+        (log.end() - log.start()) as usize
+    }
+
     /// Has the next command begin with SELECT: for a file that begins at a cut, while all shards
     /// are locked. Returns where that is.
     pub fn divide(&self) -> u64 {
@@ -188,7 +194,7 @@ impl Log {
                 .max(self.likely - self.likely / 8)
                 .min(CHUNK + CHUNK / 16);
             let mut tail = std::mem::replace(&mut self.tail, Vec::with_capacity(self.likely));
-            if tail.capacity() > 2 * len {
+            if tail.capacity() > len + len / 8 {
                 tail.shrink_to_fit();
             }
             let bytes = Bytes::from(tail);

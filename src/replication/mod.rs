@@ -113,6 +113,11 @@ impl Replication {
         true
     }
 
+    /// Gives the stream a new id, so that nobody goes on where he was.
+    pub fn change_id(&self) {
+        *self.id.write() = random::run_id();
+    }
+
     /// Follows `repl-backlog-size`.
     pub fn resize_backlog(&self, stream: &Stream, size: u64) {
         if let Some(backlog) = &mut *self.backlog.lock() {

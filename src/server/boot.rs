@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use super::frame::Frame;
 use super::title::Title;
-use super::{check_aof, check_rdb, crash, cron, limits, process};
+use super::users::DefaultUser;
+use super::{check_aof, check_rdb, crash, cron, limits, process, system_check};
 use crate::base::{alloc, clock, heap, random};
 use crate::commands;
 use crate::config::REDIS_VERSION;
@@ -60,10 +61,7 @@ fn answer(special: Special) -> ExitCode {
             eprintln!("Example: ./redis-server --test-memory 4096\n");
             ExitCode::FAILURE
         }
-        Special::CheckSystem | Special::None => {
-            limits::warn_about_system(&Settings::clone(crate::config::params::defaults()));
-            ExitCode::SUCCESS
-        }
+        Special::CheckSystem | Special::None => system_check::run(),
     }
 }
 
@@ -116,16 +114,29 @@ fn test_memory(megabytes: u64) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Applies `rename-command` to the table while the configuration is read.
-struct Renames<'a>(&'a mut Table);
+/// Does what the rows of a configuration ask for beyond parameters: `rename-command`, `user`.
+struct Rows<'a> {
+    table: &'a mut Table,
+    default_user: DefaultUser,
+}
 
-impl Checks for Renames<'_> {
+impl<'a> Rows<'a> {
+    fn new(table: &'a mut Table) -> Self {
+        let default_user = DefaultUser::default();
+        Self {
+            table,
+            default_user,
+        }
+    }
+}
+
+impl Checks for Rows<'_> {
     fn rename_command(&mut self, old: &[u8], new: &[u8]) -> Result<(), String> {
-        self.0.rename(old, new).map_err(str::to_owned)
+        self.table.rename(old, new).map_err(str::to_owned)
     }
 
-    fn user(&mut self, _: &[Vec<u8>]) -> Result<(), String> {
-        Err("ACL users are not supported yet".to_owned())
+    fn user(&mut self, args: &[Vec<u8>]) -> Result<(), String> {
+        self.default_user.read(args)
     }
 }
 
@@ -142,8 +153,17 @@ fn serve(args: &[OsString], line: &CommandLine) -> ExitCode {
         .as_ref()
         .map(|f| absolute_path(f, &here.unwrap_or_default()));
     if line.has_arguments {
+        if line.from_stdin {
+            tracing::warn!("Reading config from stdin");
+        }
         let mut stdin = std::io::stdin();
-        match file::load(&mut settings, line, &mut stdin, &mut Renames(&mut table)) {
+        let line = &CommandLine {
+            config_file: file.clone(),
+            ..line.clone()
+        };
+        let mut rows = Rows::new(&mut table);
+        let loaded = file::load(&mut settings, line, &mut stdin, &mut rows);
+        match loaded.and_then(|()| rows.default_user.enter(&mut settings)) {
             Ok(()) => {}
             Err(LoadError::Fatal(text)) => {
                 eprint!("{text}");
@@ -207,6 +227,8 @@ fn refuse_unsupported(settings: &Settings) -> Result<(), ()> {
         vec!["cluster-enabled yes: cluster mode is not supported yet".to_owned()]
     } else if settings.tls_port != 0 {
         vec!["tls-port: TLS is not supported yet".to_owned()]
+    } else if settings.tls_replication || settings.tls_cluster {
+        vec!["tls-replication, tls-cluster: TLS is not supported yet".to_owned()]
     } else {
         return Ok(());
     };
@@ -300,6 +322,13 @@ fn start(
     shared.status.startup_memory.store(alloc::used(), Relaxed);
     append_only_load::read_manifest(&shared).map_err(|_| ())?;
     begin_loading(&shared).map_err(failed)?;
+    if (1..1 << 20).contains(&settings.maxmemory) {
+        tracing::warn!(
+            "WARNING: You specified a maxmemory value that is less than 1MB (current value is {} \
+             bytes). Are you sure this is what you really want?",
+            settings.maxmemory
+        );
+    }
     // Comforts: when one of them is not to be had, the server serves all the same.
     let _ = tikv_jemalloc_ctl::background_thread::write(settings.jemalloc_bg_thread);
     let _ = crate::observe::process::write_oom_score(&settings);

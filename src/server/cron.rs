@@ -18,7 +18,7 @@ pub fn run(shared: &Arc<Shared>, links: &[Arc<Link>], stop: &AtomicBool) {
     let mut upkeep = Upkeep::default();
     let mut balancer = Balancer::new();
     let mut behind = false;
-    let (mut seconds, mut last_second) = (0, unix_ms() / 1000);
+    let (mut seconds, mut last_second) = (0_u64, unix_ms() / 1000);
     while !stop.load(Relaxed) {
         let hz = shared.config.settings().hz.clamp(1, 500) as u64;
         // Eviction that ran out of its time goes on almost at once, as Redis' timer for it does.
@@ -37,10 +37,34 @@ pub fn run(shared: &Arc<Shared>, links: &[Arc<Link>], stop: &AtomicBool) {
             last_second = unix_ms() / 1000;
             replicas::cron(shared, seconds);
             seconds += 1;
+            if seconds.is_multiple_of(5) {
+                log_sizes(shared);
+            }
         }
         behind = upkeep.slow(shared);
         sample_rates(shared);
     }
+}
+
+/// How much there is in each database, and how many clients: lines that only a log at a low level
+/// shows.
+fn log_sizes(shared: &Shared) {
+    if !tracing::enabled!(tracing::Level::DEBUG) {
+        return;
+    }
+    for db in 0..shared.keyspace.databases() {
+        let keys = shared.keyspace.len(db);
+        if keys > 0 {
+            let (volatile, slots) = (shared.keyspace.volatile(db), shared.keyspace.slots(db));
+            tracing::debug!("DB {db}: {keys} keys ({volatile} volatile) in {slots} slots HT.");
+        }
+    }
+    tracing::trace!(
+        "{} clients connected ({} replicas), {} bytes in use",
+        shared.clients.len(),
+        shared.replication.len(),
+        alloc::used()
+    );
 }
 
 fn sample_rates(shared: &Shared) {

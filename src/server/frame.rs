@@ -20,6 +20,7 @@ use crate::dispatch::control::Request;
 use crate::dispatch::{append_only, durability, replicas};
 use crate::net::listener::{self, Peer};
 use crate::net::worker::Link;
+use crate::observe::log;
 
 /// What the frame holds.
 pub struct Frame {
@@ -110,11 +111,11 @@ impl Frame {
         loop {
             let ended = tokio::select! {
                 _ = self.terminate.recv() => {
-                    tracing::warn!("Received SIGTERM scheduling shutdown...");
+                    log::signal("Received SIGTERM scheduling shutdown...");
                     self.signalled(|settings| settings.shutdown_on_sigterm)
                 }
                 _ = self.interrupt.recv() => {
-                    tracing::warn!("Received SIGINT scheduling shutdown...");
+                    log::signal("Received SIGINT scheduling shutdown...");
                     self.signalled(|settings| settings.shutdown_on_sigint)
                 }
                 request = requests.recv() => match request {
@@ -283,7 +284,7 @@ fn exit_on_another_interrupt() {
         runtime.block_on(async {
             signal(SignalKind::interrupt())?.recv().await;
             if CUT_SHORT.load(Relaxed) == this {
-                tracing::warn!("You insist... exiting now.");
+                log::signal("You insist... exiting now.");
                 durability::remove_temporary();
                 std::process::exit(1)
             }

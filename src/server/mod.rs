@@ -12,8 +12,10 @@ mod limits;
 mod ports;
 #[allow(unsafe_code)]
 mod process;
+mod system_check;
 #[allow(unsafe_code)]
 mod title;
+mod users;
 mod watchdog;
 
 pub use boot::main;

@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use crate::config::{Settings, strerror};
-use crate::net::listener;
+use crate::net::listener::{self, Bound};
 
 /// An address of `bind` that is served.
 struct Port {
@@ -139,10 +139,14 @@ fn bind(
     let mut bound = Vec::new();
     for address in addresses {
         match listener::bind_tcp(address, port, settings) {
-            Ok(Some(socket)) => {
+            Ok(Bound::Listening(socket)) => {
                 bound.push(((*address).to_owned(), port, TcpListener::from_std(socket)?));
             }
-            Ok(None) => {}
+            Ok(Bound::Absent(error)) => {
+                if logs {
+                    log_failure(address, port, &error);
+                }
+            }
             Err(error) => {
                 if logs {
                     log_failure(address, port, &error);

@@ -26,13 +26,19 @@ pub struct Server {
 impl Server {
     /// Starts it with further arguments and awaits that it serves.
     pub fn start(options: &[&str]) -> Self {
-        Self::try_start(&under_test(), options).expect("the server starts")
+        Self::start_with(&[], options)
+    }
+
+    /// As [`Server::start`], with arguments that come first: a configuration file.
+    pub fn start_with(first: &[&str], options: &[&str]) -> Self {
+        Self::try_start(&under_test(), first, options).expect("the server starts")
     }
 
     /// Starts `program` and awaits that it serves; nothing if it ends instead.
-    pub fn try_start(program: &OsStr, options: &[&str]) -> Option<Self> {
+    pub fn try_start(program: &OsStr, first: &[&str], options: &[&str]) -> Option<Self> {
         let dir = tempfile::tempdir().expect("a directory");
         let child = Command::new(program)
+            .args(first)
             .args(["--port", "0", "--save", "", "--unixsocket"])
             .arg(dir.path().join("s"))
             .args(options)

@@ -173,7 +173,14 @@ impl EventLoop {
         self.shared.stats.count_error(&line);
         connection.out.error_bytes(&line);
         connection.session.close_after_reply = true;
-        tracing::debug!("Protocol error ({}) from client", error.log_reason());
+        if let Some(connection) = &self.connections[place] {
+            tracing::debug!(
+                "Protocol error ({}) from client: {}. {}",
+                error.log_reason(),
+                self.describe(connection),
+                excerpt(connection.unread())
+            );
+        }
     }
 
     /// Runs a request; true when more output waits than a client may always leave waiting.
@@ -253,4 +260,26 @@ impl EventLoop {
             self.shared.clients.remove(id);
         }
     }
+}
+
+/// What a client sent that cannot be read, for the log: the ends of it, where it is long.
+fn excerpt(input: &[u8]) -> String {
+    const SHOWN: usize = 128;
+    let show = |bytes: &[u8]| -> String {
+        let printable = |b: &u8| matches!(b, b' '..=b'~');
+        let shown = bytes
+            .iter()
+            .map(|b| if printable(b) { char::from(*b) } else { '.' });
+        shown.collect()
+    };
+    if input.len() < SHOWN {
+        return format!("Query buffer during protocol error: '{}'", show(input));
+    }
+    let (start, end) = (&input[..SHOWN / 2], &input[input.len() - SHOWN / 2..]);
+    format!(
+        "Query buffer during protocol error: '{}' (... more {} bytes ...) '{}'",
+        show(start),
+        input.len() - SHOWN,
+        show(end)
+    )
 }

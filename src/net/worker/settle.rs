@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::{EventLoop, KEPT_BUFFERS, TICKED};
 use crate::client::session::Replies;
 use crate::dispatch::{blocking, execute, replicas};
+use crate::net::connection::Connection;
 use crate::net::evict;
 use crate::observe::stats::bump;
 
@@ -142,12 +143,16 @@ impl EventLoop {
         if let Some(connection) = &self.connections[place] {
             tracing::warn!(
                 "Client {} closed for overcoming of output buffer limits.",
-                connection
-                    .session
-                    .handle
-                    .describe(self.worker.now.ms, &|_| String::new()),
+                self.describe(connection),
             );
         }
+    }
+
+    /// A client as CLIENT LIST shows it, for the log.
+    pub(super) fn describe(&self, connection: &Connection) -> String {
+        let name = |id: u32| self.shared.commands.get(id as usize).full_name.clone();
+        let handle = &connection.session.handle;
+        handle.describe(self.worker.now.ms, &|id| name(id).to_string())
     }
 
     /// Ends a connection and everything it had in the server.
@@ -155,6 +160,9 @@ impl EventLoop {
         let Some(mut connection) = self.detach(place) else {
             return;
         };
+        if connection.ended {
+            tracing::debug!("Client closed connection {}", self.describe(&connection));
+        }
         let counted = connection.counted;
         self.shared.status.client_memory.fetch_sub(counted, Relaxed);
         let session = &mut connection.session;

@@ -6,10 +6,10 @@
 
 use std::collections::HashSet;
 
-use super::code;
 use super::encode::{NODE_PACKED, NODE_PLAIN};
 use super::legacy;
 use super::read::{Corrupt, Reader};
+use super::{code, module};
 use crate::keyspace::entry::{Entry, NewValue};
 use crate::types::hash::{self, Hash};
 use crate::types::intset::IntSet;
@@ -104,6 +104,13 @@ pub fn value(code: u8, reader: &mut Reader<'_>, layouts: &Layouts) -> Result<Val
         code::STREAM_LISTPACKS | code::STREAM_LISTPACKS_2 | code::STREAM_LISTPACKS_3 => {
             super::stream::read(code, reader)?.into()
         }
+        code::MODULE_PRE_GA => return Err(PRE_RELEASE),
+        code::MODULE => {
+            let name = module::name(reader)?;
+            return Err(Corrupt::Unsupported(format!(
+                "The RDB file contains module data I can't load: no matching module type '{name}'"
+            )));
+        }
         other => return Err(unsupported(other)),
     };
     Ok(Value::Object(object))
@@ -167,17 +174,20 @@ pub fn skip(code: u8, reader: &mut Reader<'_>) -> Result<(), Corrupt> {
         code::STREAM_LISTPACKS | code::STREAM_LISTPACKS_2 | code::STREAM_LISTPACKS_3 => {
             super::stream::read(code, reader).map(drop)
         }
+        code::MODULE => {
+            module::name(reader)?;
+            module::skip_value(reader)
+        }
+        code::MODULE_PRE_GA => Err(PRE_RELEASE),
         other => Err(unsupported(other)),
     }
 }
 
+/// What a first version wrote has no end that others could find.
+const PRE_RELEASE: Corrupt = Corrupt::Invalid("Pre-release module format not supported");
+
 fn unsupported(code: u8) -> Corrupt {
-    match code {
-        code::MODULE_PRE_GA | code::MODULE => {
-            Corrupt::Unsupported("The value belongs to a module, and this server loads none".into())
-        }
-        other => Corrupt::Unsupported(format!("Unknown RDB encoding type {other}")),
-    }
+    Corrupt::Unsupported(format!("Unknown RDB encoding type {code}"))
 }
 
 fn listpack(reader: &mut Reader<'_>) -> Result<Listpack, Corrupt> {

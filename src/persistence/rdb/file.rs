@@ -11,10 +11,10 @@
 
 use std::io::{self, Read};
 
-use super::decode;
 use super::read::{Corrupt, Reader};
 use super::write::Writer;
 use super::{NEWEST, opcode};
+use super::{decode, module};
 use crate::base::crc::crc64;
 
 /// Bytes read at once, at least.
@@ -65,6 +65,8 @@ pub enum Item {
     Aux(Vec<u8>, Vec<u8>),
     /// The source of a library of functions.
     Function(Vec<u8>),
+    /// What this type of a module wrote beside the keys, passed over.
+    ModuleAux(String),
     /// The end.
     End,
 }
@@ -334,9 +336,7 @@ fn parse_part(
                 ));
             }
             opcode::MODULE_AUX => {
-                return Err(Corrupt::Unsupported(
-                    "The RDB file contains AUX module data I can't load: no matching module".into(),
-                ));
+                return Ok(Item::ModuleAux(module::skip_aux(reader)?));
             }
             opcode::EOF => return Ok(Item::End),
             code => {

@@ -12,6 +12,7 @@ pub mod decode;
 pub mod encode;
 pub mod file;
 pub mod legacy;
+pub mod module;
 pub mod payload;
 pub mod read;
 pub mod stream;

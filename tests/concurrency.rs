@@ -58,7 +58,7 @@ impl<'s> Client<'s> {
             known,
             hints: &hints,
         };
-        let args = Args::new(&words, &[]);
+        let args = Args::new(&words);
         execute::request(
             self.shared,
             &mut self.worker,

@@ -279,7 +279,7 @@ fn getkeysandflags(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
 
 fn keys_of(ctx: &ServerCtx<'_, '_>) -> Result<Vec<keys::Found>, Error> {
     let table = &ctx.shared.commands;
-    let inner = Args::new(ctx.args.rest(2), &[]);
+    let inner = Args::new(ctx.args.rest(2));
     let mut known = table
         .find(&inner[0])
         .ok_or(Error::line("ERR Invalid command specified"))?;

@@ -11,29 +11,39 @@ use crate::types::string::SharedBytes;
 #[derive(Clone, Copy)]
 pub struct Args<'a> {
     list: &'a [&'a [u8]],
+    origin: &'a Origin<'a>,
+}
+
+/// How a request came.
+#[derive(Clone, Copy, Default)]
+pub struct Origin<'a> {
     /// Arguments that arrived in buffers of their own, by index.
-    big: &'a [(usize, SharedBytes)],
-    /// The whole request as it is propagated, if it came like that; else empty.
-    whole: &'a [u8],
+    pub big: &'a [(usize, SharedBytes)],
+    /// All of it as [`crate::resp::write::request`] writes it, if it came so; else empty.
+    pub whole: &'a [u8],
 }
 
 impl<'a> Args<'a> {
-    /// The arguments `list`, of which those in `big` can be kept without a copy.
-    pub fn new(list: &'a [&'a [u8]], big: &'a [(usize, SharedBytes)]) -> Self {
-        let whole = &[];
-        Self { list, big, whole }
+    /// The arguments `list`.
+    pub fn new(list: &'a [&'a [u8]]) -> Self {
+        const NOWHERE: &Origin<'static> = &Origin {
+            big: &[],
+            whole: &[],
+        };
+        Self::received(list, NOWHERE)
     }
 
-    /// The same, which came as the request `whole` if that is not empty.
+    /// The arguments `list` of a request from a client.
     #[inline]
-    pub fn of_request(self, whole: &'a [u8]) -> Self {
-        Self { whole, ..self }
+    pub fn received(list: &'a [&'a [u8]], origin: &'a Origin<'a>) -> Self {
+        Self { list, origin }
     }
 
     /// The request as [`crate::resp::write::request`] writes it, if it came so.
     #[inline]
     pub fn whole(&self) -> Option<&'a [u8]> {
-        (!self.whole.is_empty()).then_some(self.whole)
+        let whole = self.origin.whole;
+        (!whole.is_empty()).then_some(whole)
     }
 
     /// Number of arguments.
@@ -64,7 +74,7 @@ impl<'a> Args<'a> {
 
     /// The buffer of argument `i`, when it is big and has one of its own.
     pub fn shared(&self, i: usize) -> Option<SharedBytes> {
-        let found = self.big.iter().find(|(index, _)| *index == i);
+        let found = self.origin.big.iter().find(|(index, _)| *index == i);
         found.map(|(_, bytes)| SharedBytes::clone(bytes))
     }
 

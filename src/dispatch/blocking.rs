@@ -355,7 +355,7 @@ fn expire<'k>(
         shared,
         worker,
         db,
-        args: Args::new(&[], &[]),
+        args: Args::new(&[]),
         hints: &[],
         no_touch: true,
     };
@@ -376,7 +376,7 @@ fn run_again<'k>(
     };
     let started = Ticks::now();
     let list: SmallVec<[&[u8]; 8]> = parked.request.iter().map(|a| &a[..]).collect();
-    let args = Args::new(&list, &[]);
+    let args = Args::new(&list);
     let mut out = Output::new();
     out.set_protocol(parked.protocol);
     let mut block = None;

@@ -337,7 +337,7 @@ pub fn step(
     if done {
         let list: Vec<&[u8]> = running.args.iter().map(|a| &a[..]).collect();
         let known = shared.commands.get(running.command);
-        let args = Args::new(&list, &[]);
+        let args = Args::new(&list);
         account(shared, worker, &session.handle, known, args, running.nanos);
     }
     done

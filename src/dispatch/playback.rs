@@ -113,7 +113,7 @@ fn run(
     args: &[Vec<u8>],
 ) -> Result<(), String> {
     let list: Vec<&[u8]> = args.iter().map(|a| &a[..]).collect();
-    let args = Args::new(&list, &[]);
+    let args = Args::new(&list);
     let known = admit::resolve(shared, shared.commands.find(list[0]), args)
         .map_err(|_| String::from_utf8_lossy(list[0]).into_owned())?;
     if session.multi.is_some() && !known.flags.has(Flags::UNQUEUED) {

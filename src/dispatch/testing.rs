@@ -89,7 +89,7 @@ impl Harness {
             &mut self.worker,
             &mut self.session,
             &mut out,
-            Args::new(args, &[]),
+            Args::new(args),
             Prepared {
                 known,
                 hints: &hints,

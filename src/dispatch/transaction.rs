@@ -138,7 +138,7 @@ fn run_queue<'k>(ctx: &mut ServerCtx<'_, 'k>, multi: &Multi, locks: &mut LockSet
             ctx.session,
             ctx.out,
             known,
-            Args::new(&list, &[]),
+            Args::new(&list),
             &[],
             Some(locks),
         );
@@ -155,7 +155,7 @@ fn lock_union<'k>(shared: &'k Shared, session: &Session, multi: &Multi) -> LockS
     let mut hashes: Vec<u64> = Vec::new();
     for queued in &multi.queue {
         let list: Vec<&[u8]> = queued.args.iter().map(|a| &a[..]).collect();
-        let args = Args::new(&list, &[]);
+        let args = Args::new(&list);
         if row(queued).scope.is_all(args) {
             return shared.keyspace.lock_all();
         }

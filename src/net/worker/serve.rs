@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 use super::EventLoop;
 use super::waits::block;
 use crate::base::ticks::Ticks;
-use crate::dispatch::args::Args;
+use crate::dispatch::args::{Args, Origin};
 use crate::dispatch::context::Shared;
 use crate::dispatch::execute::{self, Flow, Prepared};
 use crate::keyspace::db::Hint;
@@ -208,16 +208,21 @@ impl EventLoop {
         }
         let (big, many, mut few);
         few = [&[][..]; wave::FEW];
-        let args = match wave::few(request, &connection.input, &mut few) {
-            Some(list) => Args::new(list, &[]),
+        let mut origin = Origin {
+            whole: &connection.input[request.whole.clone()],
+            ..Origin::default()
+        };
+        let list = match wave::few(request, &connection.input, &mut few) {
+            Some(list) => list,
             None => {
                 big = wave::take_big(request);
+                origin.big = &big;
                 connection.bulky |= !big.is_empty();
                 many = wave::list(request, &connection.input, &big);
-                Args::new(&many, &big)
+                &many[..]
             }
         };
-        let args = args.of_request(&connection.input[request.whole.clone()]);
+        let args = Args::received(list, &origin);
         let flow = execute::request(
             shared,
             &mut self.worker,

@@ -120,7 +120,7 @@ impl EventLoop {
                 &mut self.worker,
                 &mut connection.session,
                 &mut connection.out,
-                Args::new(&list, &[]),
+                Args::new(&list),
                 prepared,
             );
             if flow == Flow::Park {

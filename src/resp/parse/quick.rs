@@ -51,7 +51,7 @@ fn quick_bulk(input: &[u8], at: usize, limits: &Limits) -> Option<(usize, usize)
         None => quick_number(input, at + 1)?,
     };
     let end = start + len as usize;
-    let ends = input.get(end..end + 2) == Some(b"\r\n");
+    let ends = input.get(end..)?.first_chunk() == Some(b"\r\n");
     (ends && len as u64 <= limits.max_bulk_len).then_some((start, end))
 }
 

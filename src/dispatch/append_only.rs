@@ -365,7 +365,9 @@ fn write_base(
         "Successfully created the temporary AOF base file {}",
         temporary.display()
     );
-    tracing::info!("Background AOF rewrite terminated with success");
+    if shared.append_only.rewriting.load(Relaxed) {
+        tracing::info!("Background AOF rewrite terminated with success");
+    }
     file.commit()?;
     tracing::info!(
         "Successfully renamed the temporary AOF base file {} into {}",

@@ -17,6 +17,9 @@ RUN groupadd --system --gid 999 redis \
     && chown redis:redis /data
 COPY --from=build /out/redis-server /usr/local/bin/redis-server
 COPY scripts/docker-entrypoint /usr/local/bin/docker-entrypoint
+# The server is its own checkers, called by their names; before the ones of redis-tools in the path.
+RUN ln -s redis-server /usr/local/bin/redis-check-rdb \
+    && ln -s redis-server /usr/local/bin/redis-check-aof
 VOLUME /data
 WORKDIR /data
 EXPOSE 6379

@@ -21,6 +21,10 @@ const LAYERS: &[&[&str]] = &[
     &["bin"],
 ];
 
+/// Modules whose files may know each other both ways: a database, its shards and what walks them are
+/// one thing, and so are the ways that a request takes through its context.
+const KNOTS: &[&str] = &["keyspace", "dispatch"];
+
 /// Longest file, in lines.
 const LONGEST: usize = 800;
 
@@ -114,10 +118,15 @@ fn module_of(path: &Path) -> String {
 
 /// The top modules that code names by `crate::` (or, in a binary, by the crate's name).
 fn used(code: &str) -> BTreeSet<String> {
+    named(code, &["crate::", "tessera::"])
+}
+
+/// The first names behind these prefixes of paths.
+fn named(code: &str, prefixes: &[&str]) -> BTreeSet<String> {
     let is_word = |c: char| c.is_alphanumeric() || c == '_';
     let word = |text: &str| -> String { text.chars().take_while(|c| is_word(*c)).collect() };
     let mut found = BTreeSet::new();
-    for prefix in ["crate::", "tessera::"] {
+    for prefix in prefixes {
         for (at, _) in code.match_indices(prefix) {
             if code[..at].ends_with(is_word) || code[..at].ends_with('$') {
                 continue;
@@ -173,6 +182,68 @@ fn dependencies_point_one_way() {
         wrong.is_empty(),
         "against the layers:\n{}",
         wrong.join("\n")
+    );
+}
+
+/// The files of a top module (a folder of it counts as one) and which of the others each names,
+/// tests at its foot aside.
+fn files_of(module: &str) -> BTreeMap<String, BTreeSet<String>> {
+    let mut files: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (path, text) in sources(&root().join("src").join(module)) {
+        let file = module_of(&path);
+        if path == Path::new("mod.rs") || file == "tests" {
+            continue;
+        }
+        let code = code(&text);
+        let code = code.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
+        let from_root = format!("crate::{module}::");
+        let mut others = named(code, &[from_root.as_str()]);
+        if path.iter().count() == 1 {
+            others.extend(named(code, &["super::"]));
+        }
+        others.remove(&file);
+        files.entry(file).or_default().extend(others);
+    }
+    let names: BTreeSet<String> = files.keys().cloned().collect();
+    files
+        .values_mut()
+        .for_each(|others| others.retain(|other| names.contains(other)));
+    files
+}
+
+#[test]
+fn files_of_a_module_do_not_go_in_circles() {
+    let mut circles = Vec::new();
+    for module in LAYERS
+        .iter()
+        .copied()
+        .flatten()
+        .filter(|m| !KNOTS.contains(m))
+    {
+        if !root().join("src").join(module).is_dir() {
+            continue;
+        }
+        let mut files = files_of(module);
+        // Who needs nobody that is left is on solid ground; what remains in the end are circles.
+        while let Some(free) = files
+            .iter()
+            .find(|(_, others)| others.is_empty())
+            .map(|f| f.0.clone())
+        {
+            files.remove(&free);
+            files
+                .values_mut()
+                .for_each(|others| _ = others.remove(&free));
+        }
+        let remain = files
+            .into_iter()
+            .map(|(file, others)| format!("{module}::{file} -> {others:?}"));
+        circles.extend(remain);
+    }
+    assert!(
+        circles.is_empty(),
+        "in or above a circle:\n{}",
+        circles.join("\n")
     );
 }
 

@@ -296,7 +296,7 @@ fn pause(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
         4 if ctx.args.is(3, "all") => Paused::All,
         4 if ctx.args.is(3, "write") => Paused::Writes,
         4 => return Err(Error::line("ERR CLIENT PAUSE mode must be WRITE or ALL")),
-        _ => return Err(Error::subcommand(ctx.args)),
+        _ => return Err(Error::subcommand(ctx.args.all())),
     };
     let timeout = ctx
         .args
@@ -369,7 +369,7 @@ fn unblock(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
                 "ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR",
             ));
         }
-        _ => return Err(Error::subcommand(ctx.args)),
+        _ => return Err(Error::subcommand(ctx.args.all())),
     }
     let id = ctx.args.int(2)?;
     let ended =

@@ -17,8 +17,8 @@ use crate::persistence::rdb::{encode, payload};
 use crate::resp::write::Protocol;
 use crate::types::Type;
 use crate::types::list::List;
+use crate::types::list_layout;
 use crate::types::object::ObjectRef;
-use crate::types::quicklist;
 use crate::types::string::StringRef;
 use crate::types::zset::ZSet;
 use std::sync::atomic::Ordering::Relaxed;
@@ -85,7 +85,7 @@ fn debug(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     });
     match found {
         Some((.., run)) => run(ctx),
-        None => Err(Error::subcommand(ctx.args)),
+        None => Err(Error::subcommand(ctx.args.all())),
     }
 }
 
@@ -156,7 +156,7 @@ fn skip_checksums(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
 fn packed_threshold(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     let bytes = crate::config::number::parse_memory(&ctx.args[2]);
     let bytes = bytes.and_then(|bytes| usize::try_from(bytes).ok());
-    if !bytes.is_some_and(quicklist::set_plain_from) {
+    if !bytes.is_some_and(list_layout::set_plain_from) {
         return Err(Error::line(
             "ERR argument must be a memory value bigger than 1 and smaller than 4gb",
         ));
@@ -546,7 +546,7 @@ fn replybuffer(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     } else if ctx.args.is(2, "resizing") {
         status.reply_resizing.store(switch(ctx, 3), Relaxed);
     } else {
-        return Err(Error::subcommand(ctx.args));
+        return Err(Error::subcommand(ctx.args.all()));
     }
     ctx.out.ok();
     Ok(())

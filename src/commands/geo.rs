@@ -173,7 +173,7 @@ pub(super) fn store(ctx: &mut DataCtx<'_, '_>, key: &[u8], set: Option<ZSet>, of
         ctx.out.int(0);
         return;
     };
-    let count = crate::types::object::Collection::len(&set) as u64;
+    let count = crate::types::collection::Collection::len(&set) as u64;
     ctx.db.store(key, set);
     let event = match of_search {
         true => event::ON_GEOSEARCHSTORE,

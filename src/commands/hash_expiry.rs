@@ -6,8 +6,8 @@ use crate::dispatch::command::{Acl, Command, Flags, KeyFlags, KeySpec};
 use crate::dispatch::context::DataCtx;
 use crate::dispatch::error::Error;
 use crate::keyspace::event;
+use crate::types::collection::Collection;
 use crate::types::hash::{FieldTtl, Hash};
-use crate::types::object::Collection;
 
 use super::hashes::{limits, reply_or_null};
 

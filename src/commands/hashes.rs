@@ -15,9 +15,9 @@ use crate::dispatch::layouts;
 use crate::keyspace::db::Db;
 use crate::keyspace::event;
 use crate::resp::write::{Output, Protocol};
+use crate::types::collection::Collection;
 use crate::types::hash::{FieldTtl, Hash, Limits, Pair};
 use crate::types::listpack::Element;
-use crate::types::object::Collection;
 
 use super::lists::reply;
 use super::scan_options::{self, ScanOptions};

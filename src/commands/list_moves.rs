@@ -8,8 +8,8 @@ use crate::dispatch::command::{Acl, Command, Flags, KeyFlags, KeySpec};
 use crate::dispatch::context::DataCtx;
 use crate::dispatch::error::Error;
 use crate::types::Type;
+use crate::types::collection::Collection;
 use crate::types::list::{End, List};
-use crate::types::object::Collection;
 
 use super::lists::{after_pop, limits, pop_range, popped, pushed, reply};
 use crate::keyspace::event;

@@ -11,9 +11,9 @@ use crate::dispatch::error::Error;
 use crate::dispatch::layouts;
 use crate::keyspace::event::{self, Event};
 use crate::resp::write::Output;
+use crate::types::collection::Collection;
 use crate::types::list::{End, Limits, List};
 use crate::types::listpack::Element;
-use crate::types::object::Collection;
 
 const READ: Flags = Flags::READONLY;
 const WRITE: Flags = Flags::WRITE;

@@ -185,7 +185,7 @@ fn behind_events(ctx: &ServerCtx<'_, '_>, to_shard: bool) -> bool {
 /// `PUBSUB CHANNELS [pattern]` and `PUBSUB SHARDCHANNELS [pattern]`
 fn channels(ctx: &mut ServerCtx<'_, '_>, kind: Kind) -> Result<(), Error> {
     if ctx.args.len() > 3 {
-        return Err(Error::subcommand(ctx.args));
+        return Err(Error::subcommand(ctx.args.all()));
     }
     let names = ctx.shared.pubsub.names(kind, ctx.args.get(2));
     ctx.out.array(names.len());

@@ -7,8 +7,8 @@ use crate::dispatch::context::DataCtx;
 use crate::dispatch::error::Error;
 use crate::keyspace::db::Db;
 use crate::keyspace::event::{self, Event};
+use crate::types::collection::Collection;
 use crate::types::listpack::Element;
-use crate::types::object::Collection;
 use crate::types::set::{Limits, Set};
 
 use super::lists::reply;

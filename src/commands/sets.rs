@@ -11,8 +11,8 @@ use crate::dispatch::error::Error;
 use crate::dispatch::layouts;
 use crate::keyspace::db::Db;
 use crate::keyspace::event;
+use crate::types::collection::Collection;
 use crate::types::listpack::Element;
-use crate::types::object::Collection;
 use crate::types::set::{Limits, Set};
 
 use super::lists::reply;

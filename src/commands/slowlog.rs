@@ -56,7 +56,7 @@ fn get(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
                 Ok(n)
             }
         })?,
-        _ => return Err(Error::subcommand(ctx.args)),
+        _ => return Err(Error::subcommand(ctx.args.all())),
     };
     let count = if count == -1 {
         usize::MAX

@@ -18,9 +18,9 @@ use crate::dispatch::error::Error;
 use crate::keyspace::db::Db;
 use crate::keyspace::event;
 use crate::types::Type;
+use crate::types::collection::Collection;
 use crate::types::hash::Hash;
 use crate::types::list::{End, List};
-use crate::types::object::Collection;
 use crate::types::set::Set;
 use crate::types::zset::ZSet;
 

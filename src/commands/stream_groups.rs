@@ -219,7 +219,7 @@ fn options(args: Args<'_>, of_create: bool) -> Result<(bool, Option<u64>), Error
                 read => Some(read as u64),
             };
         } else {
-            return Err(Error::subcommand(args));
+            return Err(Error::subcommand(args.all()));
         }
         i += 1;
     }
@@ -249,7 +249,7 @@ fn create(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
         stream(ctx)?;
     }
     if args.len() > 8 {
-        return Err(Error::subcommand(args));
+        return Err(Error::subcommand(args.all()));
     }
     let last_id = match &args[4] {
         b"$" => top,
@@ -280,7 +280,7 @@ fn setid(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     let group = groups.get_mut(place.group);
     let group = group.ok_or_else(|| place.missing_group())?;
     if !matches!(args.len(), 5 | 7) {
-        return Err(Error::subcommand(args));
+        return Err(Error::subcommand(args.all()));
     }
     group.last_id = match &args[4] {
         b"$" => log.last_id,

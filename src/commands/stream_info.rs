@@ -107,7 +107,7 @@ fn full(args: Args<'_>) -> Result<Option<u64>, Error> {
             let shown = args.int(5)?;
             Ok(Some(u64::try_from(shown).unwrap_or(SHOWN)))
         }
-        _ => Err(Error::subcommand(args)),
+        _ => Err(Error::subcommand(args.all())),
     }
 }
 

@@ -10,8 +10,8 @@ use crate::dispatch::error::Error;
 use crate::keyspace::db::Db;
 use crate::keyspace::event::{self, Event};
 use crate::types::Type;
+use crate::types::collection::Collection;
 use crate::types::listpack::Element;
-use crate::types::object::Collection;
 use crate::types::set::Set;
 use crate::types::zset::ZSet;
 

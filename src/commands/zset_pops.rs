@@ -7,7 +7,7 @@ use crate::dispatch::context::DataCtx;
 use crate::dispatch::error::Error;
 use crate::keyspace::event::{self, Event};
 use crate::types::Type;
-use crate::types::object::Collection;
+use crate::types::collection::Collection;
 use crate::types::zset::ZSet;
 
 use super::zsets;

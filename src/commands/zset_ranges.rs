@@ -9,8 +9,8 @@ use crate::dispatch::command::{Acl, Command, Flags, KeyFlags, KeySpec};
 use crate::dispatch::context::DataCtx;
 use crate::dispatch::error::Error;
 use crate::keyspace::event::{self, Event};
+use crate::types::collection::Collection;
 use crate::types::listpack::Element;
-use crate::types::object::Collection;
 use crate::types::zset::{LexBound, LexRange, ScoreRange, ZSet};
 
 use super::zsets;

@@ -6,7 +6,7 @@ use crate::base::{number, random};
 use crate::dispatch::command::{Acl, Command, Flags, KeyFlags, KeySpec};
 use crate::dispatch::context::DataCtx;
 use crate::dispatch::error::Error;
-use crate::types::object::Collection;
+use crate::types::collection::Collection;
 use crate::types::zset::ZSet;
 
 use super::scan_options::{self, ScanOptions};

@@ -11,8 +11,8 @@ use crate::dispatch::error::Error;
 use crate::dispatch::layouts;
 use crate::keyspace::event;
 use crate::resp::write::Output;
+use crate::types::collection::Collection;
 use crate::types::listpack::Element;
-use crate::types::object::Collection;
 use crate::types::zset::{Limits, ZSet};
 
 const READ_FAST: Flags = Flags::READONLY.or(Flags::FAST);

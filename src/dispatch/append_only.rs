@@ -23,7 +23,7 @@ use crate::config::{AppendFsync, Settings, strerror};
 use crate::keyspace::shards::LockSet;
 use crate::persistence::aof::manifest::{Manifest, Place};
 use crate::persistence::aof::writer::{Policy, Progress, Rotation, Sync, Writer};
-use crate::persistence::save::Replacement;
+use crate::persistence::replacement::Replacement;
 use crate::persistence::snapshot;
 
 /// Renewals by themselves that may fail one after the other before there are pauses between them.
@@ -365,7 +365,9 @@ fn write_base(
         "Successfully created the temporary AOF base file {}",
         temporary.display()
     );
-    tracing::info!("Background AOF rewrite terminated with success");
+    if shared.append_only.rewriting.load(Relaxed) {
+        tracing::info!("Background AOF rewrite terminated with success");
+    }
     file.commit()?;
     tracing::info!(
         "Successfully renamed the temporary AOF base file {} into {}",

@@ -18,7 +18,8 @@ use crate::observe::stats::Counters;
 use crate::persistence::load::{self, Loading};
 use crate::persistence::rdb::file::Failure;
 use crate::persistence::rdb::read::Corrupt;
-use crate::persistence::save::{Replacement, Saves};
+use crate::persistence::replacement::Replacement;
+use crate::persistence::save::Saves;
 use crate::persistence::snapshot;
 
 /// Seconds between two attempts to save by itself after one that failed.

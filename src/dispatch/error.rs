@@ -66,11 +66,11 @@ impl Error {
     }
 
     /// A subcommand that exists was called with arguments that it does not take.
-    pub fn subcommand(args: super::args::Args<'_>) -> Self {
+    pub fn subcommand(args: &[&[u8]]) -> Self {
         let mut line = b"ERR unknown subcommand or wrong number of arguments for '".to_vec();
-        line.extend_from_slice(quoted(&args[1], 128));
+        line.extend_from_slice(quoted(args[1], 128));
         line.extend_from_slice(b"'. Try ");
-        line.extend_from_slice(&before_nul(&args[0]).to_ascii_uppercase());
+        line.extend_from_slice(&before_nul(args[0]).to_ascii_uppercase());
         line.extend_from_slice(b" HELP.");
         Self::Bytes(line)
     }

@@ -5,7 +5,8 @@
 
 use super::db::{Db, Ttl};
 use super::entry::{Entry, Garbage, NewValue};
-use crate::types::object::{Collection, Object};
+use crate::types::collection::Collection;
+use crate::types::object::Object;
 
 /// The key holds another type than the command is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +34,7 @@ impl Db<'_, '_> {
 
     /// As [`Db::write_as`], with a new collection where there is no key.
     #[inline]
-    pub fn write_or_create<C: Collection>(
+    pub fn write_or_create<C: Collection + Into<Object>>(
         &mut self,
         key: &[u8],
         new: impl FnOnce() -> C,

@@ -20,8 +20,8 @@ use super::outbox::Notice;
 use super::shards::{Keyspace, LockSet};
 use super::table::{Locked, Position, Slot, Table, TableEntry, position_of_shard};
 use crate::types::Type;
+use crate::types::collection::Collection;
 use crate::types::hash::Hash;
-use crate::types::object::Collection;
 
 mod effects;
 mod hint;

@@ -25,7 +25,8 @@ use std::sync::Arc;
 use super::arena::LINE;
 use super::table::TableEntry;
 use crate::base::alloc::size_class;
-use crate::types::object::{Collection, OBJECT_SIZE, Object, ObjectRef};
+use crate::types::collection::Collection;
+use crate::types::object::{OBJECT_SIZE, Object, ObjectRef};
 use crate::types::patched::Patched;
 use crate::types::string::{SharedBytes, StringRef};
 use crate::types::{Encoding, Type};
@@ -664,8 +665,8 @@ mod tests {
 
     #[test]
     fn collections_lie_in_the_entry_and_move_with_it() {
+        use crate::types::collection::Collection;
         use crate::types::list::{End, Limits, List};
-        use crate::types::object::Collection;
         let limits = Limits::new(1, 0);
         let probe = |n: usize| {
             let mut list = List::new();

@@ -13,8 +13,8 @@ use super::collections::WrongType;
 use super::db::{Db, Effects, Env, ExpiredField};
 use super::event;
 use super::shards::{Keyspace, LockSet};
+use crate::types::collection::Collection;
 use crate::types::hash::Hash;
-use crate::types::object::Collection;
 
 /// Most fields that a slice removes from one hash.
 const FIELDS: usize = 64;

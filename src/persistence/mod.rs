@@ -6,5 +6,6 @@ pub mod aof;
 mod gather;
 pub mod load;
 pub mod rdb;
+pub mod replacement;
 pub mod save;
 pub mod snapshot;

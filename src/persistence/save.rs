@@ -1,8 +1,5 @@
-//! Dump files on disk: written beside the old one, and put in its place when they are complete.
+//! Who takes snapshots, in turn, and what is told of them.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, BufWriter, Write};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 
@@ -11,109 +8,6 @@ use parking_lot::{Mutex, MutexGuard};
 use super::snapshot::Progress;
 use crate::base::clock::unix_ms;
 use crate::keyspace::cut::Cut;
-
-/// Bytes after which a growing file is written to the disk, so that the last sync is short.
-const SYNC_EVERY: u64 = 4 << 20;
-
-/// A file that replaces another one when it is complete.
-pub struct Replacement {
-    file: Option<BufWriter<Synced>>,
-    temporary: PathBuf,
-    target: PathBuf,
-    done: bool,
-}
-
-/// A file that is synced now and then while it grows.
-struct Synced {
-    file: File,
-    unsynced: u64,
-    incremental: bool,
-}
-
-impl Write for Synced {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.file.write(bytes)?;
-        self.unsynced += written as u64;
-        if self.incremental && self.unsynced >= SYNC_EVERY {
-            self.file.sync_data()?;
-            self.unsynced = 0;
-        }
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
-    }
-}
-
-impl Replacement {
-    /// A new file `temporary` that shall become `target`; `incremental`: it is synced while it
-    /// grows (`rdb-save-incremental-fsync`).
-    pub fn create(temporary: &Path, target: &Path, incremental: bool) -> io::Result<Self> {
-        let mut options = OpenOptions::new();
-        let file = options
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(temporary)?;
-        let file = Synced {
-            file,
-            unsynced: 0,
-            incremental,
-        };
-        Ok(Self {
-            file: Some(BufWriter::with_capacity(1 << 16, file)),
-            temporary: temporary.into(),
-            target: target.into(),
-            done: false,
-        })
-    }
-
-    /// Syncs the file and puts it in its place, for good.
-    pub fn commit(mut self) -> io::Result<()> {
-        let writer = self.file.take().expect("taken only here");
-        let synced = writer
-            .into_inner()
-            .map_err(io::IntoInnerError::into_error)?;
-        synced.file.sync_all()?;
-        std::fs::rename(&self.temporary, &self.target)?;
-        self.done = true;
-        sync_directory_of(&self.target)
-    }
-}
-
-impl Write for Replacement {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file
-            .as_mut()
-            .expect("open until committed")
-            .write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.as_mut().expect("open until committed").flush()
-    }
-}
-
-impl Drop for Replacement {
-    fn drop(&mut self) {
-        if !self.done {
-            // Nobody needs what is incomplete; if it cannot be removed, the next one overwrites it.
-            let _ = std::fs::remove_file(&self.temporary);
-        }
-    }
-}
-
-/// Has a change of a directory's entries written to the disk.
-pub fn sync_directory_of(path: &Path) -> io::Result<()> {
-    let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
-    let result = File::open(parent.unwrap_or(Path::new(".")))?.sync_all();
-    match result {
-        // Some file systems cannot, and need not.
-        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
-        result => result,
-    }
-}
 
 /// What is told of saving.
 pub struct Saves {

@@ -316,10 +316,11 @@ mod tests {
     use crate::persistence::aof::rewrite;
     use crate::persistence::load::{self, Loading};
     use crate::persistence::rdb::decode::Layouts;
+    use crate::types::collection::Collection;
     use crate::types::hash::Hash;
     use crate::types::list::{End, List};
     use crate::types::listpack::Element;
-    use crate::types::object::{Collection, ObjectRef};
+    use crate::types::object::ObjectRef;
     use crate::types::set::Set;
     use crate::types::stream::{Keep, Limits as BlockLimits, Stream, Trim};
     use crate::types::stream_group::{Group, Pending};

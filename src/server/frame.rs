@@ -208,10 +208,16 @@ impl Frame {
     /// reply meanwhile, so whatever was acknowledged is saved.
     fn shut_down(&mut self, save: Option<bool>, force: bool) -> Option<i32> {
         let shared = Arc::clone(&self.shared);
-        shared
+        let ended = shared
             .status
             .stall
-            .during(|| self.shut_down_now(save, force))
+            .during(|| self.shut_down_now(save, force));
+        if ended.is_none() {
+            tracing::warn!(
+                "Errors trying to shut down the server. Check the logs for more information."
+            );
+        }
+        ended
     }
 
     fn shut_down_now(&mut self, save: Option<bool>, force: bool) -> Option<i32> {

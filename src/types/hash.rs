@@ -19,8 +19,8 @@
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
+use super::collection::Collection;
 use super::element::Element;
-use super::object::Collection;
 use super::run::{Run, Step};
 use super::table::{Fixed, Pairs, Table};
 use super::{Encoding, Type};

@@ -6,41 +6,11 @@
 
 use std::ops::ControlFlow;
 
+use super::collection::Collection;
+pub use super::list_layout::{End, Limits};
 use super::listpack::{Element, Listpack};
-use super::object::Collection;
 use super::quicklist::{self, NodeBytes, Quicklist, Shape};
 use super::{Encoding, Type};
-
-/// An end of a list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
-    /// Left, where index 0 is.
-    Head,
-    /// Right, where index -1 is.
-    Tail,
-}
-
-/// How lists are laid out, as parameters say it.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// `list-max-listpack-size`: elements of a node, or below zero the class of its size in bytes.
-    pub fill: i32,
-    /// `list-compress-depth`: nodes at each end that are not compressed; 0 compresses none.
-    pub depth: usize,
-    /// Bytes from which on an element gets a node of its own.
-    pub plain_from: usize,
-}
-
-impl Limits {
-    /// The limits by these parameters and DEBUG QUICKLIST-PACKED-THRESHOLD.
-    pub fn new(fill: i32, depth: i32) -> Self {
-        Self {
-            fill: fill.clamp(-5, i16::MAX.into()),
-            depth: usize::try_from(depth).unwrap_or(0),
-            plain_from: quicklist::plain_from(),
-        }
-    }
-}
 
 /// A quicklist of one node in at most so many bytes becomes a single listpack again.
 const SMALL_AGAIN: usize = 1024;

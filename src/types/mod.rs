@@ -4,6 +4,7 @@
 
 pub mod bitmap;
 pub mod btree;
+pub mod collection;
 pub mod element;
 pub mod geohash;
 pub mod hash;
@@ -11,6 +12,7 @@ pub mod hyperloglog;
 pub mod intset;
 pub mod lcs;
 pub mod list;
+pub mod list_layout;
 pub mod listpack;
 #[allow(unsafe_code)]
 pub mod object;

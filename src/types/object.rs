@@ -1,43 +1,14 @@
-//! Collections as values of keys: what all of them offer, and the sum of them.
+//! The sum of the collections: any of them, as the value of a key.
 //!
 //! A collection is at most [`OBJECT_SIZE`] bytes and lies inside its key's entry. Small ones own
 //! one allocation from there; big ones a structure behind a box. The entry knows the type from its
 //! header, so the sum type [`Object`] exists only while a value moves.
 
+use super::collection::Collection;
 use super::{Encoding, Type};
 
 /// Most bytes of a collection that lie in the entry.
 pub const OBJECT_SIZE: usize = 16;
-
-/// What every collection offers, beside what it is for.
-pub trait Collection: Sized + Clone + Into<Object> {
-    /// Its type. Each type has one collection: the entry tells them apart by this.
-    const KIND: Type;
-
-    /// The representation, as OBJECT ENCODING names it.
-    fn encoding(&self) -> Encoding;
-
-    /// Bytes it owns beyond itself, as the allocator counts them; an estimate when it is big.
-    fn memory(&self) -> usize;
-
-    /// How much work freeing it is: about the number of allocations. Constant time.
-    fn effort(&self) -> usize;
-
-    /// The same collection as it is now, to be read in order and by nobody's name: what it is made
-    /// of is copied when it changes, not before. Takes time only for each some thousand elements.
-    fn share(&mut self) -> Self;
-
-    /// Number of elements.
-    fn len(&self) -> usize;
-
-    /// True without elements.
-    fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Reads ahead what lookups of these elements are going to read, where that pays.
-    fn warm(&self, _elements: &[&[u8]]) {}
-}
 
 /// Makes the sum types of the collections from one list of them.
 macro_rules! objects {

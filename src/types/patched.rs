@@ -16,7 +16,9 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::string::SharedBytes;
+/// Bytes that several owners may hold: a value in the keyspace and replies still to be written.
+/// Whoever changes it makes it his own first (`Arc::make_mut`).
+pub type SharedBytes = Arc<Vec<u8>>;
 
 /// Strings of at least so many bytes are worth it.
 pub const FROM: usize = 1 << 20;

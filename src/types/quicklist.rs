@@ -14,10 +14,9 @@
 use std::borrow::Cow;
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::list::{End, Limits};
-use super::listpack::{Element, Listpack, MAX_BYTES, Pack};
+use super::list_layout::{End, Limits};
+use super::listpack::{Element, Listpack, Pack};
 use super::row::Row;
 use crate::base::lzf;
 use crate::base::thin::{PREFIX, ThinBytes};
@@ -32,25 +31,6 @@ const ELEMENT_OVERHEAD: usize = 8;
 const COMPRESS_FROM: usize = 48;
 /// Bytes that compression has to save.
 const COMPRESS_GAIN: usize = 8;
-
-/// Elements of at least so many bytes get a node of their own; see [`set_plain_from`].
-static PLAIN_FROM: AtomicUsize = AtomicUsize::new(MAX_BYTES);
-
-/// Bytes from which on elements get a node of their own.
-pub fn plain_from() -> usize {
-    PLAIN_FROM.load(Ordering::Relaxed)
-}
-
-/// Changes [`plain_from`] for the whole process: DEBUG QUICKLIST-PACKED-THRESHOLD, where 0 is the
-/// default. False, and no change, for more than 4 GiB.
-pub fn set_plain_from(bytes: usize) -> bool {
-    let accepted = u32::try_from(bytes).is_ok();
-    if accepted {
-        let bytes = if bytes == 0 { MAX_BYTES } else { bytes };
-        PLAIN_FROM.store(bytes, Ordering::Relaxed);
-    }
-    accepted
-}
 
 /// A part of a quicklist.
 #[derive(Clone, Debug)]

@@ -6,9 +6,9 @@
 
 use std::ops::ControlFlow;
 
+use super::collection::Collection;
 use super::element::Element;
 use super::intset::IntSet;
-use super::object::Collection;
 use super::run::{Run, Step};
 use super::table::{Keys, Table};
 use super::{Encoding, Type};

@@ -7,8 +7,8 @@
 
 use std::ops::ControlFlow;
 
+use super::collection::Collection;
 use super::listpack::MAX_BYTES;
-use super::object::Collection;
 use super::row::Row;
 use super::stream_block::{Block, Entry};
 use super::stream_group::{Group, Groups};

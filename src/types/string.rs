@@ -2,18 +2,14 @@
 
 use std::borrow::Cow;
 use std::ops::Range;
-use std::sync::Arc;
 
 use super::Encoding;
 use super::patched::Patched;
+pub use super::patched::SharedBytes;
 use crate::base::number;
 
 /// Longest string that reports `embstr`, in bytes.
 pub const EMBSTR_MAX: usize = 44;
-
-/// Bytes that several owners may hold: a value in the keyspace and replies still to be written.
-/// Whoever changes it makes it his own first (`Arc::make_mut`).
-pub type SharedBytes = Arc<Vec<u8>>;
 
 /// A string value, borrowed from where it is stored.
 #[derive(Clone, Copy, Debug)]

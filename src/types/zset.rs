@@ -8,8 +8,8 @@
 use std::ops::Range;
 
 use super::btree::{self, BTree};
+use super::collection::Collection;
 use super::element::Element;
-use super::object::Collection;
 use super::run::{self, Run, Step};
 use super::{Encoding, Type};
 use crate::base::number;

@@ -7,7 +7,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::base::text::{needs_quoting, quote, split_args};
-use crate::persistence::save::sync_directory_of;
+use crate::persistence::replacement::sync_directory_of;
 
 /// Longest line of a manifest, in bytes.
 const MAX_LINE: usize = 1024;

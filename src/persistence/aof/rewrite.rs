@@ -5,9 +5,10 @@ use std::ops::ControlFlow;
 use crate::base::number;
 use crate::keyspace::entry::ValueRef;
 use crate::persistence::rdb::write::Writer;
+use crate::types::collection::Collection;
 use crate::types::hash::Hash;
 use crate::types::listpack::Element;
-use crate::types::object::{Collection, ObjectRef};
+use crate::types::object::ObjectRef;
 use crate::types::stream::Stream;
 use crate::types::stream_id::StreamId;
 

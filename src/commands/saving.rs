@@ -1,11 +1,14 @@
 //! Dump files: SAVE, BGSAVE, LASTSAVE.
 
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
+use crate::client::session::{Replies, Session};
 use crate::dispatch::command::{Acl, Command, Flags, Handler, ROW};
-use crate::dispatch::context::ServerCtx;
+use crate::dispatch::context::{ServerCtx, Shared, Worker};
 use crate::dispatch::error::Error;
+use crate::dispatch::job::Job;
 use crate::dispatch::{append_only, durability};
+use crate::resp::write::Output;
 
 const FOR_ADMINS: Flags = Flags::NO_ASYNC_LOADING.or(Flags::ADMIN).or(Flags::NOSCRIPT);
 
@@ -79,11 +82,34 @@ fn bgsave(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
              SCHEDULE in order to schedule a BGSAVE whenever possible.",
         ));
     } else if durability::begin_save(ctx.shared) {
-        ctx.out.simple("Background saving started");
+        if ctx.session.replies == Replies::On {
+            ctx.worker.job = Some(Box::new(UntilCut));
+        } else {
+            UntilCut.reply(ctx.out);
+        }
     } else {
         return Err(IN_PROGRESS);
     }
     Ok(())
+}
+
+/// Waits for the cut of the save in the background: it does not hold what its client does after the
+/// reply.
+struct UntilCut;
+
+impl Job for UntilCut {
+    fn step(&mut self, shared: &Shared, _: &mut Worker, _: &Session) -> bool {
+        let awaited = shared.durability.saves.awaited.load(Acquire);
+        if awaited {
+            // It takes a moment, and a processor.
+            std::thread::yield_now();
+        }
+        !awaited
+    }
+
+    fn reply(&mut self, out: &mut Output) {
+        out.simple("Background saving started");
+    }
 }
 
 /// `BGREWRITEAOF`

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Relaxed, Release};
 
 use parking_lot::Mutex;
 
@@ -95,13 +95,13 @@ pub fn snapshot_fields(replication: &[Field], is_base: bool) -> Vec<Field> {
 /// a snapshot that is under way, too: for callers that serve nobody.
 pub fn save(shared: &Shared) -> bool {
     let _turn = shared.durability.saves.turn();
-    save_in_turn(shared)
+    save_in_turn(shared, || {})
 }
 
 /// As [`save`], but `None` when another snapshot is under way: a worker must not wait for that.
 pub fn try_save(shared: &Shared) -> Option<bool> {
     let _turn = shared.durability.saves.try_turn()?;
-    Some(save_in_turn(shared))
+    Some(save_in_turn(shared, || {}))
 }
 
 /// Where a dump file is written before it is complete.
@@ -115,10 +115,11 @@ pub fn remove_temporary() {
     let _ = std::fs::remove_file(temporary());
 }
 
-fn save_in_turn(shared: &Shared) -> bool {
+/// `at_cut` runs once the cut is taken, if it comes to that.
+fn save_in_turn(shared: &Shared, at_cut: impl FnOnce()) -> bool {
     let settings = shared.config.load();
     let target = PathBuf::from(settings.dbfilename.as_path());
-    match write_file(shared, &settings, &target) {
+    match write_file(shared, &settings, &target, at_cut) {
         Ok(()) => {
             tracing::info!("DB saved on disk");
             true
@@ -131,7 +132,12 @@ fn save_in_turn(shared: &Shared) -> bool {
     }
 }
 
-fn write_file(shared: &Shared, settings: &Settings, target: &std::path::Path) -> io::Result<()> {
+fn write_file(
+    shared: &Shared,
+    settings: &Settings,
+    target: &std::path::Path,
+    taken: impl FnOnce(),
+) -> io::Result<()> {
     let saves = &shared.durability.saves;
     let temporary = temporary();
     let incremental = settings.rdb_save_incremental_fsync;
@@ -156,7 +162,10 @@ fn write_file(shared: &Shared, settings: &Settings, target: &std::path::Path) ->
         &saves.progress,
         &mut file,
         at_cut,
-        |cut| saves.begun(cut),
+        |cut| {
+            saves.begun(cut);
+            taken();
+        },
     )?;
     file.commit()?;
     saves.saved_changes.store(changes, Relaxed);
@@ -173,6 +182,7 @@ pub fn begin_save(shared: &Shared) -> bool {
         return false;
     }
     saves.announce();
+    saves.awaited.store(true, Relaxed);
     let now = clock::unix_ms() / 1000;
     saves.scheduled.store(false, Relaxed);
     saves.last_attempt.store(now, Relaxed);
@@ -187,7 +197,7 @@ pub fn run_save(shared: &Shared) {
     let saves = &shared.durability.saves;
     let started = clock::mono_us();
     let turn = saves.announced_turn();
-    let ok = save_in_turn(shared);
+    let ok = save_in_turn(shared, || saves.awaited.store(false, Release));
     let cancelled = saves.is_cancelled();
     drop(turn);
     if ok {

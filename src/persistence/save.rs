@@ -1,7 +1,10 @@
 //! Who takes snapshots, in turn, and what is told of them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicI64, AtomicU64,
+    Ordering::{Relaxed, Release},
+};
 
 use parking_lot::{Mutex, MutexGuard};
 
@@ -15,6 +18,9 @@ pub struct Saves {
     turn: Mutex<()>,
     /// A save in the background was asked for and has not ended.
     pub running: AtomicBool,
+    /// The one in the background has not taken its cut: who asked for it waits for that, because what
+    /// it does next must not be in there.
+    pub awaited: AtomicBool,
     /// A save is to follow what is under way (BGSAVE SCHEDULE).
     pub scheduled: AtomicBool,
     /// The snapshot of who has the turn, to be cancelled.
@@ -42,6 +48,7 @@ impl Default for Saves {
         Self {
             turn: Mutex::default(),
             running: AtomicBool::new(false),
+            awaited: AtomicBool::new(false),
             scheduled: AtomicBool::new(false),
             snapshot: Mutex::default(),
             progress: Arc::default(),
@@ -133,6 +140,7 @@ impl Saves {
     /// The save in the background is over.
     pub fn ended(&self) {
         self.started.store(-1, Relaxed);
+        self.awaited.store(false, Release);
         self.running.store(false, Relaxed);
     }
 

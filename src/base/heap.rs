@@ -1,9 +1,10 @@
 //! Where the heap grows: huge pages, made ready ahead of it.
 //!
-//! jemalloc maps ever larger ranges, keeps them for ever, and cuts what it needs from their
-//! beginning. Its hooks are told that nothing of a range is committed; so it says of each piece
-//! when it begins to use it ([`commit`]) and when it has no more use for it ([`decommit`]). Near the
-//! end of a huge page the next one is ordered ([`pages`]).
+//! jemalloc asks for ever larger ranges, keeps them for ever, and cuts what it needs from their
+//! beginning. Those of an arena come one behind the other from a reservation of addresses, and
+//! nothing of them counts as committed; so jemalloc says of each piece when it begins to use it
+//! ([`commit`]) and when it has no more use for it ([`decommit`]). Near the end of a huge page the
+//! next one is ordered ([`pages`]).
 //!
 //! Only once the heap is big: with huge pages from the first allocation, as jemalloc's own option
 //! has it (`thp:always`), an idle server holds some 18 MB. Big heaps get the shorter page walks (15 %
@@ -12,13 +13,9 @@
 //! The hooks run under the allocator's locks: they allocate nothing.
 
 use std::ffi::{c_uint, c_void};
-use std::sync::OnceLock;
-use std::sync::atomic::{
-    AtomicUsize,
-    Ordering::{Acquire, Relaxed, Release},
-};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-use rustix::mm::{Advice, madvise};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
 use tikv_jemalloc_sys as je;
 
 use super::alloc;
@@ -46,48 +43,73 @@ type Map = unsafe extern "C" fn(
 
 static DEFAULT_MAP: OnceLock<Map> = OnceLock::new();
 
-/// The ranges that were mapped, the first `KNOWN` of them: as each is larger than the last of its
-/// arena there are few. Pages of one that found no room here are not ordered ahead.
-static RANGES: [Range; 256] = [const { Range::none() }; 256];
-static KNOWN: AtomicUsize = AtomicUsize::new(0);
-/// The last page that was ordered for each arena.
-static ORDERED: [AtomicUsize; ARENAS] = [const { AtomicUsize::new(0) }; ARENAS];
+/// Bytes of addresses that are reserved at first; each further reservation of an arena is twice
+/// the one before. They cost nothing until they are used.
+const RESERVED: usize = 64 << 20;
 
-struct Range {
-    begin: AtomicUsize,
-    /// 0 until both are known.
-    end: AtomicUsize,
+/// What each arena's ranges are cut from. The standard library's lock: parking_lot's allocates when
+/// it has to wait.
+static REGIONS: [Mutex<Region>; ARENAS] = [const { Mutex::new(Region::none()) }; ARENAS];
+
+/// Reserved addresses. Earlier reservations of the arena stay; what was left of them is lost.
+struct Region {
+    begin: usize,
+    next: usize,
+    end: usize,
+    /// The last page that was ordered.
+    ordered: usize,
 }
 
-impl Range {
+impl Region {
     const fn none() -> Self {
         Self {
-            begin: AtomicUsize::new(0),
-            end: AtomicUsize::new(0),
+            begin: 0,
+            next: 0,
+            end: 0,
+            ordered: 0,
         }
     }
 
-    fn remember(begin: usize, end: usize) {
-        let free = KNOWN.fetch_add(1, Relaxed).min(RANGES.len());
-        if let Some(range) = RANGES.get(free) {
-            range.begin.store(begin, Relaxed);
-            range.end.store(end, Release);
-        }
+    fn of(arena: c_uint) -> Option<MutexGuard<'static, Self>> {
+        let region = REGIONS.get(arena as usize)?;
+        Some(region.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Whether a page lies wholly in one of the ranges.
-    fn has(page: usize) -> bool {
-        let known = KNOWN.load(Relaxed).min(RANGES.len());
-        let mut ranges = RANGES[..known].iter().rev();
-        ranges.any(|range| {
-            let end = range.end.load(Acquire);
-            end != 0 && range.begin.load(Relaxed) <= page && page + HUGE <= end
-        })
+    /// The next so many bytes; `None` when the system has no addresses to give.
+    fn cut(&mut self, size: usize, alignment: usize) -> Option<usize> {
+        let mut at = self.next.checked_next_multiple_of(alignment)?;
+        if at.checked_add(size)? > self.end {
+            self.reserve(size.checked_add(alignment)?)?;
+            at = self.next.checked_next_multiple_of(alignment)?;
+        }
+        self.next = at + size;
+        Some(at)
+    }
+
+    fn reserve(&mut self, least: usize) -> Option<()> {
+        let size = (2 * (self.end - self.begin)).max(RESERVED).max(least);
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+        let prot = ProtFlags::READ | ProtFlags::WRITE;
+        let length = size.checked_add(HUGE)?;
+        // SAFETY: a new anonymous mapping at an address of the kernel's choice aliases nothing.
+        let mapped = unsafe { mmap_anonymous(std::ptr::null_mut(), length, prot, flags) };
+        self.begin = (mapped.ok()? as usize).next_multiple_of(HUGE);
+        self.next = self.begin;
+        self.end = self.begin + size;
+        Some(())
+    }
+
+    /// Orders a page, once, if it lies here as a whole.
+    fn order(&mut self, page: usize) {
+        let is_here = self.begin <= page && page + HUGE <= self.end;
+        if is_here && std::mem::replace(&mut self.ordered, page) != page {
+            pages::order(page);
+        }
     }
 }
 
-/// jemalloc's own mapping, aligned to huge pages, of which nothing counts as committed unless that
-/// was asked for.
+/// A range for an arena, of which nothing counts as committed unless that was asked for. Where there
+/// is no reservation, jemalloc's own mapping serves.
 unsafe extern "C" fn map(
     hooks: *mut Hooks,
     address: *mut c_void,
@@ -97,23 +119,19 @@ unsafe extern "C" fn map(
     commit: *mut bool,
     arena: c_uint,
 ) -> *mut c_void {
-    let Some(default) = DEFAULT_MAP.get() else {
-        return std::ptr::null_mut();
-    };
-    let alignment = match size {
-        HUGE.. => alignment.max(HUGE),
-        _ => alignment,
-    };
-    // SAFETY: `commit` is the allocator's variable, in and out, for the time of this call.
-    let commit_now = unsafe { *commit };
-    // SAFETY: the arguments are passed on as they came, but for a stricter alignment.
-    let mapped = unsafe { default(hooks, address, size, alignment, zero, commit, arena) };
-    if !mapped.is_null() {
-        // SAFETY: as above.
-        unsafe { *commit = commit_now };
-        Range::remember(mapped as usize, mapped as usize + size);
+    if address.is_null()
+        && let Some(at) = Region::of(arena).and_then(|mut region| region.cut(size, alignment))
+    {
+        // SAFETY: the allocator's variable, for the time of this call. The addresses are new, so
+        // they read as zeros, and they are accessible, committed or not.
+        unsafe { *zero = true };
+        return at as *mut c_void;
     }
-    mapped
+    match DEFAULT_MAP.get() {
+        // SAFETY: the arguments are passed on as they came.
+        Some(default) => unsafe { default(hooks, address, size, alignment, zero, commit, arena) },
+        None => std::ptr::null_mut(),
+    }
 }
 
 /// A part of a range begins to be used. Its pages are accessible already; false says so.
@@ -133,11 +151,8 @@ unsafe extern "C" fn commit(
         return false;
     }
     pages::become_huge(begin, end);
-    let Some(ordered) = ORDERED.get(arena as usize) else {
-        return false;
-    };
-    if is_near && ordered.swap(next, Relaxed) != next && Range::has(next) {
-        pages::order(next);
+    if is_near && let Some(mut region) = Region::of(arena) {
+        region.order(next);
     }
     false
 }
@@ -214,7 +229,12 @@ mod tests {
         use_huge_pages();
         let small = fill(200, 48 << 20);
         let large = fill(3 << 20, 48 << 20);
-        assert!(KNOWN.load(Relaxed) > 0, "ranges come through the hooks");
+        let reserved = (0..ARENAS as c_uint).filter_map(Region::of);
+        assert!(
+            reserved
+                .into_iter()
+                .any(|region| region.next > region.begin)
+        );
         assert!(hold(&small) && hold(&large));
         drop(small);
         assert!(alloc::purge());
@@ -225,10 +245,18 @@ mod tests {
     }
 
     #[test]
-    fn a_page_is_known_when_it_lies_wholly_in_a_range() {
-        let begin = 1 << 40;
-        Range::remember(begin, begin + 3 * HUGE - 4096);
-        assert!(Range::has(begin) && Range::has(begin + HUGE));
-        assert!(!Range::has(begin + 2 * HUGE) && !Range::has(begin - HUGE));
+    fn ranges_lie_one_behind_the_other() {
+        let mut region = Region::none();
+        let first = region.cut(5 << 20, 4096).expect("there are addresses");
+        let second = region.cut(3 << 20, 4096).expect("there are addresses");
+        assert_eq!((first % HUGE, second), (0, first + (5 << 20)));
+        let aligned = region.cut(4096, HUGE).expect("there are addresses");
+        assert_eq!((aligned % HUGE, region.next), (0, aligned + 4096));
+        let large = region.cut(1 << 30, 4096).expect("there are addresses");
+        assert_eq!((large, region.begin), (region.begin, large));
+        assert!(region.end - region.begin >= 1 << 30);
+        assert_eq!(region.cut(usize::MAX - HUGE, 4096), None);
+        let after = region.cut(4096, 4096);
+        assert_eq!(after, Some(large + (1 << 30)), "a refusal changes nothing");
     }
 }

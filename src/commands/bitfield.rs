@@ -4,19 +4,16 @@ use smallvec::SmallVec;
 
 use crate::base::number;
 use crate::dispatch::args::Args;
-use crate::dispatch::command::{Acl, Command, Flags, KeyFlags, KeySpec};
+use crate::dispatch::command::{Acl, Command, KeyFlags, KeySpec};
 use crate::dispatch::context::DataCtx;
 use crate::dispatch::error::Error;
 use crate::keyspace::event;
 use crate::types::bitmap::{Field, Overflow};
 
 use super::bitmaps::bit_offset;
+use super::rows::{GROW, READ_FAST, READ_KEY};
 use super::string_edits::edit_padded;
 use super::strings::of_string;
-
-const READ_FAST: Flags = Flags::READONLY.or(Flags::FAST);
-const GROW: Flags = Flags::WRITE.or(Flags::DENYOOM);
-const READS: &[KeySpec] = &[KeySpec::at(1, KeyFlags::READ)];
 
 const BITFIELD_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::READ_UPDATE)
     .depending(key_flags)
@@ -27,7 +24,7 @@ data_rows!(Acl::BITMAP);
 /// The rows.
 pub const ROWS: &[Command] = &[
     row("bitfield", -2, GROW, BITFIELD_KEY, bitfield),
-    row("bitfield_ro", -2, READ_FAST, READS, bitfield_ro),
+    row("bitfield_ro", -2, READ_FAST, READ_KEY, bitfield_ro),
 ];
 
 /// One subcommand.

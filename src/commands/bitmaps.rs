@@ -8,15 +8,12 @@ use crate::dispatch::error::Error;
 use crate::keyspace::event;
 use crate::types::bitmap::{self, Operation};
 
+use super::rows::{GROW, READ_FAST, READ_KEY, READ_UPDATE_KEY};
 use super::string_edits::{edit_padded, put_raw};
 use super::strings::of_string;
 
 data_rows!(Acl::BITMAP);
 
-const READ_FAST: Flags = Flags::READONLY.or(Flags::FAST);
-const GROW: Flags = Flags::WRITE.or(Flags::DENYOOM);
-const READS: &[KeySpec] = &[KeySpec::at(1, KeyFlags::READ)];
-const UPDATES: &[KeySpec] = &[KeySpec::at(1, KeyFlags::READ_UPDATE)];
 const BITOP_KEYS: &[KeySpec] = &[
     KeySpec::at(2, KeyFlags::OVERWRITE),
     KeySpec::from(3, 1, KeyFlags::READ),
@@ -24,10 +21,10 @@ const BITOP_KEYS: &[KeySpec] = &[
 
 /// The rows.
 pub const ROWS: &[Command] = &[
-    row("setbit", 4, GROW, UPDATES, setbit),
-    row("getbit", 3, READ_FAST, READS, getbit),
-    row("bitcount", -2, Flags::READONLY, READS, bitcount),
-    row("bitpos", -3, Flags::READONLY, READS, bitpos),
+    row("setbit", 4, GROW, READ_UPDATE_KEY, setbit),
+    row("getbit", 3, READ_FAST, READ_KEY, getbit),
+    row("bitcount", -2, Flags::READONLY, READ_KEY, bitcount),
+    row("bitpos", -3, Flags::READONLY, READ_KEY, bitpos),
     row("bitop", -4, GROW, BITOP_KEYS, bitop),
 ];
 

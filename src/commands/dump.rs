@@ -9,14 +9,14 @@ use crate::keyspace::access::Access;
 use crate::keyspace::event;
 use crate::persistence::rdb::payload;
 
-const WRITE: Flags = Flags::WRITE.or(Flags::DENYOOM);
-const READ_KEY: Keys = Keys(&[KeySpec::at(1, KeyFlags::READ)]);
+use super::rows::{GROW, READ_KEY};
+
 const WRITE_KEY: Keys = Keys(&[KeySpec::at(1, KeyFlags::OVERWRITE)]);
 
 /// A row of RESTORE.
 const RESTORE: Command = Command {
     arity: -4,
-    flags: WRITE,
+    flags: GROW,
     acl: Acl::KEYSPACE.or(Acl::DANGEROUS),
     keys: WRITE_KEY,
     handler: Handler::Data(restore),
@@ -31,7 +31,7 @@ pub const ROWS: &[Command] = &[
         flags: Flags::READONLY,
         acl: Acl::KEYSPACE,
         tips: &["nondeterministic_output"],
-        keys: READ_KEY,
+        keys: Keys(READ_KEY),
         handler: Handler::Data(dump),
         ..ROW
     },
@@ -41,7 +41,7 @@ pub const ROWS: &[Command] = &[
     },
     Command {
         name: "restore-asking",
-        flags: WRITE.or(Flags::ASKING),
+        flags: GROW.or(Flags::ASKING),
         ..RESTORE
     },
 ];

@@ -5,6 +5,8 @@ use crate::dispatch::context::DataCtx;
 use crate::dispatch::error::Error;
 use crate::keyspace::event;
 
+use super::rows::READ_KEY;
+
 const fn row(
     name: &'static str,
     arity: i32,
@@ -23,7 +25,6 @@ const fn row(
     }
 }
 
-const READS: &[KeySpec] = &[KeySpec::at(1, KeyFlags::READ)];
 const UPDATES: &[KeySpec] = &[KeySpec::at(1, KeyFlags::RW.or(KeyFlags::UPDATE))];
 const CHANGING: &[&str] = &["nondeterministic_output"];
 
@@ -36,14 +37,14 @@ pub const ROWS: &[Command] = &[
     row("persist", 2, Flags::WRITE, UPDATES, persist),
     Command {
         tips: CHANGING,
-        ..row("ttl", 2, Flags::READONLY, READS, ttl)
+        ..row("ttl", 2, Flags::READONLY, READ_KEY, ttl)
     },
     Command {
         tips: CHANGING,
-        ..row("pttl", 2, Flags::READONLY, READS, pttl)
+        ..row("pttl", 2, Flags::READONLY, READ_KEY, pttl)
     },
-    row("expiretime", 2, Flags::READONLY, READS, expiretime),
-    row("pexpiretime", 2, Flags::READONLY, READS, pexpiretime),
+    row("expiretime", 2, Flags::READONLY, READ_KEY, expiretime),
+    row("pexpiretime", 2, Flags::READONLY, READ_KEY, pexpiretime),
 ];
 
 /// When EXPIRE and its relatives do nothing.

@@ -10,12 +10,10 @@ use crate::resp::write::Output;
 use crate::types::geohash::{self, Place};
 use crate::types::zset::ZSet;
 
+use super::rows::{GROW, READ_KEY};
 use super::zsets::{self, AddOptions};
 
-const READ_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::READ)];
 const ADD_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::RW.or(KeyFlags::UPDATE))];
-
-const GROW: Flags = Flags::WRITE.or(Flags::DENYOOM);
 
 data_rows!(Acl::GEO);
 

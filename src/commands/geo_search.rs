@@ -9,9 +9,8 @@ use crate::types::geohash::{self, Place, Shape};
 use crate::types::listpack::Element;
 use crate::types::zset::{ScoreRange, ZSet};
 
+use super::rows::{GROW, READ_KEY};
 use super::{geo, zsets};
-
-const READ_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::READ)];
 
 const STORE_KEYS: &[KeySpec] = &[
     KeySpec::at(1, KeyFlags::OVERWRITE),
@@ -20,7 +19,6 @@ const STORE_KEYS: &[KeySpec] = &[
 
 const RADIUS_KEYS: &[KeySpec] = &radius_keys(6);
 const RADIUS_BY_MEMBER_KEYS: &[KeySpec] = &radius_keys(5);
-const GROW: Flags = Flags::WRITE.or(Flags::DENYOOM);
 
 /// The key to be read, and those to be stored to behind a keyword.
 const fn radius_keys(from: i32) -> [KeySpec; 3] {

@@ -2,7 +2,7 @@
 //! together with their expiry (Redis 8.0).
 
 use crate::dispatch::args::Args;
-use crate::dispatch::command::{Acl, Command, Flags, KeyFlags, KeySpec};
+use crate::dispatch::command::{Acl, Command, KeyFlags, KeySpec};
 use crate::dispatch::context::DataCtx;
 use crate::dispatch::error::Error;
 use crate::keyspace::event;
@@ -10,12 +10,8 @@ use crate::types::collection::Collection;
 use crate::types::hash::{FieldTtl, Hash};
 
 use super::hashes::{limits, reply_or_null};
+use super::rows::{GROW_FAST, READ_FAST, READ_KEY, WRITE_FAST};
 
-const READ: Flags = Flags::READONLY;
-const READ_FAST: Flags = READ.or(Flags::FAST);
-const GROW_FAST: Flags = Flags::WRITE.or(Flags::DENYOOM).or(Flags::FAST);
-const WRITE_FAST: Flags = Flags::WRITE.or(Flags::FAST);
-const READ_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::READ)];
 const SET_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::RW.or(KeyFlags::UPDATE))];
 
 const TAKE_KEY: &[KeySpec] = &[KeySpec::at(

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use crate::base::long_double::LongDouble;
 use crate::base::random;
 use crate::config::Settings;
-use crate::dispatch::command::{Acl, Command, Flags, KeyFlags, KeySpec};
+use crate::dispatch::command::{Acl, Command, KeyFlags, KeySpec};
 use crate::dispatch::context::DataCtx;
 use crate::dispatch::error::Error;
 use crate::dispatch::layouts;
@@ -20,19 +20,13 @@ use crate::types::hash::{FieldTtl, Hash, Limits, Pair};
 use crate::types::listpack::Element;
 
 use super::lists::reply;
+use super::rows::{GROW_FAST, READ, READ_FAST, READ_KEY, READ_UPDATE_KEY, WRITE_FAST};
 use super::scan_options::{self, ScanOptions};
 
-const READ: Flags = Flags::READONLY;
-const READ_FAST: Flags = READ.or(Flags::FAST);
-const GROW_FAST: Flags = Flags::WRITE.or(Flags::DENYOOM).or(Flags::FAST);
-const WRITE_FAST: Flags = Flags::WRITE.or(Flags::FAST);
-
-const READ_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::READ)];
 const ASK_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::RO)];
 const SET_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::RW.or(KeyFlags::UPDATE))];
 const SETNX_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::RW.or(KeyFlags::INSERT))];
 const DEL_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::RW.or(KeyFlags::DELETE))];
-const INCR_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::READ_UPDATE)];
 
 data_rows!(Acl::HASH);
 
@@ -53,8 +47,8 @@ pub const ROWS: &[Command] = &[
     row("hexists", 3, READ_FAST, ASK_KEY, hexists).of_element(2),
     row("hlen", 2, READ_FAST, ASK_KEY, hlen),
     row("hstrlen", 3, READ_FAST, ASK_KEY, hstrlen).of_element(2),
-    row("hincrby", 4, GROW_FAST, INCR_KEY, hincrby).of_element(2),
-    row("hincrbyfloat", 4, GROW_FAST, INCR_KEY, hincrbyfloat).of_element(2),
+    row("hincrby", 4, GROW_FAST, READ_UPDATE_KEY, hincrby).of_element(2),
+    row("hincrbyfloat", 4, GROW_FAST, READ_UPDATE_KEY, hincrbyfloat).of_element(2),
     row("hrandfield", -2, READ, READ_KEY, hrandfield).tipped(OUTPUT),
     row("hscan", -3, READ, READ_KEY, hscan).tipped(OUTPUT),
 ];

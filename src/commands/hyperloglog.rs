@@ -8,6 +8,7 @@ use crate::keyspace::event;
 use crate::types::Type;
 use crate::types::hyperloglog::{self as hll, Corrupt, Union};
 
+use super::rows::GROW;
 use super::string_edits;
 
 const ADD_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::RW.or(KeyFlags::INSERT))];
@@ -19,7 +20,6 @@ const MERGE_KEYS: &[KeySpec] = &[
     KeySpec::from(2, 1, KeyFlags::READ),
 ];
 const DEBUG_KEY: &[KeySpec] = &[KeySpec::at(2, KeyFlags::RW.or(KeyFlags::ACCESS))];
-const GROW: Flags = Flags::WRITE.or(Flags::DENYOOM);
 
 data_rows!(Acl::HYPERLOGLOG);
 

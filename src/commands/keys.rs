@@ -9,6 +9,8 @@ use crate::keyspace::event;
 use crate::types::Type;
 use crate::types::string::StringRef;
 
+use super::rows::{GROW, READ_FAST, WRITE_FAST};
+
 data_rows!(Acl::KEYSPACE);
 
 /// A row whose keys are all its arguments and whose replies a cluster client adds up.
@@ -34,9 +36,6 @@ const fn object_row(
     }
 }
 
-const READ_FAST: Flags = Flags::READONLY.or(Flags::FAST);
-const WRITE_FAST: Flags = Flags::WRITE.or(Flags::FAST);
-const GROW: Flags = Flags::WRITE.or(Flags::DENYOOM);
 const DELETES: &[KeySpec] = &[KeySpec::from(1, 1, KeyFlags::RM.or(KeyFlags::DELETE))];
 const LOOKS: &[KeySpec] = &[KeySpec::from(1, 1, KeyFlags::RO)];
 const TYPE_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::RO)];

@@ -14,8 +14,8 @@ use crate::types::list::{End, List};
 use super::lists::{after_pop, limits, pop_range, popped, pushed, reply};
 use crate::keyspace::event;
 
-const WRITE: Flags = Flags::WRITE;
-const GROW: Flags = Flags::WRITE.or(Flags::DENYOOM);
+use super::rows::{GROW, WRITE};
+
 const WAIT: Flags = Flags::WRITE.or(Flags::NOSCRIPT).or(Flags::BLOCKING);
 const INSERT: KeyFlags = KeyFlags::RW.or(KeyFlags::INSERT);
 const POP: KeyFlags = KeyFlags::RW.or(KeyFlags::ACCESS).or(KeyFlags::DELETE);

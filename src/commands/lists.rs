@@ -15,9 +15,7 @@ use crate::types::collection::Collection;
 use crate::types::list::{End, Limits, List};
 use crate::types::listpack::Element;
 
-const READ: Flags = Flags::READONLY;
-const WRITE: Flags = Flags::WRITE;
-const GROW: Flags = Flags::WRITE.or(Flags::DENYOOM);
+use super::rows::{GROW, READ, READ_KEY, WRITE};
 
 data_rows!(Acl::LIST);
 
@@ -25,7 +23,6 @@ const INSERT: KeyFlags = KeyFlags::RW.or(KeyFlags::INSERT);
 const DELETE: KeyFlags = KeyFlags::RW.or(KeyFlags::DELETE);
 const POP: KeyFlags = KeyFlags::RW.or(KeyFlags::ACCESS).or(KeyFlags::DELETE);
 
-const READ_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::READ)];
 const LLEN_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::RO)];
 const INSERT_KEY: &[KeySpec] = &[KeySpec::at(1, INSERT)];
 const UPDATE_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::RW.or(KeyFlags::UPDATE))];

@@ -54,6 +54,7 @@ mod memory;
 pub mod migrate;
 mod pubsub;
 mod replication;
+mod rows;
 mod saving;
 mod scan_options;
 mod server;

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use crate::dispatch::command::{Acl, Command, Flags, KeyFlags, KeySpec};
+use crate::dispatch::command::{Acl, Command, KeyFlags, KeySpec};
 use crate::dispatch::context::DataCtx;
 use crate::dispatch::error::Error;
 use crate::keyspace::db::Db;
@@ -12,10 +12,9 @@ use crate::types::listpack::Element;
 use crate::types::set::{Limits, Set};
 
 use super::lists::reply;
+use super::rows::{GROW, READ};
 use super::sets::limits;
 
-const READ: Flags = Flags::READONLY;
-const GROW: Flags = Flags::WRITE.or(Flags::DENYOOM);
 const READ_KEYS: &[KeySpec] = &[KeySpec::from(1, 1, KeyFlags::READ)];
 
 const SINTERSTORE_KEYS: &[KeySpec] = &[

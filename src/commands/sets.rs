@@ -16,17 +16,12 @@ use crate::types::listpack::Element;
 use crate::types::set::{Limits, Set};
 
 use super::lists::reply;
+use super::rows::{GROW, READ, READ_FAST, READ_KEY, WRITE_FAST};
 use super::scan_options::{self, ScanOptions};
-
-const READ: Flags = Flags::READONLY;
-const READ_FAST: Flags = READ.or(Flags::FAST);
-const WRITE_FAST: Flags = Flags::WRITE.or(Flags::FAST);
-const GROW: Flags = Flags::WRITE.or(Flags::DENYOOM);
 
 const INSERT: KeyFlags = KeyFlags::RW.or(KeyFlags::INSERT);
 const POP: KeyFlags = KeyFlags::RW.or(KeyFlags::ACCESS).or(KeyFlags::DELETE);
 
-const READ_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::READ)];
 const ASK_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::RO)];
 const SADD_KEY: &[KeySpec] = &[KeySpec::at(1, INSERT)];
 const SREM_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::RW.or(KeyFlags::DELETE))];

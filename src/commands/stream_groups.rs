@@ -15,10 +15,9 @@ use crate::types::stream::{Log, Stream};
 use crate::types::stream_group::{ConsumerId, Group, Pending};
 use crate::types::stream_id::StreamId;
 
+use super::rows::{GROW, WRITE};
 use super::streams::{BAD_ID, Value, announce, id, ids, reply_entry, reply_id, start_of};
 
-const WRITE: Flags = Flags::WRITE;
-const GROW: Flags = Flags::WRITE.or(Flags::DENYOOM);
 const FAST: Flags = Flags::FAST;
 const VARYING: &[&str] = &["nondeterministic_output"];
 const INSERT: KeyFlags = KeyFlags::RW.or(KeyFlags::INSERT);

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use crate::dispatch::args::Args;
-use crate::dispatch::command::{Acl, Command, Flags, KeyFlags, KeySpec, ROW};
+use crate::dispatch::command::{Acl, Command, KeyFlags, KeySpec, ROW};
 use crate::dispatch::context::{DataCtx, ServerCtx};
 use crate::dispatch::error::Error;
 use crate::resp::write::Output;
@@ -11,12 +11,11 @@ use crate::types::stream::{Log, Stream};
 use crate::types::stream_group::{Consumer, Group, Groups, Pending};
 use crate::types::stream_id::StreamId;
 
+use super::rows::{READ, READ_KEY};
 use super::stream_groups::Place;
 use super::streams::{Value, end_of, reply_entries, reply_id, start_of};
 
-const READ: Flags = Flags::READONLY;
 const VARYING: &[&str] = &["nondeterministic_output"];
-const READ_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::READ)];
 const READ_SUBKEY: &[KeySpec] = &[KeySpec::at(2, KeyFlags::READ)];
 
 data_rows!(Acl::STREAM);

@@ -18,11 +18,10 @@ use crate::types::stream::{Log, Stream};
 use crate::types::stream_group::{ConsumerId, Group, Pending};
 use crate::types::stream_id::StreamId;
 
+use super::rows::{READ, WRITE};
 use super::stream_groups::{Forms, Place};
 use super::streams::{BAD_ID, Value, reply_entries, reply_entry, reply_id};
 
-const READ: Flags = Flags::READONLY;
-const WRITE: Flags = Flags::WRITE;
 const XREAD_KEYS: &[KeySpec] = &[streams_from(1)];
 const XREADGROUP_KEYS: &[KeySpec] = &[streams_from(4)];
 

@@ -16,12 +16,11 @@ use crate::types::stream::{AddError, Keep, Limits, Log, Stream, Trim};
 use crate::types::stream_block::Entry;
 use crate::types::stream_id::{StreamId, WrittenId};
 
+use super::rows::{GROW, READ, READ_KEY, WRITE};
+
 /// A stream as a value.
 pub(super) type Value = Box<Stream>;
 
-const READ: Flags = Flags::READONLY;
-const WRITE: Flags = Flags::WRITE;
-const GROW: Flags = Flags::WRITE.or(Flags::DENYOOM);
 const FAST: Flags = Flags::FAST;
 
 data_rows!(Acl::STREAM);
@@ -33,7 +32,6 @@ const DELETE: KeyFlags = KeyFlags::RW.or(KeyFlags::DELETE);
 
 const XADD_KEY: &[KeySpec] = &[KeySpec::at(1, UPDATE)
     .note("UPDATE instead of INSERT because of the optional trimming feature")];
-const READ_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::READ)];
 const XLEN_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::RO)];
 const UPDATE_KEY: &[KeySpec] = &[KeySpec::at(1, UPDATE)];
 const DELETE_KEY: &[KeySpec] = &[KeySpec::at(1, DELETE)];

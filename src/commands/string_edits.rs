@@ -1,7 +1,7 @@
 //! String commands that change a value in place, count with it, or compare two of them.
 
 use crate::base::long_double::LongDouble;
-use crate::dispatch::command::{Acl, Command, Flags, KeyFlags, KeySpec};
+use crate::dispatch::command::{Acl, Command, KeyFlags, KeySpec};
 use crate::dispatch::context::DataCtx;
 use crate::dispatch::error::Error;
 use crate::keyspace::db::Ttl;
@@ -11,12 +11,9 @@ use crate::types::Type;
 use crate::types::lcs::{self, Lcs};
 use crate::types::string::StringMut;
 
+use super::rows::{GROW, GROW_FAST, READ, READ_UPDATE_KEY};
 use super::strings::{of_string, value_of};
 
-const READ: Flags = Flags::READONLY;
-const GROW: Flags = Flags::WRITE.or(Flags::DENYOOM);
-const GROW_FAST: Flags = GROW.or(Flags::FAST);
-const UPDATES: &[KeySpec] = &[KeySpec::at(1, KeyFlags::READ_UPDATE)];
 const SETRANGE_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::RW.or(KeyFlags::UPDATE))];
 const APPEND_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::RW.or(KeyFlags::INSERT))];
 const LCS_KEYS: &[KeySpec] = &[KeySpec::two(1, KeyFlags::READ)];
@@ -27,11 +24,11 @@ data_rows!(Acl::STRING);
 pub const ROWS: &[Command] = &[
     row("setrange", 4, GROW, SETRANGE_KEY, setrange),
     row("append", 3, GROW_FAST, APPEND_KEY, append),
-    row("incr", 2, GROW_FAST, UPDATES, incr),
-    row("decr", 2, GROW_FAST, UPDATES, decr),
-    row("incrby", 3, GROW_FAST, UPDATES, incrby),
-    row("decrby", 3, GROW_FAST, UPDATES, decrby),
-    row("incrbyfloat", 3, GROW_FAST, UPDATES, incrbyfloat),
+    row("incr", 2, GROW_FAST, READ_UPDATE_KEY, incr),
+    row("decr", 2, GROW_FAST, READ_UPDATE_KEY, decr),
+    row("incrby", 3, GROW_FAST, READ_UPDATE_KEY, incrby),
+    row("decrby", 3, GROW_FAST, READ_UPDATE_KEY, decrby),
+    row("incrbyfloat", 3, GROW_FAST, READ_UPDATE_KEY, incrbyfloat),
     row("lcs", -3, READ, LCS_KEYS, lcs),
 ];
 

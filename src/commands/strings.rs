@@ -3,7 +3,7 @@
 //! What changes a value in place is in [`super::string_edits`].
 
 use crate::dispatch::args::Args;
-use crate::dispatch::command::{Acl, Command, Flags, KeyFlags, KeySpec};
+use crate::dispatch::command::{Acl, Command, KeyFlags, KeySpec};
 use crate::dispatch::context::DataCtx;
 use crate::dispatch::error::Error;
 use crate::keyspace::db::{EntryRef, Ttl};
@@ -14,17 +14,10 @@ use crate::types::Type;
 use crate::types::string::{self, SharedBytes, StringRef};
 
 use super::expire;
-
-const READ: Flags = Flags::READONLY;
-const READ_FAST: Flags = Flags::READONLY.or(Flags::FAST);
-const WRITE_FAST: Flags = Flags::WRITE.or(Flags::FAST);
-const GROW: Flags = Flags::WRITE.or(Flags::DENYOOM);
-const GROW_FAST: Flags = GROW.or(Flags::FAST);
+use super::rows::{GROW, GROW_FAST, READ, READ_FAST, READ_KEY, READ_UPDATE_KEY, WRITE_FAST};
 
 data_rows!(Acl::STRING);
 
-const READS: &[KeySpec] = &[KeySpec::at(1, KeyFlags::READ)];
-const UPDATES: &[KeySpec] = &[KeySpec::at(1, KeyFlags::READ_UPDATE)];
 const OVERWRITES: &[KeySpec] = &[KeySpec::at(1, KeyFlags::OVERWRITE)];
 const SET_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::READ_UPDATE)
     .depending(set_flags)
@@ -52,13 +45,13 @@ const MSETNX_KEYS: &[KeySpec] = &[KeySpec::from(1, 2, KeyFlags::OW.or(KeyFlags::
 
 /// The rows.
 pub const ROWS: &[Command] = &[
-    row("get", 2, READ_FAST, READS, get),
+    row("get", 2, READ_FAST, READ_KEY, get),
     row("set", -3, GROW, SET_KEY, set),
-    row("getset", 3, GROW_FAST, UPDATES, getset),
+    row("getset", 3, GROW_FAST, READ_UPDATE_KEY, getset),
     row("getex", -2, WRITE_FAST, GETEX_KEY, getex),
     row("getdel", 2, WRITE_FAST, GETDEL_KEY, getdel),
-    row("getrange", 4, READ, READS, getrange),
-    row("substr", 4, READ, READS, getrange),
+    row("getrange", 4, READ, READ_KEY, getrange),
+    row("substr", 4, READ, READ_KEY, getrange),
     row("setnx", 3, GROW_FAST, SETNX_KEY, setnx),
     row("setex", 4, GROW, OVERWRITES, setex),
     row("psetex", 4, GROW, OVERWRITES, psetex),

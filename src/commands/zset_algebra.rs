@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use crate::dispatch::args::Args;
-use crate::dispatch::command::{Acl, Command, Flags, KeyFlags, KeySpec};
+use crate::dispatch::command::{Acl, Command, KeyFlags, KeySpec};
 use crate::dispatch::context::DataCtx;
 use crate::dispatch::error::Error;
 use crate::keyspace::db::Db;
@@ -15,10 +15,9 @@ use crate::types::listpack::Element;
 use crate::types::set::Set;
 use crate::types::zset::ZSet;
 
+use super::rows::{GROW, READ};
 use super::zsets;
 
-const READ: Flags = Flags::READONLY;
-const GROW: Flags = Flags::WRITE.or(Flags::DENYOOM);
 const READ_KEYS: &[KeySpec] = &[KeySpec::counted(1, KeyFlags::READ)];
 
 const STORE_KEYS: &[KeySpec] = &[

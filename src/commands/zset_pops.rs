@@ -10,10 +10,9 @@ use crate::types::Type;
 use crate::types::collection::Collection;
 use crate::types::zset::ZSet;
 
+use super::rows::{WRITE, WRITE_FAST};
 use super::zsets;
 
-const WRITE: Flags = Flags::WRITE;
-const WRITE_FAST: Flags = Flags::WRITE.or(Flags::FAST);
 const WAIT: Flags = Flags::WRITE.or(Flags::BLOCKING);
 const TAKES: KeyFlags = KeyFlags::RW.or(KeyFlags::ACCESS).or(KeyFlags::DELETE);
 const POP_KEY: &[KeySpec] = &[KeySpec::at(1, TAKES)];

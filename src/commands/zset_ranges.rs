@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::base::number;
 use crate::base::text::before_nul;
 use crate::dispatch::args::Args;
-use crate::dispatch::command::{Acl, Command, Flags, KeyFlags, KeySpec};
+use crate::dispatch::command::{Acl, Command, KeyFlags, KeySpec};
 use crate::dispatch::context::DataCtx;
 use crate::dispatch::error::Error;
 use crate::keyspace::event::{self, Event};
@@ -13,13 +13,9 @@ use crate::types::collection::Collection;
 use crate::types::listpack::Element;
 use crate::types::zset::{LexBound, LexRange, ScoreRange, ZSet};
 
+use super::rows::{GROW, READ, READ_FAST, READ_KEY, WRITE};
 use super::zsets;
 
-const READ: Flags = Flags::READONLY;
-const READ_FAST: Flags = Flags::READONLY.or(Flags::FAST);
-const WRITE: Flags = Flags::WRITE;
-const GROW: Flags = Flags::WRITE.or(Flags::DENYOOM);
-const READ_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::READ)];
 const REM_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::RW.or(KeyFlags::DELETE))];
 
 const RANGE_STORE_KEYS: &[KeySpec] = &[

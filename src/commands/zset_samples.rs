@@ -3,18 +3,17 @@
 use std::collections::HashSet;
 
 use crate::base::{number, random};
-use crate::dispatch::command::{Acl, Command, Flags, KeyFlags, KeySpec};
+use crate::dispatch::command::{Acl, Command};
 use crate::dispatch::context::DataCtx;
 use crate::dispatch::error::Error;
 use crate::types::collection::Collection;
 use crate::types::zset::ZSet;
 
+use super::rows::{READ, READ_KEY};
 use super::scan_options::{self, ScanOptions};
 use super::zsets;
 
-const READ: Flags = Flags::READONLY;
 const RANDOM: &[&str] = &["nondeterministic_output"];
-const READ_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::READ)];
 
 data_rows!(Acl::SORTEDSET);
 

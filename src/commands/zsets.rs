@@ -5,7 +5,7 @@
 
 use crate::config::Settings;
 use crate::dispatch::args::Args;
-use crate::dispatch::command::{Acl, Command, Flags, KeyFlags, KeySpec};
+use crate::dispatch::command::{Acl, Command, KeyFlags, KeySpec};
 use crate::dispatch::context::DataCtx;
 use crate::dispatch::error::Error;
 use crate::dispatch::layouts;
@@ -15,15 +15,10 @@ use crate::types::collection::Collection;
 use crate::types::listpack::Element;
 use crate::types::zset::{Limits, ZSet};
 
-const READ_FAST: Flags = Flags::READONLY.or(Flags::FAST);
-const WRITE_FAST: Flags = Flags::WRITE.or(Flags::FAST);
-const GROW: Flags = Flags::WRITE.or(Flags::DENYOOM);
-const GROW_FAST: Flags = GROW.or(Flags::FAST);
+use super::rows::{GROW_FAST, READ_FAST, READ_KEY, READ_UPDATE_KEY, WRITE_FAST};
 
 const CARD_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::RO)];
-const READ_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::READ)];
 const ADD_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::RW.or(KeyFlags::UPDATE))];
-const INCR_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::READ_UPDATE)];
 const REM_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::RW.or(KeyFlags::DELETE))];
 
 data_rows!(Acl::SORTEDSET);
@@ -31,7 +26,7 @@ data_rows!(Acl::SORTEDSET);
 /// The rows.
 pub const ROWS: &[Command] = &[
     row("zadd", -4, GROW_FAST, ADD_KEY, zadd),
-    row("zincrby", 4, GROW_FAST, INCR_KEY, zincrby),
+    row("zincrby", 4, GROW_FAST, READ_UPDATE_KEY, zincrby),
     row("zrem", -3, WRITE_FAST, REM_KEY, zrem),
     row("zcard", 2, READ_FAST, CARD_KEY, zcard),
     row("zscore", 3, READ_FAST, READ_KEY, zscore),

@@ -164,21 +164,6 @@ impl<'c, 'k> Db<'c, 'k> {
         }
     }
 
-    /// The same view, lent.
-    #[inline]
-    pub fn reborrow(&mut self) -> Db<'_, 'k> {
-        Db {
-            keyspace: self.keyspace,
-            locks: self.locks,
-            env: self.env,
-            effects: self.effects,
-            index: self.index,
-            hints: self.hints,
-            at: Cell::new(self.at.get()),
-            unobserved: self.unobserved,
-        }
-    }
-
     /// Number of the selected database.
     pub fn index(&self) -> usize {
         self.index

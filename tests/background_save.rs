@@ -1,6 +1,5 @@
 //! What a save in the background holds: the keys as they were when it was answered.
 
-#[expect(dead_code, reason = "other tests need more of it")]
 mod sockets;
 
 use sockets::{Server, eventually};

@@ -174,3 +174,14 @@ fn the_largest_clients_are_evicted_first() {
         assert_eq!(client.ask("EXEC"), "+OK");
     }
 }
+
+#[test]
+fn what_expires_with_a_pause_is_gone_after_it() {
+    let server = Server::start(&["--io-threads", "2"]);
+    let (mut one, mut other) = (server.client(), server.client());
+    for _ in 0..40 {
+        one.send("SET key value PX 20\r\nCLIENT PAUSE 20");
+        assert_eq!((one.read(), one.read()), ("+OK".into(), "+OK".into()));
+        assert_eq!(other.ask("GET key"), "$-1");
+    }
+}

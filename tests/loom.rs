@@ -84,12 +84,12 @@ fn a_pause_that_was_extended_in_time_is_not_ended() {
         pause.begin(100, Paused::Writes);
         let looks = {
             let pause = Arc::clone(&pause);
-            thread::spawn(move || pause.at(100))
+            thread::spawn(move || pause.at(101))
         };
         pause.begin(200, Paused::All);
         looks.join().expect("it only looks");
         assert_eq!(pause.at(150), Some(Paused::All));
-        assert_eq!(pause.at(200), None);
+        assert_eq!(pause.at(201), None);
         assert!(!pause.is_set());
     });
 }

@@ -1,6 +1,5 @@
 //! Replies that may be of any length end at the client's output limit, and the client with them.
 
-#[expect(dead_code, reason = "other tests need more of it")]
 mod sockets;
 
 use sockets::{PATIENCE, Server};

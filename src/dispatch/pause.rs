@@ -18,7 +18,7 @@ pub enum Paused {
 /// The pause; see the module.
 #[derive(Default)]
 pub struct Pause {
-    /// End of the pause as Unix milliseconds; 0 when there is none. Read before every command.
+    /// Last millisecond of the pause as Unix time; 0 when there is none. Read before every command.
     until_ms: AtomicI64,
     kind: Mutex<Option<Paused>>,
     /// Counts ends.
@@ -40,14 +40,14 @@ impl Pause {
         if until == 0 {
             return None;
         }
-        if until <= now_ms {
+        if until < now_ms {
             self.end_at(now_ms);
             return None;
         }
         *self.kind.lock()
     }
 
-    /// End of the pause as Unix milliseconds, 0 when there is none.
+    /// Last millisecond of the pause as Unix time, 0 when there is none.
     pub fn until_ms(&self) -> i64 {
         self.until_ms.load(Relaxed)
     }
@@ -62,14 +62,18 @@ impl Pause {
 
     /// Ends the pause and wakes those who hold clients back.
     pub fn end(&self) {
-        self.end_at(i64::MAX);
+        self.end_if(|_| true);
     }
 
     /// Ends the pause if its time is over at `now_ms`: somebody may just have extended it.
     fn end_at(&self, now_ms: i64) {
+        self.end_if(|until_ms| until_ms < now_ms);
+    }
+
+    fn end_if(&self, is_over: impl FnOnce(i64) -> bool) {
         {
             let mut kind = self.kind.lock();
-            if kind.is_none() || self.until_ms.load(Relaxed) > now_ms {
+            if kind.is_none() || !is_over(self.until_ms.load(Relaxed)) {
                 return;
             }
             *kind = None;
@@ -102,9 +106,10 @@ mod tests {
         assert_eq!((pause.at(0), pause.is_set()), (None, false));
         pause.begin(100, Paused::All);
         pause.begin(50, Paused::Writes);
-        assert_eq!(pause.at(99), Some(Paused::All));
+        // Its last millisecond belongs to it, as with Redis: a key that expires then is gone after it.
+        assert_eq!(pause.at(100), Some(Paused::All));
         assert_eq!(pause.ends(), 0);
-        assert_eq!(pause.at(100), None);
+        assert_eq!(pause.at(101), None);
         assert_eq!((pause.ends(), pause.is_set()), (1, false));
         pause.end();
         assert_eq!(pause.ends(), 1);

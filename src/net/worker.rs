@@ -191,7 +191,9 @@ impl EventLoop {
 
     fn regular_timeout(&self) -> Option<Duration> {
         if !self.parked.is_empty() && self.shared.pause.is_set() {
-            let left = self.shared.pause.until_ms() - crate::base::clock::unix_ms();
+            // It is over once the clock has passed its last millisecond.
+            let last = self.shared.pause.until_ms();
+            let left = last.saturating_add(1) - crate::base::clock::unix_ms();
             return Some(TICK.min(Duration::from_millis(left.max(0) as u64)));
         }
         (!self.places.is_empty()).then_some(TICK)

@@ -2,6 +2,8 @@
 //!
 //! `SERVER_UNDER_TEST` names another binary: what a test expects can be shown to a real Redis.
 
+#![allow(dead_code, reason = "no test needs all of it")]
+
 use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -59,6 +61,11 @@ impl Server {
         // It listens before it has loaded its data.
         eventually(|| server.client().ask("PING") == "+PONG");
         Some(server)
+    }
+
+    /// True once the process has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("a child").is_some()
     }
 
     /// A new connection.

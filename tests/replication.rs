@@ -1,7 +1,6 @@
 //! A real Redis follows this server: it begins with a snapshot taken under load, then gets the
 //! stream, and ends with the same data set. Several that wait share a snapshot. Skipped where no Redis 7.0 is installed.
 
-#[expect(dead_code, reason = "other tests need more of it")]
 mod sockets;
 
 use std::ffi::OsStr;
@@ -396,4 +395,36 @@ fn a_replica_that_hangs_costs_no_keys() {
     assert!(info(&mut client, "memory", "used_memory") > limit);
     assert!(info(&mut client, "memory", "mem_not_counted_for_evict") > 8 << 20);
     assert_eq!(info(&mut client, "stats", "evicted_keys"), 0);
+}
+
+/// How many replicas wait for a snapshot.
+fn waiting(client: &mut Client) -> usize {
+    client
+        .ask("INFO replication")
+        .matches("state=wait_bgsave")
+        .count()
+}
+
+#[test]
+fn the_end_of_the_server_does_not_wait_for_a_replica_that_hangs() {
+    for kind in ["SAVE", "NOSAVE"] {
+        let options = ["--repl-diskless-sync-delay", "0", "--repl-timeout", "3600"];
+        let mut server = Server::primary(&options);
+        let mut client = server.client();
+        assert_eq!(client.ask("DEBUG POPULATE 200000 key 100"), "+OK");
+        // Two that read nothing: the second waits for the first's snapshot to end, and must not
+        // begin another one then.
+        let hanging = [(); 2].map(|()| {
+            let mut replica = server.client();
+            assert_eq!(replica.ask("REPLCONF capa eof capa psync2"), "+OK");
+            let before = waiting(&mut client);
+            replica.send("PSYNC ? -1");
+            eventually(|| waiting(&mut client) > before);
+            replica
+        });
+        eventually(|| info(&mut client, "persistence", "rdb_bgsave_in_progress") == 1);
+        client.send(&format!("SHUTDOWN {kind}"));
+        eventually(|| server.inner.has_ended());
+        drop(hanging);
+    }
 }

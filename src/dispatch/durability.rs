@@ -98,6 +98,12 @@ pub fn save(shared: &Shared) -> bool {
     save_in_turn(shared, || {})
 }
 
+/// As [`save`], for the server's end: a snapshot that is under way is cancelled, not waited for.
+pub fn save_at_end(shared: &Shared) -> bool {
+    let _turn = shared.durability.saves.take_over();
+    save_in_turn(shared, || {})
+}
+
 /// As [`save`], but `None` when another snapshot is under way: a worker must not wait for that.
 pub fn try_save(shared: &Shared) -> Option<bool> {
     let _turn = shared.durability.saves.try_turn()?;

@@ -240,6 +240,11 @@ impl Write for Pipe<'_> {
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    // Whoever cancels the snapshot does not wait for a replica that hangs.
+                    let waits = link.replica.state() == State::WaitEnd;
+                    if waits && shared.durability.saves.is_cancelled() {
+                        return Err(ErrorKind::ConnectionAborted.into());
+                    }
                     // Once it is in step its confirmations tell whether it is alive.
                     let limit = shared.config.settings().repl_timeout.max(1);
                     let limit = Duration::from_secs(limit.unsigned_abs().into());

@@ -5,12 +5,16 @@ use std::sync::atomic::{
     AtomicBool, AtomicI64, AtomicU64,
     Ordering::{Relaxed, Release},
 };
+use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 
 use super::snapshot::Progress;
 use crate::base::clock::unix_ms;
 use crate::keyspace::cut::Cut;
+
+/// How often whoever takes the turn over cancels the snapshot of who has it.
+const TAKE_OVER: Duration = Duration::from_millis(5);
 
 /// What is told of saving.
 pub struct Saves {
@@ -100,6 +104,17 @@ impl Saves {
     /// The turn to take a snapshot, unless another one is under way.
     pub fn try_turn(&self) -> Option<Turn<'_>> {
         self.turn.try_lock().map(|guard| self.begin(guard))
+    }
+
+    /// The turn to take a snapshot, taken from others: whatever is under way, or begins meanwhile,
+    /// is cancelled. For the server's end, which waits for nobody who may hang.
+    pub fn take_over(&self) -> Turn<'_> {
+        loop {
+            self.cancel_cut();
+            if let Some(guard) = self.turn.try_lock_for(TAKE_OVER) {
+                return self.begin(guard);
+            }
+        }
     }
 
     fn begin<'a>(&'a self, guard: MutexGuard<'a, ()>) -> Turn<'a> {
@@ -192,5 +207,22 @@ mod tests {
         drop(turn);
         let _turn = saves.turn();
         assert!(!saves.is_cancelled());
+    }
+
+    #[test]
+    fn who_takes_the_turn_over_cancels_who_has_it() {
+        let saves = Saves::default();
+        let turn = saves.turn();
+        std::thread::scope(|scope| {
+            let taken = scope.spawn(|| {
+                let _turn = saves.take_over();
+                saves.is_cancelled()
+            });
+            while !saves.is_cancelled() {
+                std::thread::yield_now();
+            }
+            drop(turn);
+            assert!(!taken.join().expect("it has its turn"));
+        });
     }
 }

@@ -96,7 +96,8 @@
 //! | `base::fault` | DEBUG SEGFAULT, a write that the processor refuses |
 //! | `server::process` | `fork(2)` for `daemonize`, before any thread exists |
 //! | `server::title` | the process title, over the memory of the arguments |
-//! | `server::crash` | handlers of signals: the report of a crash, a stuck thread's stack |
+//! | `server::crash` | handlers of signals: the report of a crash |
+//! | `server::stack` | walks stacks and reads registers in handlers of signals |
 
 pub mod acl;
 pub mod base;

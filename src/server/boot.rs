@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::frame::Frame;
 use super::title::Title;
 use super::users::DefaultUser;
-use super::{check_aof, check_rdb, crash, cron, limits, process, system_check};
+use super::{check_aof, check_rdb, crash, cron, limits, memory_test, process, stack, system_check};
 use crate::base::{alloc, clock, heap, random};
 use crate::commands;
 use crate::config::REDIS_VERSION;
@@ -55,7 +55,7 @@ fn answer(special: Special) -> ExitCode {
             eprint!("{USAGE}");
             ExitCode::FAILURE
         }
-        Special::TestMemory(Some(megabytes)) => test_memory(megabytes),
+        Special::TestMemory(Some(megabytes)) => memory_test::run(megabytes),
         Special::TestMemory(None) => {
             eprintln!("Please specify the amount of memory to test in megabytes.");
             eprintln!("Example: ./redis-server --test-memory 4096\n");
@@ -85,34 +85,6 @@ Examples:
 Sentinel mode:
        ./redis-server /etc/sentinel.conf --sentinel
 ";
-
-/// Writes patterns to memory and reads them back.
-fn test_memory(megabytes: u64) -> ExitCode {
-    let words = (megabytes as usize) << 17;
-    let mut memory: Vec<u64> = Vec::new();
-    if memory.try_reserve_exact(words).is_err() {
-        eprintln!("Unable to allocate {megabytes} megabytes");
-        return ExitCode::FAILURE;
-    }
-    memory.resize(words, 0);
-    for pattern in [0, u64::MAX, 0x5555_5555_5555_5555, 0xaaaa_aaaa_aaaa_aaaa] {
-        for (i, word) in memory.iter_mut().enumerate() {
-            *word = pattern ^ i as u64;
-        }
-        // Keeps the compiler from knowing what was written.
-        let memory = std::hint::black_box(&mut memory);
-        if let Some(bad) = memory
-            .iter()
-            .enumerate()
-            .position(|(i, w)| *w != pattern ^ i as u64)
-        {
-            println!("*** MEMORY ERROR at word {bad}");
-            return ExitCode::FAILURE;
-        }
-    }
-    println!("Your memory passed this test.");
-    ExitCode::SUCCESS
-}
 
 /// Does what the rows of a configuration ask for beyond parameters: `rename-command`, `user`.
 struct Rows<'a> {
@@ -375,7 +347,7 @@ fn spawn_threads(
         let (shared, link) = (Arc::clone(shared), Arc::clone(link));
         let thread = std::thread::Builder::new().name(format!("worker-{index}"));
         threads.push(thread.spawn(move || {
-            link.thread.store(crash::thread_id(), Relaxed);
+            link.thread.store(stack::thread_id(), Relaxed);
             let served = EventLoop::new(shared, link, index).and_then(|mut l| l.run());
             if let Err(error) = served {
                 // Without its poll a worker can serve nobody; better to end than to hang.

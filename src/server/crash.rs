@@ -11,8 +11,7 @@
 //! handler waits for the whole report no longer than [`REPORT_LIMIT_MS`]: a crash may cost its
 //! report but never hangs.
 //!
-//! Addresses of a signal's stack are printed as `file(+offset)[address]`, which `addr2line -e file
-//! offset` turns into names and lines; a panic's are resolved at once.
+//! Stacks, registers and the names of functions: [`super::stack`].
 
 use std::fmt::Write as _;
 use std::io::Read;
@@ -26,6 +25,8 @@ use std::sync::mpsc::channel;
 use std::sync::{Arc, Once, OnceLock};
 use std::time::Duration;
 
+use super::memory_test::{self, Outcome};
+use super::stack::{self, Modules, Registers, Stack, set_action};
 use crate::base::clock;
 use crate::commands::info;
 use crate::config::{Flags, PARAMS, REDIS_VERSION};
@@ -49,45 +50,6 @@ const FATAL: [i32; 5] = [
 
 static SHARED: OnceLock<Arc<Shared>> = OnceLock::new();
 
-/// Frames of a stack that are kept.
-const DEPTH: usize = 64;
-
-/// A stack, written by a signal handler and read by another thread.
-struct Stack {
-    frames: [AtomicUsize; DEPTH],
-    len: AtomicUsize,
-    ready: AtomicBool,
-}
-
-impl Stack {
-    const fn new() -> Self {
-        Self {
-            frames: [const { AtomicUsize::new(0) }; DEPTH],
-            len: AtomicUsize::new(0),
-            ready: AtomicBool::new(false),
-        }
-    }
-
-    /// Notes the stack of the calling thread.
-    fn capture(&self) {
-        let mut frames = [std::ptr::null_mut(); DEPTH];
-        // SAFETY: the buffer has DEPTH places. Walking needs no allocation once the unwinder is
-        // loaded, which `prime` saw to.
-        let len = unsafe { libc::backtrace(frames.as_mut_ptr(), DEPTH as i32) };
-        let len = (len.max(0) as usize).min(DEPTH);
-        for (place, frame) in self.frames.iter().zip(&frames[..len]) {
-            place.store(frame.addr(), Relaxed);
-        }
-        self.len.store(len, Relaxed);
-        self.ready.store(true, Release);
-    }
-
-    fn addresses(&self) -> Vec<usize> {
-        let len = self.len.load(Relaxed).min(DEPTH);
-        self.frames[..len].iter().map(|f| f.load(Relaxed)).collect()
-    }
-}
-
 /// The signal that is being reported.
 struct Fatal {
     /// Raised by the first thread that dies; the others only wait.
@@ -97,7 +59,7 @@ struct Fatal {
     signal: AtomicI32,
     code: AtomicI32,
     address: AtomicUsize,
-    instruction: AtomicUsize,
+    registers: Registers,
     pid: AtomicI32,
     uid: AtomicI32,
     stack: Stack,
@@ -112,7 +74,7 @@ static CRASH: Fatal = Fatal {
     signal: AtomicI32::new(0),
     code: AtomicI32::new(0),
     address: AtomicUsize::new(0),
-    instruction: AtomicUsize::new(0),
+    registers: Registers::new(),
     pid: AtomicI32::new(0),
     uid: AtomicI32::new(0),
     stack: Stack::new(),
@@ -134,7 +96,7 @@ pub fn install(shared: &Arc<Shared>) {
 pub fn handle_signals(enabled: bool) {
     static REPORTER: Once = Once::new();
     if enabled {
-        prime();
+        stack::prime();
         REPORTER.call_once(start_reporter);
     }
     for signal in FATAL {
@@ -153,32 +115,6 @@ pub fn ignore_hangups() {
     set_action(libc::SIGPIPE, libc::SIG_IGN, 0);
 }
 
-fn set_action(signal: i32, handler: usize, flags: i32) {
-    // SAFETY: a zeroed sigaction is a valid one with an empty mask. The handler is a default
-    // action, or a function of this module with the signature that SA_SIGINFO asks for and that
-    // does only what a handler may do.
-    unsafe {
-        let mut action: libc::sigaction = std::mem::zeroed();
-        action.sa_sigaction = handler;
-        action.sa_flags = flags;
-        libc::sigaction(signal, &action, std::ptr::null_mut());
-    }
-}
-
-/// Walks a stack once outside of any handler: the first walk loads the unwinder and allocates.
-fn prime() {
-    static PRIMED: Once = Once::new();
-    PRIMED.call_once(|| {
-        Stack::new().capture();
-    });
-}
-
-/// The kernel's number of the calling thread.
-pub fn thread_id() -> i32 {
-    // SAFETY: the call has no arguments and cannot fail.
-    unsafe { libc::gettid() }
-}
-
 // ---- Signals ------------------------------------------------------------------------------------
 
 /// The handler of fatal signals. Everything in it is async-signal-safe: atomics, `write(2)`,
@@ -186,7 +122,7 @@ pub fn thread_id() -> i32 {
 extern "C" fn on_fatal(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
     let first = !CRASH.begun.swap(true, Acquire);
     if first {
-        CRASH.thread.store(thread_id(), Relaxed);
+        CRASH.thread.store(stack::thread_id(), Relaxed);
         CRASH.signal.store(signal, Relaxed);
         // SAFETY: with SA_SIGINFO the kernel passes a valid description of the signal.
         unsafe {
@@ -195,13 +131,13 @@ extern "C" fn on_fatal(signal: i32, info: *mut libc::siginfo_t, context: *mut li
             CRASH.pid.store((*info).si_pid(), Relaxed);
             CRASH.uid.store((*info).si_uid() as i32, Relaxed);
         }
-        CRASH.instruction.store(instruction(context), Relaxed);
+        CRASH.registers.note(context);
         CRASH.stack.capture();
     }
     // A second fault of the same thread means that its stack cannot be walked: then the report
     // goes without.
     let wake = CRASH.wake.load(Acquire);
-    if wake >= 0 && CRASH.thread.load(Relaxed) == thread_id() {
+    if wake >= 0 && CRASH.thread.load(Relaxed) == stack::thread_id() {
         // SAFETY: one byte of a constant to a descriptor that is never closed.
         unsafe { libc::write(wake, b"!".as_ptr().cast(), 1) };
     }
@@ -215,25 +151,6 @@ extern "C" fn on_fatal(signal: i32, info: *mut libc::siginfo_t, context: *mut li
     // SAFETY: signals this process; it ends here or, for a signal that is only delivered later,
     // when the handler returns.
     unsafe { libc::kill(libc::getpid(), signal) };
-}
-
-/// The address of the instruction that was interrupted; 0 when this machine is not known.
-fn instruction(context: *mut libc::c_void) -> usize {
-    if context.is_null() {
-        return 0;
-    }
-    let context = context.cast::<libc::ucontext_t>();
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: with SA_SIGINFO the kernel passes a valid context of this type.
-    return unsafe { (*context).uc_mcontext.gregs[libc::REG_RIP as usize] } as usize;
-    #[cfg(target_arch = "aarch64")]
-    // SAFETY: as above.
-    return unsafe { (*context).uc_mcontext.pc } as usize;
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    {
-        let _ = context;
-        0
-    }
 }
 
 fn start_reporter() {
@@ -272,20 +189,35 @@ fn report_signal() {
             CRASH.uid.load(Relaxed)
         );
     }
-    let instruction = CRASH.instruction.load(Relaxed);
+    let instruction = CRASH.registers.instruction();
     if instruction != 0 {
         tracing::warn!("Crashed running the instruction at: {instruction:#x}");
     }
-    let mut text = "\n------ STACK TRACE ------\n".to_owned();
-    let modules = Modules::read();
-    if instruction != 0 {
-        let _ = write!(text, "EIP:\n{}\n", modules.name(instruction));
+    log::raw("\n------ STACK TRACE ------\n");
+    // Naming reads the binary's symbols and takes locks that the dead thread may hold: then the
+    // addresses have to do.
+    match made(|| stack_text(Modules::name)) {
+        Some(text) => log::raw(&text),
+        None => log::raw(&stack_text(Modules::place)),
     }
-    text.push_str("\nBacktrace:\n");
-    text.push_str(&modules.lines(&CRASH.stack.addresses()));
-    log::raw(&text);
+    log::raw(&format!(
+        "\n------ REGISTERS ------\n{}",
+        CRASH.registers.text()
+    ));
     details();
     end();
+}
+
+/// The stack of the thread that crashed, its frames named by `name`.
+fn stack_text(name: fn(&Modules, usize) -> String) -> String {
+    let (modules, instruction) = (Modules::read(), CRASH.registers.instruction());
+    let mut text = String::new();
+    if instruction != 0 {
+        let _ = writeln!(text, "EIP:\n{}", name(&modules, instruction));
+    }
+    text.push_str("\nBacktrace:\n");
+    text.push_str(&modules.lines(&CRASH.stack.addresses(), name));
+    text
 }
 
 // ---- Panics -------------------------------------------------------------------------------------
@@ -379,6 +311,7 @@ fn details() {
     let Some(shared) = SHARED.get() else {
         return;
     };
+    part("WORKERS", || worker_list(shared));
     part("INFO OUTPUT", || info::report(shared));
     part("CLIENT LIST OUTPUT", || client_list(shared));
     part("CONFIG DEBUG OUTPUT", || debug_parameters(shared));
@@ -387,20 +320,42 @@ fn details() {
     }
 }
 
-/// Logs a part of the report. It is made by another thread, because the dead one may hold a lock
-/// that is needed.
-fn part(title: &str, make: impl FnOnce() -> String + Send + 'static) {
+/// A text made by another thread, because the dead one may hold a lock that is needed; `None`
+/// when that takes too long.
+fn made(make: impl FnOnce() -> String + Send + 'static) -> Option<String> {
     let (sender, text) = channel();
     let thread = std::thread::Builder::new().name("report".to_owned());
     let started = thread.spawn(move || sender.send(make()));
-    let text = match started {
-        Ok(_) => text.recv_timeout(PART_LIMIT).ok(),
-        Err(_) => None,
-    };
+    started
+        .ok()
+        .and_then(|_| text.recv_timeout(PART_LIMIT).ok())
+}
+
+/// Logs a part of the report.
+fn part(title: &str, make: impl FnOnce() -> String + Send + 'static) {
+    let text = made(make);
     let text = text
         .as_deref()
         .unwrap_or("(not available: the thread that crashed holds a lock that is needed for it)\n");
     log::raw(&format!("\n------ {title} ------\n{text}"));
+}
+
+/// What each worker runs: the last command of its present turn, if it is in one.
+fn worker_list(shared: &Shared) -> String {
+    let mut text = String::new();
+    for index in 0..shared.status.workers {
+        let stats = shared.stats.worker(index);
+        let command = match stats.running.load(Relaxed) {
+            0 => "none".to_owned(),
+            id => shared.commands.get(id as usize - 1).full_name.to_string(),
+        };
+        let commands = stats.counters.commands.load(Relaxed);
+        let _ = writeln!(
+            text,
+            "worker-{index}: command={command} commands={commands}"
+        );
+    }
+    text
 }
 
 fn client_list(shared: &Shared) -> String {
@@ -425,124 +380,17 @@ fn debug_parameters(shared: &Shared) -> String {
     text
 }
 
-/// Writes patterns to fresh memory and reads them back. Memory in use is left alone: other
-/// threads still run on it.
+/// Tests fresh memory. Memory in use is left alone: other threads still run on it.
 fn test_memory() -> String {
-    let mut memory: Vec<u64> = Vec::new();
-    if memory.try_reserve_exact(MEMORY_TEST_BYTES / 8).is_err() {
-        return "No memory to test.\n".to_owned();
+    match memory_test::test(MEMORY_TEST_BYTES, |_, _| {}) {
+        Outcome::Sound => format!(
+            "Fast memory test of {} MB PASSED, however your memory can still be broken. Please \
+             run a memory test for several hours if possible.\n",
+            MEMORY_TEST_BYTES >> 20
+        ),
+        Outcome::Bad(_) => "!!! MEMORY ERROR DETECTED! Check your memory ASAP !!!\n".to_owned(),
+        Outcome::NoMemory => "No memory to test.\n".to_owned(),
     }
-    memory.resize(MEMORY_TEST_BYTES / 8, 0);
-    for pattern in [0, u64::MAX, 0x5555_5555_5555_5555, 0xaaaa_aaaa_aaaa_aaaa] {
-        for (i, word) in memory.iter_mut().enumerate() {
-            *word = pattern ^ i as u64;
-        }
-        // Keeps the compiler from knowing what was written.
-        let memory = std::hint::black_box(&mut memory);
-        let mut words = memory.iter().enumerate();
-        if words.any(|(i, word)| *word != pattern ^ i as u64) {
-            return "!!! MEMORY ERROR DETECTED! Check your memory ASAP !!!\n".to_owned();
-        }
-    }
-    format!(
-        "Fast memory test of {} MB PASSED, however your memory can still be broken. Please run a \
-         memory test for several hours if possible.\n",
-        MEMORY_TEST_BYTES >> 20
-    )
-}
-
-// ---- Stacks -------------------------------------------------------------------------------------
-
-/// The files that are mapped for execution: start, end, offset in the file, name.
-struct Modules(Vec<(usize, usize, usize, String)>);
-
-impl Modules {
-    fn read() -> Self {
-        let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
-        Self(maps.lines().filter_map(module).collect())
-    }
-
-    /// An address as its file, the place in it, and the address itself.
-    fn name(&self, address: usize) -> String {
-        let found = self
-            .0
-            .iter()
-            .find(|(start, end, ..)| (*start..*end).contains(&address));
-        match found {
-            Some((start, _, offset, file)) => {
-                // What tools count from is where the file's first byte would be mapped.
-                let first = self
-                    .0
-                    .iter()
-                    .find(|(.., name)| name == file)
-                    .map_or(start - offset, |(start, _, offset, _)| start - offset);
-                format!("{file}(+{:#x})[{address:#x}]", address - first)
-            }
-            None => format!("[{address:#x}]"),
-        }
-    }
-
-    fn lines(&self, addresses: &[usize]) -> String {
-        let mut text = String::new();
-        for &address in addresses {
-            let _ = writeln!(text, "{}", self.name(address));
-        }
-        text
-    }
-}
-
-/// A line of `/proc/self/maps` that maps a file.
-fn module(line: &str) -> Option<(usize, usize, usize, String)> {
-    let mut words = line.split_ascii_whitespace();
-    let (start, end) = words.next()?.split_once('-')?;
-    let offset = words.nth(1)?;
-    let file = words.nth(2)?;
-    let number = |text| usize::from_str_radix(text, 16).ok();
-    Some((
-        number(start)?,
-        number(end)?,
-        number(offset)?,
-        file.to_owned(),
-    ))
-}
-
-static STUCK: Stack = Stack::new();
-
-extern "C" fn on_watchdog(_: i32, _: *mut libc::siginfo_t, _: *mut libc::c_void) {
-    STUCK.capture();
-}
-
-/// Makes [`stack_of`] work, or stops it from interrupting anyone.
-pub fn watch_stacks(enabled: bool) {
-    if enabled {
-        prime();
-        let flags = libc::SA_SIGINFO | libc::SA_RESTART | libc::SA_ONSTACK;
-        set_action(libc::SIGALRM, on_watchdog as *const () as usize, flags);
-    } else {
-        set_action(libc::SIGALRM, libc::SIG_IGN, 0);
-    }
-}
-
-/// The stack of another thread of this process, one frame a line. Only one thread may ask, after
-/// [`watch_stacks`]. A thread that does not run user code in time has an empty one.
-pub fn stack_of(thread: i32) -> String {
-    STUCK.ready.store(false, Release);
-    STUCK.len.store(0, Relaxed);
-    // SAFETY: plain system call; a thread that is gone makes it fail.
-    let sent = unsafe {
-        libc::syscall(
-            libc::SYS_tgkill,
-            libc::c_long::from(libc::getpid()),
-            libc::c_long::from(thread),
-            libc::c_long::from(libc::SIGALRM),
-        )
-    };
-    let mut tries = 0;
-    while sent == 0 && !STUCK.ready.load(Acquire) && tries < 200 {
-        std::thread::sleep(Duration::from_millis(1));
-        tries += 1;
-    }
-    Modules::read().lines(&STUCK.addresses())
 }
 
 #[cfg(test)]
@@ -564,26 +412,5 @@ mod tests {
             "==> x.rs:7 'left == right' is not true left: 1 right: 2"
         );
         assert_eq!(describe("no", "x.rs", 7)[2], "Guru Meditation: no #x.rs:7");
-    }
-
-    #[test]
-    fn addresses_are_told_by_file_and_offset() {
-        let line = "1000-3000 r-xp 00000800 08:01 42    /bin/some";
-        let modules = Modules(module(line).into_iter().collect());
-        assert_eq!(modules.name(0x1010), "/bin/some(+0x810)[0x1010]");
-        assert_eq!(modules.name(0x10), "[0x10]");
-        assert!(module("1000-3000 rw-p 00000000 00:00 0").is_none());
-    }
-
-    #[test]
-    fn another_threads_stack() {
-        watch_stacks(true);
-        let me = thread_id();
-        let asked = std::thread::spawn(move || stack_of(me));
-        while !asked.is_finished() {
-            std::hint::spin_loop();
-        }
-        let text = asked.join().expect("the thread asks");
-        assert!(text.lines().count() > 2, "{text}");
     }
 }

@@ -9,9 +9,12 @@ mod crash;
 mod cron;
 mod frame;
 mod limits;
+mod memory_test;
 mod ports;
 #[allow(unsafe_code)]
 mod process;
+#[allow(unsafe_code)]
+mod stack;
 mod system_check;
 #[allow(unsafe_code)]
 mod title;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use super::crash;
+use super::stack;
 use crate::config::Settings;
 use crate::dispatch::context::Shared;
 use crate::net::worker::Link;
@@ -35,7 +35,7 @@ impl Watchdog {
     pub fn follow(&mut self, settings: &Settings) {
         self.stop.store(true, Relaxed);
         self.stop = Arc::default();
-        crash::watch_stacks(settings.watchdog_period > 0);
+        stack::watch_stacks(settings.watchdog_period > 0);
         if settings.watchdog_period <= 0 {
             return;
         }
@@ -96,7 +96,7 @@ fn tell(worker: usize, command: &str, thread: i32) {
     crate::observe::log::raw(&format!(
         "\n------ STACK TRACE ------\nWorker {worker} is in:\n{}\n\nBacktrace:\n{}",
         function(command),
-        crash::stack_of(thread)
+        stack::stack_of(thread)
     ));
     tracing::warn!("--------\n");
 }

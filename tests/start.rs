@@ -1,6 +1,5 @@
 //! Starts over and over: what depends on which thread comes first shows here.
 
-#[expect(dead_code, reason = "other tests need more of it")]
 mod sockets;
 
 use sockets::Server;
@@ -87,4 +86,26 @@ fn what_modules_wrote_beside_the_keys_is_passed_over() {
     std::fs::write(dir.path().join("dump.rdb"), dump).expect("a file");
     let server = Server::start(&["--dir", &path]);
     assert_eq!(server.client().ask("GET key"), "value");
+}
+
+/// How many clients a server told that it is loading before it was ready.
+fn told_of_loading(server: &Server) -> bool {
+    let errors = server.client().ask("INFO errorstats");
+    errors.contains("errorstat_LOADING")
+}
+
+#[test]
+fn clients_hear_of_loading_only_when_there_is_much_to_load() {
+    let (_dir, path) = directory();
+    let first = Server::start(&["--dir", &path, "--enable-debug-command", "yes"]);
+    assert_eq!(first.client().ask("DEBUG POPULATE 500"), "+OK");
+    assert_eq!(first.client().ask("SAVE"), "+OK");
+    drop(first);
+    // Half a second each, far more than a client waits.
+    let slowly = ["--dir", &path, "--key-load-delay", "1000"];
+    assert!(!told_of_loading(&Server::start(&slowly)));
+    let often = ["--loading-process-events-interval-bytes", "1024"];
+    assert!(told_of_loading(&Server::start(
+        &[&slowly[..], &often].concat()
+    )));
 }

@@ -155,6 +155,16 @@ fn hex(digit: u8) -> u8 {
     }
 }
 
+/// A number of bytes as Redis writes it for people: `1.50M`.
+pub fn human_bytes(bytes: u64) -> String {
+    const UNITS: [(u32, &str); 5] = [(50, "P"), (40, "T"), (30, "G"), (20, "M"), (10, "K")];
+    let unit = UNITS.iter().find(|(shift, _)| bytes >= 1 << shift);
+    match unit {
+        Some((shift, letter)) => format!("{:.2}{letter}", bytes as f64 / (1u64 << shift) as f64),
+        None => format!("{bytes}B"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::base::clock;
+use crate::base::text::human_bytes;
 use crate::client::registry::flag;
 use crate::config::MaxmemoryPolicy;
 use crate::dispatch::append_only::Mode;
@@ -169,26 +170,16 @@ fn ratio(a: usize, b: usize) -> f64 {
     if b == 0 { 0.0 } else { a as f64 / b as f64 }
 }
 
-/// A number of bytes as Redis writes it for people.
-fn human(bytes: u64) -> String {
-    const UNITS: [(u32, &str); 5] = [(50, "P"), (40, "T"), (30, "G"), (20, "M"), (10, "K")];
-    let unit = UNITS.iter().find(|(shift, _)| bytes >= 1 << shift);
-    match unit {
-        Some((shift, letter)) => format!("{:.2}{letter}", bytes as f64 / (1u64 << shift) as f64),
-        None => format!("{bytes}B"),
-    }
-}
-
 fn memory(shared: &Shared, text: &mut String) {
     let settings = shared.config.load();
     let m = super::memory::Overview::new(shared);
     fields!(text;
         "used_memory": m.used,
-        "used_memory_human": human(m.used as u64),
+        "used_memory_human": human_bytes(m.used as u64),
         "used_memory_rss": m.resident,
-        "used_memory_rss_human": human(m.resident as u64),
+        "used_memory_rss_human": human_bytes(m.resident as u64),
         "used_memory_peak": m.peak,
-        "used_memory_peak_human": human(m.peak as u64),
+        "used_memory_peak_human": human_bytes(m.peak as u64),
         "used_memory_peak_perc": format_args!("{:.2}%", ratio(m.used, m.peak) * 100.0),
         "used_memory_overhead": m.overhead,
         "used_memory_startup": m.startup,
@@ -207,22 +198,22 @@ fn memory(shared: &Shared, text: &mut String) {
         "allocator_active": active,
         "allocator_resident": resident,
         "total_system_memory": total,
-        "total_system_memory_human": human(total),
+        "total_system_memory_human": human_bytes(total),
         "used_memory_lua": 0,
         "used_memory_vm_eval": 0,
-        "used_memory_lua_human": human(0),
+        "used_memory_lua_human": human_bytes(0),
         "used_memory_scripts_eval": 0,
         "number_of_cached_scripts": 0,
         "number_of_functions": 0,
         "number_of_libraries": 0,
         "used_memory_vm_functions": 0,
         "used_memory_vm_total": 0,
-        "used_memory_vm_total_human": human(0),
+        "used_memory_vm_total_human": human_bytes(0),
         "used_memory_functions": 0,
         "used_memory_scripts": 0,
-        "used_memory_scripts_human": human(0),
+        "used_memory_scripts_human": human_bytes(0),
         "maxmemory": settings.maxmemory,
-        "maxmemory_human": human(settings.maxmemory),
+        "maxmemory_human": human_bytes(settings.maxmemory),
         "maxmemory_policy": policy.name(),
         "allocator_frag_ratio": format_args!("{:.2}", ratio(active, allocated)),
         "allocator_frag_bytes": active as i64 - allocated as i64,
@@ -304,24 +295,13 @@ fn persistence(shared: &Shared, text: &mut String) {
         );
     }
     if loading.active.load(Relaxed) {
-        let (total, loaded) = (
-            loading.total_bytes.load(Relaxed),
-            loading.loaded_bytes.load(Relaxed),
-        );
-        let elapsed = since(loading.started.load(Relaxed)).max(0);
-        let share = loaded as f64 / total.max(1) as f64;
-        let left = if loaded == 0 {
-            1
-        } else {
-            (elapsed as f64 / share) as i64 - elapsed
-        };
         fields!(text;
             "loading_start_time": loading.started.load(Relaxed),
-            "loading_total_bytes": total,
+            "loading_total_bytes": loading.total_bytes.load(Relaxed),
             "loading_rdb_used_mem": loading.memory.load(Relaxed),
-            "loading_loaded_bytes": loaded,
-            "loading_loaded_perc": format_args!("{:.2}", share * 100.0),
-            "loading_eta_seconds": left,
+            "loading_loaded_bytes": loading.loaded_bytes.load(Relaxed),
+            "loading_loaded_perc": format_args!("{:.2}", loading.share() * 100.0),
+            "loading_eta_seconds": loading.seconds_left(clock::unix_ms() / 1000),
         );
     }
 }

@@ -78,6 +78,15 @@ fn explain(error: &Invalid) {
     }
 }
 
+/// Bytes of the files that [`load_or_exit`] will read; 0 when there are none.
+pub fn bytes_to_load(shared: &Shared) -> u64 {
+    let settings = shared.config.load();
+    if settings.appendonly {
+        return place(&settings).size(&shared.append_only.manifest.lock());
+    }
+    std::fs::metadata(settings.dbfilename.as_path()).map_or(0, |file| file.len())
+}
+
 /// Loads the data set when the server starts, from whichever files it is in, and opens the
 /// append-only file. The process ends when that fails: it must not write over files that it could
 /// not read.

@@ -11,6 +11,7 @@ use super::rdb::decode::{self, Layouts};
 use super::rdb::file::{Failure, FileReader, Item, Meta, Record, Sum};
 use super::rdb::read::Corrupt;
 use crate::base::clock::unix_ms;
+use crate::base::text::human_bytes;
 use crate::keyspace::db::{Db, Effects, Env};
 use crate::keyspace::shards::Keyspace;
 
@@ -72,6 +73,39 @@ impl Loading {
     /// The data set is there.
     pub fn end(&self) {
         self.active.store(false, Relaxed);
+    }
+
+    /// How much of the file was read: 0 to 1.
+    pub fn share(&self) -> f64 {
+        let loaded = self.loaded_bytes.load(Relaxed);
+        loaded as f64 / self.total_bytes.load(Relaxed).max(1) as f64
+    }
+
+    /// Seconds until the end, at the speed so far; 1 as long as nothing was read. `now` is Unix
+    /// time in seconds.
+    pub fn seconds_left(&self, now: i64) -> i64 {
+        let elapsed = self.elapsed(now);
+        match self.share() {
+            0.0 => 1,
+            share => (elapsed as f64 / share) as i64 - elapsed,
+        }
+    }
+
+    fn elapsed(&self, now: i64) -> i64 {
+        (now - self.started.load(Relaxed)).max(0)
+    }
+
+    /// How far it is, for the log, when there are `keys` keys by now.
+    pub fn describe(&self, keys: usize, now: i64) -> String {
+        let loaded = self.loaded_bytes.load(Relaxed);
+        let speed = loaded / self.elapsed(now).max(1).unsigned_abs();
+        format!(
+            "Loading: {:.0}% of {}, {keys} keys, {}/s, about {} seconds left",
+            self.share() * 100.0,
+            human_bytes(self.total_bytes.load(Relaxed)),
+            human_bytes(speed),
+            self.seconds_left(now)
+        )
     }
 }
 
@@ -328,4 +362,25 @@ fn insert(
     db.insert(key, entry);
     loading.keys_loaded.fetch_add(1, Relaxed);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_tells_share_keys_speed_and_what_is_left() {
+        let loading = Loading::default();
+        loading.begin(4 << 30);
+        loading.started.store(1000, Relaxed);
+        assert_eq!(
+            loading.describe(0, 1000),
+            "Loading: 0% of 4.00G, 0 keys, 0B/s, about 1 seconds left"
+        );
+        loading.loaded_bytes.store(1 << 30, Relaxed);
+        assert_eq!(
+            loading.describe(7_000_000, 1008),
+            "Loading: 25% of 4.00G, 7000000 keys, 128.00M/s, about 24 seconds left"
+        );
+    }
 }

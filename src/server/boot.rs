@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use super::frame::Frame;
+use super::frame::{Doors, Frame};
 use super::title::Title;
 use super::users::DefaultUser;
 use super::{check_aof, check_rdb, crash, cron, limits, memory_test, process, stack, system_check};
@@ -279,7 +279,9 @@ fn start(
         .collect::<Result<_, _>>()
         .map_err(failed)?;
     crash::install(&shared);
-    let mut frame = runtime.block_on(Frame::new(Arc::clone(&shared), links.clone(), title))?;
+    let doors = Arc::new(Doors::default());
+    let frame = Frame::new(Arc::clone(&shared), links.clone(), title, &doors);
+    let mut frame = runtime.block_on(frame)?;
     if !settings.pidfile.is_empty() {
         process::write_pid_file(&settings);
     }
@@ -293,7 +295,7 @@ fn start(
     let threads = spawn_threads(&shared, &links, &stop).map_err(failed)?;
     shared.status.startup_memory.store(alloc::used(), Relaxed);
     append_only_load::read_manifest(&shared).map_err(|_| ())?;
-    begin_loading(&shared).map_err(failed)?;
+    begin_loading(&shared, &runtime, &doors).map_err(failed)?;
     if (1..1 << 20).contains(&settings.maxmemory) {
         tracing::warn!(
             "WARNING: You specified a maxmemory value that is less than 1MB (current value is {} \
@@ -316,24 +318,40 @@ fn start(
     status
 }
 
-/// How long clients that come while the data set is loaded wait before they are told so.
+/// How long clients that come while a big data set is loaded wait before they are told so.
 const SHORT_LOAD: Duration = Duration::from_millis(100);
 
-/// Loads the data set; the server is ready when that is done. Clients wait for a moment to be
-/// accepted, then they are, and told why they are not served: most loads are so short that nobody
-/// need hear of them.
-fn begin_loading(shared: &Arc<Shared>) -> std::io::Result<()> {
+/// Loads the data set; the server is ready when that is done. Of files so small that Redis would
+/// not look at its clients before their end (`loading-process-events-interval-bytes`), nobody
+/// hears: clients wait to be accepted. While bigger ones are loaded they do so for a moment, then
+/// they are, and told why they are not served.
+fn begin_loading(
+    shared: &Arc<Shared>,
+    runtime: &tokio::runtime::Runtime,
+    doors: &Arc<Doors>,
+) -> std::io::Result<()> {
+    let bytes = append_only_load::bytes_to_load(shared);
+    let settings = shared.config.load();
+    if bytes
+        >= settings
+            .loading_process_events_interval_bytes
+            .unsigned_abs()
+    {
+        let doors = Arc::clone(doors);
+        runtime.spawn(async move {
+            tokio::time::sleep(SHORT_LOAD).await;
+            doors.open();
+        });
+    }
     shared.durability.loading.active.store(true, Relaxed);
-    let shared = Arc::clone(shared);
-    let (sender, done) = std::sync::mpsc::sync_channel(1);
+    let (shared, doors) = (Arc::clone(shared), Arc::clone(doors));
     let thread = std::thread::Builder::new().name("load".to_owned());
     thread.spawn(move || {
         append_only_load::load_or_exit(&shared);
         shared.durability.loading.end();
         ready(&shared.config.load());
-        let _ = sender.send(());
+        doors.open();
     })?;
-    let _ = done.recv_timeout(SHORT_LOAD);
     Ok(())
 }
 

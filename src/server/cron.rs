@@ -39,10 +39,21 @@ pub fn run(shared: &Arc<Shared>, links: &[Arc<Link>], stop: &AtomicBool) {
             seconds += 1;
             if seconds.is_multiple_of(5) {
                 log_sizes(shared);
+                log_loading(shared);
             }
         }
         behind = upkeep.slow(shared);
         sample_rates(shared);
+    }
+}
+
+/// How far loading is, if it takes that long.
+fn log_loading(shared: &Shared) {
+    let loading = &shared.durability.loading;
+    if loading.active.load(Relaxed) {
+        let databases = 0..shared.keyspace.databases();
+        let keys = databases.map(|db| shared.keyspace.len(db)).sum();
+        tracing::info!("{}", loading.describe(keys, unix_ms() / 1000));
     }
 }
 

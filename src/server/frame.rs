@@ -1,12 +1,14 @@
 //! The frame around the workers: listeners, signals, requests of commands, shutdown.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::ports::Ports;
@@ -41,14 +43,16 @@ impl Frame {
         shared: Arc<Shared>,
         workers: Vec<Arc<Link>>,
         title: Option<Title>,
+        doors: &Arc<Doors>,
     ) -> Result<Self, ()> {
         let workers: Arc<[Arc<Link>]> = workers.into();
         let serve = {
-            let (shared, workers) = (Arc::clone(&shared), Arc::clone(&workers));
-            move |listener| {
-                let (shared, workers) = (Arc::clone(&shared), Arc::clone(&workers));
-                tokio::spawn(accept_tcp(listener, shared, workers))
-            }
+            let entrance = Entrance {
+                doors: Arc::clone(doors),
+                shared: Arc::clone(&shared),
+                workers: Arc::clone(&workers),
+            };
+            move |listener| tokio::spawn(accept_tcp(listener, entrance.clone()))
         };
         let listen = |kind: SignalKind| {
             signal(kind).map_err(|error| tracing::warn!("Cannot listen to signals: {error}"))
@@ -76,12 +80,12 @@ impl Frame {
             let listener = bound.map_err(|error| {
                 tracing::warn!("Failed opening Unix socket: bind: {}", strerror(&error));
             })?;
-            frame.unix = Some(tokio::spawn(accept_unix(
-                listener,
-                path,
-                Arc::clone(&frame.shared),
-                Arc::clone(&frame.workers),
-            )));
+            let entrance = Entrance {
+                doors: Arc::clone(doors),
+                shared: Arc::clone(&frame.shared),
+                workers: Arc::clone(&frame.workers),
+            };
+            frame.unix = Some(tokio::spawn(accept_unix(listener, path, entrance)));
         }
         if frame.tcp.is_empty() && frame.unix.is_none() {
             tracing::warn!("Configured to not listen anywhere, exiting.");
@@ -235,7 +239,7 @@ impl Frame {
         if save.unwrap_or(points) {
             tracing::info!("Saving the final RDB snapshot before exiting.");
             process::notify("STATUS=Saving the final RDB snapshot\n");
-            let saved = durability::save(&self.shared);
+            let saved = durability::save_at_end(&self.shared);
             if !saved && !force {
                 tracing::warn!("Error trying to save the DB, can't exit.");
                 process::notify("STATUS=Error trying to save the DB, can't exit.\n");
@@ -302,7 +306,43 @@ fn exit_on_another_interrupt() {
     let _ = thread.spawn(wait);
 }
 
-async fn accept_tcp(listener: TcpListener, shared: Arc<Shared>, workers: Arc<[Arc<Link>]>) {
+/// Whether clients are let in. Until then they are connected, and wait.
+pub struct Doors(watch::Sender<bool>);
+
+impl Default for Doors {
+    fn default() -> Self {
+        Self(watch::Sender::new(false))
+    }
+}
+
+impl Doors {
+    /// Lets clients in, from any thread.
+    pub fn open(&self) {
+        self.0.send_replace(true);
+    }
+
+    async fn opened(&self) {
+        // It fails only when the sender is gone, which is `self`.
+        let _ = self.0.subscribe().wait_for(|open| *open).await;
+    }
+}
+
+/// What a listener needs to let clients in.
+#[derive(Clone)]
+struct Entrance {
+    doors: Arc<Doors>,
+    shared: Arc<Shared>,
+    workers: Arc<[Arc<Link>]>,
+}
+
+impl Entrance {
+    fn admit(&self, socket: OwnedFd, peer: Peer) {
+        listener::admit(&self.shared, &self.workers, socket, peer);
+    }
+}
+
+async fn accept_tcp(listener: TcpListener, entrance: Entrance) {
+    entrance.doors.opened().await;
     loop {
         match listener.accept().await {
             Ok((stream, address)) => {
@@ -310,28 +350,24 @@ async fn accept_tcp(listener: TcpListener, shared: Arc<Shared>, workers: Arc<[Ar
                     continue;
                 };
                 let local = stream.local_addr().unwrap_or(address);
-                listener::admit(&shared, &workers, stream.into(), Peer::Tcp(address, local));
+                entrance.admit(stream.into(), Peer::Tcp(address, local));
             }
-            Err(error) => accept_failed(&shared, &error).await,
+            Err(error) => accept_failed(&entrance.shared, &error).await,
         }
     }
 }
 
-async fn accept_unix(
-    listener: UnixListener,
-    path: String,
-    shared: Arc<Shared>,
-    workers: Arc<[Arc<Link>]>,
-) {
+async fn accept_unix(listener: UnixListener, path: String, entrance: Entrance) {
+    entrance.doors.opened().await;
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
                 let Ok(stream) = stream.into_std() else {
                     continue;
                 };
-                listener::admit(&shared, &workers, stream.into(), Peer::Unix(path.clone()));
+                entrance.admit(stream.into(), Peer::Unix(path.clone()));
             }
-            Err(error) => accept_failed(&shared, &error).await,
+            Err(error) => accept_failed(&entrance.shared, &error).await,
         }
     }
 }

@@ -3,11 +3,13 @@
 FROM rust:1-bookworm AS build
 WORKDIR /build
 COPY . .
+# What only a debugger needs goes; the names of functions stay, for the report of a crash.
 RUN cargo build --release --locked --bin redis-server \
-    && install -D target/release/redis-server /out/redis-server
+    && mkdir /out \
+    && strip --strip-debug -o /out/redis-server target/release/redis-server
 
 FROM debian:bookworm-slim
-# redis-cli, for health checks and for people.
+# redis-cli and redis-benchmark, for health checks and for people.
 RUN groupadd --system --gid 999 redis \
     && useradd --system --gid redis --uid 999 --home-dir /data --no-create-home redis \
     && apt-get update \
@@ -16,13 +18,16 @@ RUN groupadd --system --gid 999 redis \
     && mkdir /data \
     && chown redis:redis /data
 COPY --from=build /out/redis-server /usr/local/bin/redis-server
-COPY scripts/docker-entrypoint /usr/local/bin/docker-entrypoint
-# The server is its own checkers, called by their names; before the ones of redis-tools in the path.
-RUN ln -s redis-server /usr/local/bin/redis-check-rdb \
-    && ln -s redis-server /usr/local/bin/redis-check-aof
+COPY scripts/docker-entrypoint.sh /usr/local/bin/docker-entrypoint.sh
+# The server is its own checkers and Sentinel, by the name it is called; all names stand where the
+# official image has them, before those of redis-tools in the path.
+RUN for name in redis-sentinel redis-check-rdb redis-check-aof; do \
+        ln -s redis-server "/usr/local/bin/$name" || exit; \
+    done \
+    && ln -s /usr/bin/redis-cli /usr/bin/redis-benchmark /usr/local/bin/
 VOLUME /data
 WORKDIR /data
 EXPOSE 6379
 # Starts as root only to hand /data to the server's user, and goes on as that user.
-ENTRYPOINT ["docker-entrypoint"]
+ENTRYPOINT ["docker-entrypoint.sh"]
 CMD ["redis-server"]

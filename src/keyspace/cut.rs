@@ -5,8 +5,7 @@
 //! from then on an entry with the other bit is one that the cut has not seen. A walk
 //! ([`Cut::walk`]) goes through the shards, a few buckets at a time, shows such entries to the
 //! visitor and turns their bits. Whoever is about to change or remove one that the walk has not
-//! reached shows it first, under the same lock ([`ShardGuard`]'s `preserve`, called by
-//! [`super::db::Db`] alone). New entries get the new bit. So each entry that was there at the
+//! reached shows it first, under the same lock ([`Cut::preserve`], called by [`super::db::Db`] alone). New entries get the new bit. So each entry that was there at the
 //! cut is shown exactly once, as it was, and nothing is kept twice.
 //!
 //! Databases that are emptied meanwhile are handed to the walk with all their keys; databases

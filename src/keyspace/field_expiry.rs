@@ -2,7 +2,7 @@
 //! is propagated, watchers and subscribers hear of it; with its last field the key goes too.
 //!
 //! Each shard notes which of its hashes have fields that will expire, by the time of the first, so
-//! that [`slice`] finds the due ones without a walk. A noted time may be too early (a field lost its
+//! that [`slice()`] finds the due ones without a walk. A noted time may be too early (a field lost its
 //! expiry since), never too late: who gives a field an expiry calls [`Db::note_fields`]; hashes that
 //! come and go as a whole are noted by the doors through which they do.
 

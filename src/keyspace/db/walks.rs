@@ -42,7 +42,7 @@ pub fn settle(keyspace: &Keyspace, db: usize, key: &[u8]) -> bool {
 impl Db<'_, '_> {
     /// Shows every entry of a bucket, expired or not, and returns where the next one begins;
     /// `None` at the end of the shard. The guarantee of SCAN holds, see
-    /// [`Locked::visit_bucket`].
+    /// [`crate::keyspace::table::Locked::visit_bucket`].
     pub fn visit_bucket(
         &self,
         position: Position,

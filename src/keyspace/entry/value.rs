@@ -52,7 +52,7 @@ pub enum Kept {
     Bytes(SharedBytes),
     /// A string that had changed before while somebody else had what it was.
     Patched(Box<Patched>),
-    /// A collection, to be read in order ([`Collection::share`]).
+    /// A collection, to be read in order ([`crate::types::collection::Collection::share`]).
     Object(Object),
 }
 

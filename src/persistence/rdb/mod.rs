@@ -4,8 +4,8 @@
 //! [`NEWEST`]. The format has no official text; its sources are Redis' own reader and writer up
 //! to 7.2, and for later type codes the descriptions of RESTORE's payloads.
 //!
-//! [`write`] and [`read`] hold the primitives: lengths, strings, numbers. [`encode`] and
-//! [`decode`] put values on them, [`legacy`] the compact encodings of old versions, [`file`] what
+//! [`mod@write`] and [`read`] hold the primitives: lengths, strings, numbers. [`encode`] and
+//! [`decode`] put values on them, [`legacy`] the compact encodings of old versions, [`mod@file`] what
 //! stands around the values in a file. All reading is from slices and checks every length.
 
 pub mod decode;

@@ -20,7 +20,7 @@ pub fn write(stream: &Stream, writer: &mut Writer<'_>) {
     write_rest(stream, writer);
 }
 
-/// As [`write`], of a stream that nobody needs afterwards: blocks are freed once they are written.
+/// As [`write()`], of a stream that nobody needs afterwards: blocks are freed once they are written.
 pub fn write_kept(mut stream: Box<Stream>, writer: &mut Writer<'_>) {
     writer.len(stream.log.block_count() as u64);
     stream.log.consume_blocks(|b| block(b, writer));

@@ -90,7 +90,7 @@ pub(super) fn quick_number(input: &[u8], at: usize) -> Option<(i64, usize)> {
     None
 }
 
-/// Splits an inline request without quotes; the same as [`split_args`], but without copies.
+/// Splits an inline request without quotes; the same as [`crate::base::text::split_args`], but without copies.
 pub(super) fn split_plain(line: &[u8], offset: usize, args: &mut Vec<Arg>) {
     let mut at = 0;
     while at < line.len() {

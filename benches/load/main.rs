@@ -1,10 +1,6 @@
 //! A load generator that is lighter than any server it is pointed at.
 //!
-//! ```text
-//! load --socket PATH | --port N  --op OPERATION | fill | hit | paced | writes
-//!      [--of SET] [--keys N] [--value BYTES|int] [--key-bytes N] [--connections N] [--pipeline N]
-//!      [--seconds S] [--requests N] [--rate N] [--skew S] [--seed N]
-//! ```
+//! `load --help` tells its arguments.
 //!
 //! Requests are rendered before the clock starts; replies are counted by their length, never
 //! parsed. The last line is `name=value` pairs for `benches/run` and its kin:
@@ -24,38 +20,77 @@ use std::net::TcpStream;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
+use clap::Parser;
+
 mod cache;
 mod operations;
 mod paced;
 mod sets;
 
 /// What the command line says.
+#[derive(Parser)]
+#[command(name = "load")]
 struct Options {
+    /// Unix socket of the server.
+    #[arg(long)]
     socket: Option<String>,
+    /// Port of the server, where no socket is given.
+    #[arg(long, default_value_t = 6379)]
     port: u16,
+    /// What is measured; without it there is nothing to do.
+    #[arg(long, default_value = "")]
     op: String,
+    /// The data set of `fill`.
+    #[arg(long, default_value = "keys")]
     of: String,
+    /// Keys of the data set.
+    #[arg(long, default_value_t = 1_000_000)]
     keys: u64,
+    /// Bytes of a value, or `int`.
+    #[arg(long, default_value = "64")]
     value: String,
+    /// Bytes of a key; 0 as short as it can be.
+    #[arg(long, default_value_t = 0)]
     key_bytes: usize,
+    #[arg(long, default_value_t = 50)]
     connections: usize,
+    /// Requests that a connection sends at once.
+    #[arg(long, default_value_t = 1)]
     pipeline: usize,
+    #[arg(long, default_value_t = 3.0)]
     seconds: f64,
+    /// Requests to be answered, for operations that need a number.
+    #[arg(long, default_value_t = 0)]
     requests: u64,
+    /// Requests a second of `paced` and `writes`.
+    #[arg(long, default_value_t = 2000.0)]
     rate: f64,
+    /// Exponent of the distribution of `hit`.
+    #[arg(long, default_value_t = 0.99)]
     skew: f64,
+    #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Said by cargo to every benchmark.
+    #[arg(long, hide = true)]
+    bench: bool,
+    /// Said by test runners.
+    #[arg(long, hide = true)]
+    test: bool,
+    /// Said by test runners.
+    #[arg(long, hide = true)]
+    list: bool,
 }
 
 fn main() {
-    let options = match options() {
-        Ok(Some(options)) => options,
-        Ok(None) => return,
-        Err(text) => {
-            eprintln!("load: {text}");
-            std::process::exit(2);
-        }
-    };
+    let options = Options::parse();
+    if options.list {
+        return;
+    }
+    // Run by `cargo bench` without a word: there is no server to measure.
+    if options.op.is_empty() {
+        println!("load: see benches/README.md; nothing to do without --op");
+        return;
+    }
     let result = match options.op.as_str() {
         "fill" => sets::fill(&options),
         "hit" => cache::hit(&options),
@@ -70,61 +105,6 @@ fn main() {
         eprintln!("load: {error}");
         std::process::exit(1);
     }
-}
-
-fn options() -> Result<Option<Options>, String> {
-    let mut o = Options {
-        socket: None,
-        port: 6379,
-        op: String::new(),
-        of: "keys".into(),
-        keys: 1_000_000,
-        value: "64".into(),
-        key_bytes: 0,
-        connections: 50,
-        pipeline: 1,
-        seconds: 3.0,
-        requests: 0,
-        rate: 2000.0,
-        skew: 0.99,
-        seed: 1,
-    };
-    let mut args = std::env::args().skip(1);
-    while let Some(arg) = args.next() {
-        // What cargo says to every benchmark and test: not meant for us.
-        if matches!(arg.as_str(), "--bench" | "--test") {
-            continue;
-        }
-        if arg == "--list" {
-            return Ok(None);
-        }
-        let text = args.next().ok_or(format!("{arg} needs a value"))?;
-        let bad = |_| format!("{arg}: not a number: {text}");
-        let bad_float = |_| format!("{arg}: not a number: {text}");
-        match arg.as_str() {
-            "--socket" => o.socket = Some(text),
-            "--op" => o.op = text,
-            "--of" => o.of = text,
-            "--value" => o.value = text,
-            "--port" => o.port = text.parse().map_err(bad)?,
-            "--keys" => o.keys = text.parse().map_err(bad)?,
-            "--key-bytes" => o.key_bytes = text.parse().map_err(bad)?,
-            "--connections" => o.connections = text.parse().map_err(bad)?,
-            "--pipeline" => o.pipeline = text.parse().map_err(bad)?,
-            "--requests" => o.requests = text.parse().map_err(bad)?,
-            "--seed" => o.seed = text.parse().map_err(bad)?,
-            "--seconds" => o.seconds = text.parse().map_err(bad_float)?,
-            "--rate" => o.rate = text.parse().map_err(bad_float)?,
-            "--skew" => o.skew = text.parse().map_err(bad_float)?,
-            _ => return Err(format!("unknown argument {arg}")),
-        }
-    }
-    // Run by `cargo bench` without a word: there is no server to measure.
-    if o.op.is_empty() {
-        println!("load: see benches/README.md; nothing to do without --op");
-        return Ok(None);
-    }
-    Ok(Some(o))
 }
 
 /// A TCP or unix stream.

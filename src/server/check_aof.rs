@@ -11,6 +11,8 @@ use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
+use clap::{Arg, ArgAction, Command, value_parser};
+
 use super::check_rdb::{self, Bar, is_called, say};
 use crate::config::strerror;
 use crate::persistence::aof::manifest::{Invalid, Manifest};
@@ -48,31 +50,52 @@ pub(super) fn run_as(args: &[OsString]) -> Option<ExitCode> {
     })
 }
 
-fn run(args: &[OsString]) -> Result<(), Stop> {
-    let mut task = Task::default();
-    let file = match args {
-        [_, file] => file,
-        [_, option, file] if option == "--fix" => {
-            task.fix = true;
-            file
-        }
-        [_, option, time, file] if option == "--truncate-to-timestamp" => {
-            task.until = time.to_str().and_then(|t| t.parse().ok()).ok_or_else(|| {
-                say!("Invalid timestamp, aborting...");
-                Stop
-            })?;
-            file
-        }
-        _ => {
-            let program = args.first().map(|p| p.to_string_lossy());
-            say!(
-                "Usage: {} [--fix|--truncate-to-timestamp $timestamp] <file.manifest|file.aof>",
-                program.unwrap_or_default()
-            );
+/// What the command line may say.
+fn command() -> Command {
+    Command::new("redis-check-aof")
+        .arg(Arg::new("fix").long("fix").action(ArgAction::SetTrue))
+        .arg(
+            Arg::new("time")
+                .long("truncate-to-timestamp")
+                .conflicts_with("fix"),
+        )
+        .arg(
+            Arg::new("file")
+                .required(true)
+                .value_parser(value_parser!(OsString)),
+        )
+        .disable_help_flag(true)
+}
+
+/// Reads the command line: the file, and what is to be done with it.
+fn read(args: &[OsString]) -> Result<(OsString, Task), Stop> {
+    let matches = command().try_get_matches_from(args).map_err(|_| {
+        let program = args.first().map(|p| p.to_string_lossy());
+        say!(
+            "Usage: {} [--fix|--truncate-to-timestamp $timestamp] <file.manifest|file.aof>",
+            program.unwrap_or_default()
+        );
+        Stop
+    })?;
+    let until = match matches.get_one::<String>("time").map(|time| time.parse()) {
+        None => 0,
+        Some(Ok(time)) => time,
+        Some(Err(_)) => {
+            say!("Invalid timestamp, aborting...");
             return Err(Stop);
         }
     };
-    let path = Path::new(file);
+    let task = Task {
+        fix: matches.get_flag("fix"),
+        until,
+    };
+    let file = matches.get_one::<OsString>("file");
+    Ok((file.expect("it is required").clone(), task))
+}
+
+fn run(args: &[OsString]) -> Result<(), Stop> {
+    let (file, task) = read(args)?;
+    let path = Path::new(&file);
     if is_manifest(path)? {
         return multi_part(path, task);
     }

@@ -9,6 +9,8 @@ use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
 use std::process::ExitCode;
 
+use clap::{Arg, ArgAction, Command, value_parser};
+
 use crate::base::clock::unix_ms;
 use crate::config::{REDIS_VERSION, Settings, strerror};
 use crate::dispatch::layouts;
@@ -47,16 +49,28 @@ pub(super) fn run_as(args: &[OsString]) -> Option<ExitCode> {
     if !is_called(args, "redis-check-rdb") {
         return None;
     }
-    let [program, file] = args else {
+    let command = Command::new("redis-check-rdb")
+        .arg(
+            Arg::new("version")
+                .short('v')
+                .long("version")
+                .action(ArgAction::SetTrue),
+        )
+        .arg(
+            Arg::new("file")
+                .required_unless_present("version")
+                .value_parser(value_parser!(OsString)),
+        )
+        .disable_help_flag(true);
+    let Ok(matches) = command.try_get_matches_from(args) else {
         let program = args.first().map(|p| p.to_string_lossy());
         eprintln!("Usage: {} <rdb-file-name>", program.unwrap_or_default());
         return Some(ExitCode::FAILURE);
     };
-    let _ = program;
-    if file == "-v" || file == "--version" {
+    let Some(file) = matches.get_one::<OsString>("file") else {
         say!("redis-check-rdb {REDIS_VERSION}");
         return Some(ExitCode::SUCCESS);
-    }
+    };
     let input = match File::open(file) {
         Ok(input) => input,
         Err(error) => {

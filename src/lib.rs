@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! base < resp types config acl < observe < keyspace client < propagation pubsub < persistence
-//!      < replication cluster < dispatch < scripting < commands < net < server sentinel < bin
+//!      < cluster < dispatch < replication scripting < commands < net < server sentinel < bin
 //! ```
 //!
 //! (Layers that have no module yet keep their place.) Where a lower layer needs a higher one it is
@@ -23,11 +23,11 @@
 //! | [`observe`] | log, counters, slow log, latency |
 //! | [`keyspace`] | shards and their locks, entries, lookup, expiry, eviction, SCAN, cuts, lazy free |
 //! | [`client`] | session, registry of all clients, mailbox for bytes from other threads |
-//! | [`propagation`] | the one ordered stream of effects |
+//! | [`propagation`] | the one ordered stream of effects: its identity, and how far each replica is |
 //! | [`persistence`] | the dump format, snapshots, the append-only file |
-//! | [`replication`] | who follows us and how far; the identity of the stream |
 //! | [`pubsub`] | channels, patterns, shard channels |
 //! | [`dispatch`] | command rows, the table, refusals, execution, transactions |
+//! | [`replication`] | serving replicas: their threads, full syncs |
 //! | [`commands`] | one file per family: rows and handlers |
 //! | [`net`] | workers, connections, listeners |
 //! | [`server`] | builds and joins the parts: start, frame, cron, shutdown |

@@ -91,7 +91,7 @@ fn strings(reply: &str) -> Vec<&str> {
     found
 }
 
-fn server() -> Shared {
+fn server() -> Arc<Shared> {
     let settings = Settings {
         io_threads: THREADS as i32,
         ..Settings::default()

@@ -7,8 +7,8 @@ use crate::dispatch::blocking;
 use crate::dispatch::command::{Acl, Command, Flags, Handler, ROW};
 use crate::dispatch::context::ServerCtx;
 use crate::dispatch::error::Error;
-use crate::dispatch::replicas;
-use crate::replication::State;
+use crate::propagation::State;
+use crate::replication::primary;
 
 /// Longest name of a host, with its end.
 const HOST_LEN: usize = 256;
@@ -194,7 +194,7 @@ fn wait(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
         replicas: replicas.max(0).unsigned_abs() as usize,
     };
     blocking::park_for_acks(ctx, acks, deadline);
-    replicas::ask_for_confirmation(ctx.shared);
+    primary::ask_for_confirmation(ctx.shared);
     Ok(())
 }
 

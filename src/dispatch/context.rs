@@ -18,9 +18,8 @@ use crate::observe::latency::Latency;
 use crate::observe::rates::Rates;
 use crate::observe::slowlog::SlowLog;
 use crate::observe::stats::{Stats, WorkerStats};
-use crate::propagation::Stream;
+use crate::propagation::{Replication, Stream};
 use crate::pubsub::Hub;
-use crate::replication::Replication;
 use crate::resp::write::Output;
 
 use super::append_only::AppendOnly;
@@ -30,11 +29,11 @@ use super::command::Command;
 use super::control::Control;
 use super::durability::Durability;
 use super::execute::Propagated;
-use super::full_sync::FullSyncs;
 use super::job::{Job, Running};
 use super::monitor::Monitors;
 use super::pause::Pause;
 use super::table::Table;
+use super::threads::Threads;
 
 /// The server: everything that its threads share.
 pub struct Shared {
@@ -50,8 +49,6 @@ pub struct Shared {
     pub stream: Arc<Stream>,
     /// Replicas.
     pub replication: Replication,
-    /// Replicas that wait for a snapshot.
-    pub full_syncs: FullSyncs,
     /// Commands.
     pub commands: Table,
     /// Counters.
@@ -76,6 +73,8 @@ pub struct Shared {
     pub evictor: Evictor,
     /// What commands ask of the server's frame (listeners, shutdown, log).
     pub control: Control,
+    /// Starts threads.
+    pub threads: Threads,
     /// What happened once for all.
     pub status: Status,
 }

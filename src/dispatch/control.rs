@@ -4,7 +4,6 @@ use std::sync::mpsc::{Sender, channel};
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use super::replicas::Attachment;
 use crate::config::Effect;
 
 /// A request to the frame.
@@ -25,8 +24,6 @@ pub enum Request {
     Listeners(Sender<Result<(), ()>>),
     /// The dump file is to be written, on a thread of its own.
     Save,
-    /// A replica is to be served, on threads of its own.
-    Replicate(Box<Attachment>),
     /// The append-only file is to get a new base, on a thread of its own.
     Rewrite,
     /// The process as a whole follows a parameter that changed: title, crash handlers, watchdog.

@@ -15,17 +15,16 @@ pub mod control;
 pub mod durability;
 pub mod error;
 pub mod execute;
-pub mod full_sync;
 pub mod job;
 pub mod keys;
 pub mod layouts;
 pub mod monitor;
 pub mod pause;
 pub mod playback;
-pub mod replicas;
 pub mod subscriptions;
 pub mod table;
 #[doc(hidden)]
 pub mod testing;
+pub mod threads;
 pub mod transaction;
 pub mod upkeep;

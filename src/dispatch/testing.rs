@@ -21,7 +21,7 @@ use crate::resp::write::{Output, Protocol};
 /// The server and its only client.
 pub struct Harness {
     /// What the server's threads would share.
-    pub shared: Shared,
+    pub shared: Arc<Shared>,
     /// The only worker.
     pub worker: Worker,
     /// The client.
@@ -47,7 +47,7 @@ pub struct Outcome {
 
 impl Harness {
     /// A client of `shared`, which nothing else runs.
-    pub fn new(shared: Shared) -> Self {
+    pub fn new(shared: Arc<Shared>) -> Self {
         let arrival = || Arrival {
             address: "127.0.0.1:1".into(),
             local_address: "127.0.0.1:2".into(),

@@ -26,6 +26,7 @@ use crate::client::mailbox::Bell;
 use crate::client::session::Session;
 use crate::dispatch::context::{Shared, Worker};
 use crate::observe::stats::bump;
+use crate::replication::FullSyncs;
 
 mod serve;
 mod settle;
@@ -93,6 +94,8 @@ impl Link {
 /// The worker's thread state.
 pub struct EventLoop {
     shared: Arc<Shared>,
+    /// Where connections go that become replicas.
+    full_syncs: Arc<FullSyncs>,
     link: Arc<Link>,
     driver: Driver,
     worker: Worker,
@@ -129,13 +132,19 @@ pub struct EventLoop {
 
 impl EventLoop {
     /// The loop of worker `index`.
-    pub fn new(shared: Arc<Shared>, link: Arc<Link>, index: usize) -> io::Result<Self> {
+    pub fn new(
+        shared: Arc<Shared>,
+        full_syncs: Arc<FullSyncs>,
+        link: Arc<Link>,
+        index: usize,
+    ) -> io::Result<Self> {
         let driver = Driver::new()?;
         driver.add(link.bell.fd(), BELL)?;
         shared.pause.wake(&link.bell);
         Ok(Self {
             worker: Worker::new(&shared, index),
             shared,
+            full_syncs,
             link,
             driver,
             connections: Vec::new(),

@@ -8,7 +8,14 @@
 //! The log is a plain mutex around chunked buffers (measured cheaper than lock-free reservation,
 //! and it gives one global order). While nobody reads it, a command pays one relaxed load.
 //! The mutex is a leaf: it is taken under shard locks, and nothing is taken under it.
+//!
+//! Beside it stands what makes it a replication stream: its id and backlog, and how far each replica
+//! is. Who serves replicas ([`crate::replication`]) reports here; nothing here touches a socket.
 
+mod identity;
+mod replica;
 mod stream;
 
+pub use identity::Replication;
+pub use replica::{Replica, State};
 pub use stream::{Block, Chunk, Reader, Stream};

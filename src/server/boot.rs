@@ -20,12 +20,13 @@ use crate::dispatch::append_only_load;
 use crate::dispatch::blocking::Blocked;
 use crate::dispatch::context::{REPLY_PEAK_RESET_MS, Shared, Stall, Status};
 use crate::dispatch::control::{Control, Request};
-use crate::dispatch::full_sync::FullSyncs;
 use crate::dispatch::table::Table;
+use crate::dispatch::threads::Threads;
 use crate::keyspace::shards::Keyspace;
 use crate::net::worker::{EventLoop, Link};
 use crate::observe::log;
 use crate::observe::stats::Stats;
+use crate::replication::FullSyncs;
 
 /// Runs the program with its arguments, its own name first.
 pub fn main(args: &[OsString]) -> ExitCode {
@@ -215,11 +216,12 @@ pub fn build(
     settings: Settings,
     file: Option<Vec<u8>>,
     commands: Table,
-) -> (Shared, tokio::sync::mpsc::UnboundedReceiver<Request>) {
+) -> (Arc<Shared>, tokio::sync::mpsc::UnboundedReceiver<Request>) {
     let (control, requests) = Control::new();
     let workers = settings.io_threads.max(1) as usize;
     let keyspace = Keyspace::new(settings.databases as usize, settings.cluster_enabled);
-    let shared = Shared {
+    let shared = Arc::new_cyclic(|server| Shared {
+        threads: Threads::of(server),
         append_only: Default::default(),
         blocked: Blocked::default(),
         durability: Default::default(),
@@ -228,7 +230,6 @@ pub fn build(
         clients: Default::default(),
         pubsub: Default::default(),
         replication: Default::default(),
-        full_syncs: FullSyncs::default(),
         stream: Default::default(),
         commands,
         slowlog: Default::default(),
@@ -252,7 +253,7 @@ pub fn build(
             client_memory: AtomicUsize::new(0),
         },
         config: Config::new(settings, file),
-    };
+    });
     (shared, requests)
 }
 
@@ -266,7 +267,6 @@ fn start(
     log::set_role('M');
     let (shared, requests) = build(settings, file, commands);
     limits::open_files(&shared.config)?;
-    let shared = Arc::new(shared);
     let settings = shared.config.load();
     limits::warn_about_system(&settings);
     let failed = |error: std::io::Error| tracing::warn!("Cannot start: {error}");
@@ -361,12 +361,14 @@ fn spawn_threads(
     stop: &Arc<AtomicBool>,
 ) -> std::io::Result<Vec<std::thread::JoinHandle<()>>> {
     let mut threads = Vec::new();
+    let full_syncs = Arc::new(FullSyncs::default());
     for (index, link) in links.iter().enumerate() {
         let (shared, link) = (Arc::clone(shared), Arc::clone(link));
+        let full_syncs = Arc::clone(&full_syncs);
         let thread = std::thread::Builder::new().name(format!("worker-{index}"));
         threads.push(thread.spawn(move || {
             link.thread.store(stack::thread_id(), Relaxed);
-            let served = EventLoop::new(shared, link, index).and_then(|mut l| l.run());
+            let served = EventLoop::new(shared, full_syncs, link, index).and_then(|mut l| l.run());
             if let Err(error) = served {
                 // Without its poll a worker can serve nobody; better to end than to hang.
                 tracing::warn!("Worker cannot wait for its sockets: {error}");

@@ -9,9 +9,10 @@ use crate::base::alloc;
 use crate::base::clock::unix_ms;
 use crate::dispatch::context::Shared;
 use crate::dispatch::upkeep::Upkeep;
-use crate::dispatch::{append_only, durability, replicas};
+use crate::dispatch::{append_only, durability};
 use crate::net::worker::Link;
 use crate::observe::rates::Rate;
+use crate::replication::primary;
 
 /// Runs until `stop` is raised, `hz` times a second.
 pub fn run(shared: &Arc<Shared>, links: &[Arc<Link>], stop: &AtomicBool) {
@@ -35,7 +36,7 @@ pub fn run(shared: &Arc<Shared>, links: &[Arc<Link>], stop: &AtomicBool) {
         append_only::rewrite_if_due(shared);
         if unix_ms() / 1000 != last_second {
             last_second = unix_ms() / 1000;
-            replicas::cron(shared, seconds);
+            primary::cron(shared, seconds);
             seconds += 1;
             if seconds.is_multiple_of(5) {
                 log_sizes(shared);

@@ -19,7 +19,7 @@ use crate::base::priority;
 use crate::config::{Effect, Settings, ShutdownFlags, strerror};
 use crate::dispatch::context::Shared;
 use crate::dispatch::control::Request;
-use crate::dispatch::{append_only, durability, replicas};
+use crate::dispatch::{append_only, durability};
 use crate::net::listener::{self, Peer};
 use crate::net::worker::Link;
 use crate::observe::log;
@@ -179,15 +179,6 @@ impl Frame {
                     tracing::warn!("Can't save in background: {}", strerror(&error));
                     self.shared.durability.saves.last_ok.store(false, Relaxed);
                     self.shared.durability.saves.ended();
-                }
-            }
-            Request::Replicate(attachment) => {
-                let (shared, client) = (Arc::clone(&self.shared), attachment.client());
-                let serve = move || replicas::run(&shared, *attachment);
-                let thread = std::thread::Builder::new().name("replica".to_owned());
-                if let Err(error) = thread.spawn(serve) {
-                    tracing::warn!("Cannot serve a replica: {}", strerror(&error));
-                    replicas::forget(&self.shared, client);
                 }
             }
             Request::Rewrite => {

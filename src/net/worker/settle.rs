@@ -6,10 +6,11 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::{EventLoop, KEPT_BUFFERS, TICKED};
 use crate::client::session::Replies;
-use crate::dispatch::{blocking, execute, replicas};
+use crate::dispatch::{blocking, execute};
 use crate::net::connection::Connection;
 use crate::net::evict;
 use crate::observe::stats::bump;
+use crate::replication::primary;
 
 impl EventLoop {
     /// Writes replies and settles every connection that this turn touched.
@@ -98,7 +99,14 @@ impl EventLoop {
             let counted = connection.counted;
             self.shared.status.client_memory.fetch_sub(counted, Relaxed);
             let (session, socket, unsent, input) = connection.into_parts();
-            replicas::hand_over(&self.shared, session, socket, unsent, input);
+            primary::hand_over(
+                &self.shared,
+                &self.full_syncs,
+                session,
+                socket,
+                unsent,
+                input,
+            );
         }
     }
 

@@ -17,15 +17,14 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::context::Shared;
-use super::durability::{snapshot_fields, snapshot_options};
-use super::replicas::{Peer, Pipe};
+use super::peer::{Peer, Pipe};
 use crate::base::{clock, priority, random};
 use crate::config::strerror;
+use crate::dispatch::context::Shared;
+use crate::dispatch::durability::{snapshot_fields, snapshot_options};
 use crate::keyspace::shards::LockSet;
 use crate::persistence::snapshot;
-use crate::propagation::Reader;
-use crate::replication::State;
+use crate::propagation::{Reader, State};
 
 /// How often a replica looks whether its snapshot may begin.
 const LOOK: Duration = Duration::from_millis(10);
@@ -85,7 +84,11 @@ struct OnDisk {
 ///
 /// # Errors
 /// Why the replica cannot have one; it is to be closed.
-pub(super) fn obtain(shared: &Shared, peer: &Arc<Peer>) -> io::Result<Given> {
+pub(super) fn obtain(
+    shared: &Shared,
+    full_syncs: &FullSyncs,
+    peer: &Arc<Peer>,
+) -> io::Result<Given> {
     let options = &peer.options;
     let diskless = shared.config.settings().repl_diskless_sync;
     let ticket = Arc::new(Ticket {
@@ -98,7 +101,7 @@ pub(super) fn obtain(shared: &Shared, peer: &Arc<Peer>) -> io::Result<Given> {
         thread: thread::current(),
         outcome: Mutex::default(),
     });
-    if let Some(offset) = enter(shared, &ticket) {
+    if let Some(offset) = enter(shared, full_syncs, &ticket) {
         peer.announce(shared, offset)?;
     }
     loop {
@@ -106,20 +109,20 @@ pub(super) fn obtain(shared: &Shared, peer: &Arc<Peer>) -> io::Result<Given> {
             return outcome;
         }
         if peer.is_closed() {
-            let mut waiting = shared.full_syncs.0.lock();
+            let mut waiting = full_syncs.0.lock();
             waiting.tickets.retain(|t| !Arc::ptr_eq(t, &ticket));
             return Err(ErrorKind::ConnectionAborted.into());
         }
-        match gather(shared, &ticket) {
-            Some(tickets) => make(shared, &tickets),
+        match gather(shared, full_syncs, &ticket) {
+            Some(tickets) => make(shared, full_syncs, &tickets),
             None => thread::park_timeout(LOOK),
         }
     }
 }
 
 /// Puts a replica in line; where in the stream the snapshot is that it joined, if it could.
-fn enter(shared: &Shared, ticket: &Arc<Ticket>) -> Option<u64> {
-    let mut waiting = shared.full_syncs.0.lock();
+fn enter(shared: &Shared, full_syncs: &FullSyncs, ticket: &Arc<Ticket>) -> Option<u64> {
+    let mut waiting = full_syncs.0.lock();
     if let Some(snapshot) = &mut waiting.on_disk
         && snapshot.kind == ticket.kind
         && let Some(reader) = shared.stream.reader_at(snapshot.offset)
@@ -153,14 +156,14 @@ fn enter(shared: &Shared, ticket: &Arc<Ticket>) -> Option<u64> {
 /// All that wait for the same as `own`, which is among them, if a snapshot for them may begin: no
 /// other is under way, and for one that streams the time is over in which others may come. Then
 /// the save in the background is theirs.
-fn gather(shared: &Shared, own: &Arc<Ticket>) -> Option<Vec<Arc<Ticket>>> {
+fn gather(shared: &Shared, full_syncs: &FullSyncs, own: &Arc<Ticket>) -> Option<Vec<Arc<Ticket>>> {
     let settings = shared.config.settings();
     let (count, longest) = shared.replication.waiting(now());
     let enough = settings.repl_diskless_sync_max_replicas;
     let is_due = !own.kind.streams
         || longest >= i64::from(settings.repl_diskless_sync_delay)
         || (enough > 0 && count >= enough.unsigned_abs() as usize);
-    let mut waiting = shared.full_syncs.0.lock();
+    let mut waiting = full_syncs.0.lock();
     let waits = waiting.tickets.iter().any(|t| Arc::ptr_eq(t, own));
     if !is_due || !waits || shared.durability.saves.running.swap(true, Relaxed) {
         return None;
@@ -177,12 +180,12 @@ fn now() -> i64 {
 }
 
 /// Makes a snapshot for `tickets`, on a thread that gives way; each gets an outcome.
-fn make(shared: &Shared, tickets: &[Arc<Ticket>]) {
+fn make(shared: &Shared, full_syncs: &FullSyncs, tickets: &[Arc<Ticket>]) {
     thread::scope(|scope| {
         let thread = thread::Builder::new().name("bgsave".to_owned());
         let work = || {
             priority::give_way();
-            make_here(shared, tickets);
+            make_here(shared, full_syncs, tickets);
         };
         if let Err(error) = thread.spawn_scoped(scope, work) {
             tracing::warn!("Can't save in background: {}", strerror(&error));
@@ -198,7 +201,7 @@ fn fail<'a>(tickets: impl IntoIterator<Item = &'a Arc<Ticket>>, kind: ErrorKind)
     }
 }
 
-fn make_here(shared: &Shared, tickets: &[Arc<Ticket>]) {
+fn make_here(shared: &Shared, full_syncs: &FullSyncs, tickets: &[Arc<Ticket>]) {
     let saves = &shared.durability.saves;
     let turn = saves.turn();
     saves.started.store(now(), Relaxed);
@@ -213,11 +216,11 @@ fn make_here(shared: &Shared, tickets: &[Arc<Ticket>]) {
     }
     let result = match streams {
         true => stream_to(shared, tickets),
-        false => save_for(shared, tickets),
+        false => save_for(shared, full_syncs, tickets),
     };
     let cancelled = saves.is_cancelled();
     let joined = {
-        let mut waiting = shared.full_syncs.0.lock();
+        let mut waiting = full_syncs.0.lock();
         waiting.streams = false;
         waiting.on_disk.take().map(|snapshot| snapshot.joined)
     };
@@ -375,7 +378,7 @@ fn stream_to(shared: &Shared, tickets: &[Arc<Ticket>]) -> io::Result<Made> {
     Ok((None, given))
 }
 
-fn save_for(shared: &Shared, tickets: &[Arc<Ticket>]) -> io::Result<Made> {
+fn save_for(shared: &Shared, full_syncs: &FullSyncs, tickets: &[Arc<Ticket>]) -> io::Result<Made> {
     let (pid, client) = (std::process::id(), tickets[0].peer.replica.client);
     tracing::info!("Background saving started by pid {pid}");
     let path = format!("temp-{pid}-replica-{client}.rdb");
@@ -386,7 +389,7 @@ fn save_for(shared: &Shared, tickets: &[Arc<Ticket>]) -> io::Result<Made> {
     std::fs::remove_file(&path)?;
     let mut file = BufWriter::with_capacity(PIECE, file);
     let begin = |offset| {
-        shared.full_syncs.0.lock().on_disk = Some(OnDisk {
+        full_syncs.0.lock().on_disk = Some(OnDisk {
             kind: tickets[0].kind,
             offset,
             joined: Vec::new(),

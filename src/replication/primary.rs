@@ -10,7 +10,7 @@
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::TcpStream;
 use std::ops::Deref;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
@@ -21,25 +21,26 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::context::Shared;
-use super::control::Request;
-use super::{blocking, execute, full_sync};
+use super::full_sync::{self, FullSyncs};
+use super::peer::{Peer, Pipe};
 use crate::base::{clock, number};
 use crate::client::registry::{Handle, flag};
 use crate::client::session::{ReplicaOptions, Session, SyncRequest};
-use crate::propagation::Reader;
-use crate::replication::{Replica, State};
+use crate::config::strerror;
+use crate::dispatch::context::Shared;
+use crate::dispatch::{blocking, execute};
+use crate::propagation::{Reader, Replica, State};
 use crate::resp::parse::{self, Limits, Parser};
 
 /// How often a thread that waits looks up, at least.
-const TICK: Duration = Duration::from_millis(100);
+pub(super) const TICK: Duration = Duration::from_millis(100);
 /// Bytes read from a socket or file at once.
 const PIECE: usize = 64 * 1024;
 /// Most bytes of an incomplete request: confirmations are short.
 const LONGEST_REQUEST: usize = 1 << 20;
 
 /// A replica on its way from its worker to its threads.
-pub struct Attachment {
+struct Attachment {
     socket: OwnedFd,
     /// Replies that its worker has not written.
     unsent: Vec<u8>,
@@ -51,13 +52,6 @@ pub struct Attachment {
     request: SyncRequest,
 }
 
-impl Attachment {
-    /// Id of its client.
-    pub fn client(&self) -> u64 {
-        self.handle.id
-    }
-}
-
 fn now() -> i64 {
     clock::unix_ms() / 1000
 }
@@ -65,6 +59,7 @@ fn now() -> i64 {
 /// Makes a replica of a connection that asked for it and that its worker has let go.
 pub fn hand_over(
     shared: &Shared,
+    full_syncs: &Arc<FullSyncs>,
     mut session: Session,
     socket: OwnedFd,
     unsent: Vec<u8>,
@@ -97,7 +92,8 @@ pub fn hand_over(
             "0".repeat(40)
         );
     }
-    shared.control.send(Request::Replicate(Box::new(Attachment {
+    let client = handle.id;
+    let attachment = Attachment {
         socket,
         unsent,
         input,
@@ -105,7 +101,13 @@ pub fn hand_over(
         replica,
         options,
         request,
-    })));
+    };
+    let full_syncs = Arc::clone(full_syncs);
+    let serve = move |shared: &Arc<Shared>| run(shared, &full_syncs, attachment);
+    if let Err(error) = shared.threads.start("replica", serve) {
+        tracing::warn!("Cannot serve a replica: {}", strerror(&error));
+        forget(shared, client);
+    }
 }
 
 fn host_of(address: &str) -> String {
@@ -114,13 +116,13 @@ fn host_of(address: &str) -> String {
 }
 
 /// A replica is gone.
-pub fn forget(shared: &Shared, client: u64) {
+fn forget(shared: &Shared, client: u64) {
     shared.replication.remove(client, now());
     shared.clients.remove(client);
 }
 
 /// Serves a replica until one side has enough.
-pub fn run(shared: &Shared, attachment: Attachment) {
+fn run(shared: &Shared, full_syncs: &FullSyncs, attachment: Attachment) {
     let Attachment {
         socket,
         unsent,
@@ -139,7 +141,11 @@ pub fn run(shared: &Shared, attachment: Attachment) {
         closed: AtomicBool::new(false),
         preparing: Mutex::new(false),
     });
-    let link = Link { shared, peer };
+    let link = Link {
+        shared,
+        full_syncs,
+        peer,
+    };
     let writer = thread::current();
     let served = thread::scope(|scope| {
         link.socket.set_nonblocking(false)?;
@@ -158,53 +164,10 @@ pub fn run(shared: &Shared, attachment: Attachment) {
     tracing::info!("Connection with replica {} lost.", link.replica.name());
 }
 
-/// A replica and its socket.
-pub(super) struct Peer {
-    /// Of any family; in blocking mode, with time limits of [`TICK`].
-    socket: TcpStream,
-    handle: Arc<Handle>,
-    pub(super) replica: Arc<Replica>,
-    pub(super) options: Box<ReplicaOptions>,
-    /// It came by PSYNC: it is told where the snapshot is, and it confirms what it gets.
-    replies: bool,
-    closed: AtomicBool,
-    /// The replica waits, and gets empty lines as signs of life. Held while one is written.
-    preparing: Mutex<bool>,
-}
-
-impl Peer {
-    /// True when nothing more can be sent.
-    pub(super) fn is_closed(&self) -> bool {
-        self.closed.load(Relaxed)
-    }
-
-    /// Ends the connection.
-    pub(super) fn close(&self) {
-        self.closed.store(true, Relaxed);
-        // It may be closed already.
-        let _ = self.socket.shutdown(Shutdown::Both);
-    }
-
-    /// Tells the replica that everything follows, from `offset` on.
-    pub(super) fn announce(&self, shared: &Shared, offset: u64) -> io::Result<()> {
-        if !self.replies {
-            return Ok(());
-        }
-        let line = format!("+FULLRESYNC {} {offset}\r\n", shared.replication.id());
-        // No sign of life comes into the middle of it.
-        let _preparing = self.preparing.lock();
-        Pipe(shared, self).write_all(line.as_bytes())
-    }
-
-    /// The snapshot comes now: no signs of life any more.
-    pub(super) fn prepared(&self) {
-        *self.preparing.lock() = false;
-    }
-}
-
 /// A replica as its two threads see it.
 struct Link<'a> {
     shared: &'a Shared,
+    full_syncs: &'a FullSyncs,
     peer: Arc<Peer>,
 }
 
@@ -219,50 +182,6 @@ impl Deref for Link<'_> {
 impl Link<'_> {
     fn pipe(&self) -> Pipe<'_> {
         Pipe(self.shared, &self.peer)
-    }
-}
-
-/// Writes to a replica, waiting for it as long as it may take.
-pub(super) struct Pipe<'a>(pub(super) &'a Shared, pub(super) &'a Peer);
-
-impl Write for Pipe<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let (shared, link, begun) = (self.0, self.1, Instant::now());
-        loop {
-            if link.closed.load(Relaxed) {
-                return Err(ErrorKind::ConnectionAborted.into());
-            }
-            match (&link.socket).write(bytes) {
-                Ok(written) => {
-                    let counter = &shared.replication.output_bytes;
-                    counter.fetch_add(written as u64, Relaxed);
-                    return Ok(written);
-                }
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    // Whoever cancels the snapshot does not wait for a replica that hangs.
-                    let waits = link.replica.state() == State::WaitEnd;
-                    if waits && shared.durability.saves.is_cancelled() {
-                        return Err(ErrorKind::ConnectionAborted.into());
-                    }
-                    // Once it is in step its confirmations tell whether it is alive.
-                    let limit = shared.config.settings().repl_timeout.max(1);
-                    let limit = Duration::from_secs(limit.unsigned_abs().into());
-                    if link.replica.state() != State::Online && begun.elapsed() > limit {
-                        tracing::warn!(
-                            "Disconnecting timedout replica (full sync): {}",
-                            link.replica.name()
-                        );
-                        return Err(ErrorKind::TimedOut.into());
-                    }
-                }
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 
@@ -351,7 +270,7 @@ impl Link<'_> {
     /// Sends a snapshot, when it is this replica's turn; then the replica is in step with what
     /// the reader gives.
     fn synchronize(&self) -> io::Result<Reader> {
-        let (reader, file) = full_sync::obtain(self.shared, &self.peer)?;
+        let (reader, file) = full_sync::obtain(self.shared, self.full_syncs, &self.peer)?;
         match file {
             Some(file) => self.send_file(&file)?,
             None => self.await_confirmation()?,

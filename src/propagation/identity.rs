@@ -1,0 +1,240 @@
+//! The identity of the stream, and who follows it: its id, its backlog, its replicas.
+//!
+//! The stream's offset is the replication offset. The
+//! backlog is the part of it that stays readable behind the slowest reader: it begins with the
+//! first replica and ends when there has been none for `repl-backlog-ttl` seconds. Each beginning
+//! and end gives the stream a new id, because nobody can go on where an old one was left.
+//!
+//! Nothing here touches a socket or takes a snapshot; who does reports through [`Replica`].
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
+
+use parking_lot::{Mutex, RwLock};
+
+use super::replica::{Replica, State};
+use super::stream::Stream;
+use crate::base::random;
+
+/// Replicas and the identity of the stream.
+pub struct Replication {
+    id: RwLock<String>,
+    replicas: RwLock<Vec<Arc<Replica>>>,
+    backlog: Mutex<Option<Backlog>>,
+    /// There is a backlog.
+    fed: AtomicBool,
+    /// Unix seconds at which the last replica left.
+    alone_since: AtomicI64,
+    /// Full synchronizations begun.
+    pub full: AtomicU64,
+    /// Partial ones that were possible.
+    pub partial_ok: AtomicU64,
+    /// Partial ones that were asked for and not possible.
+    pub partial_err: AtomicU64,
+    /// Bytes written to replicas.
+    pub output_bytes: AtomicU64,
+}
+
+/// The part of the stream that is kept for replicas that come back.
+#[derive(Clone, Copy, Debug)]
+struct Backlog {
+    /// Where it began.
+    start: u64,
+    /// `repl-backlog-size`.
+    size: u64,
+}
+
+impl Default for Replication {
+    fn default() -> Self {
+        Self {
+            id: RwLock::new(random::run_id()),
+            replicas: RwLock::default(),
+            backlog: Mutex::default(),
+            fed: AtomicBool::new(false),
+            alone_since: AtomicI64::new(0),
+            full: AtomicU64::new(0),
+            partial_ok: AtomicU64::new(0),
+            partial_err: AtomicU64::new(0),
+            output_bytes: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Replication {
+    /// 40 hexadecimal digits.
+    pub fn id(&self) -> String {
+        self.id.read().clone()
+    }
+
+    /// All replicas, in the order in which they came.
+    pub fn replicas(&self) -> Vec<Arc<Replica>> {
+        self.replicas.read().clone()
+    }
+
+    /// Number of replicas, those included that are not in step yet.
+    pub fn len(&self) -> usize {
+        self.replicas.read().len()
+    }
+
+    /// True without replicas.
+    pub fn is_empty(&self) -> bool {
+        self.replicas.read().is_empty()
+    }
+
+    /// A replica came.
+    pub fn add(&self, replica: &Arc<Replica>) {
+        self.replicas.write().push(Arc::clone(replica));
+    }
+
+    /// The replica of a client is gone; `now` in Unix seconds.
+    pub fn remove(&self, client: u64, now: i64) {
+        let mut replicas = self.replicas.write();
+        replicas.retain(|r| r.client != client);
+        if replicas.is_empty() {
+            self.alone_since.store(now, Relaxed);
+        }
+    }
+
+    /// Begins the backlog, if there is none; true when it did. The stream has a new id then.
+    pub fn begin_backlog(&self, stream: &Stream, size: u64) -> bool {
+        let mut backlog = self.backlog.lock();
+        if backlog.is_some() {
+            return false;
+        }
+        *self.id.write() = random::run_id();
+        stream.set_backlog(size);
+        let start = stream.offset();
+        *backlog = Some(Backlog { start, size });
+        self.fed.store(true, Relaxed);
+        true
+    }
+
+    /// Gives the stream a new id, so that nobody goes on where he was.
+    pub fn change_id(&self) {
+        *self.id.write() = random::run_id();
+    }
+
+    /// Follows `repl-backlog-size`.
+    pub fn resize_backlog(&self, stream: &Stream, size: u64) {
+        if let Some(backlog) = &mut *self.backlog.lock() {
+            backlog.size = size;
+            stream.set_backlog(size);
+        }
+    }
+
+    /// Ends the backlog when no replica was there for `ttl` seconds; true when it did. Unix
+    /// seconds.
+    pub fn end_backlog_if_idle(&self, stream: &Stream, ttl: i64, now: i64) -> bool {
+        let idle = now - self.alone_since.load(Relaxed);
+        if ttl == 0 || idle <= ttl || !self.is_empty() {
+            return false;
+        }
+        let mut backlog = self.backlog.lock();
+        if backlog.take().is_none() {
+            return false;
+        }
+        self.fed.store(false, Relaxed);
+        *self.id.write() = random::run_id();
+        stream.set_backlog(0);
+        true
+    }
+
+    /// True while what is done is kept for replicas.
+    pub fn is_fed(&self) -> bool {
+        self.fed.load(Relaxed)
+    }
+
+    /// First offset of the backlog, counted from 1, and its length, for a stream that ends at
+    /// `offset`; `None` without one.
+    pub fn backlog(&self, offset: u64) -> Option<(u64, u64)> {
+        let backlog = (*self.backlog.lock())?;
+        let len = offset.saturating_sub(backlog.start).min(backlog.size);
+        Some((offset - len + 1, len))
+    }
+
+    /// Replicas in step that were heard of within `max_lag` seconds; `now` in Unix seconds.
+    pub fn good(&self, max_lag: i64, now: i64) -> usize {
+        let replicas = self.replicas.read();
+        let good = |r: &&Arc<Replica>| r.state() == State::Online && r.lag(now) <= max_lag;
+        replicas.iter().filter(good).count()
+    }
+
+    /// Replicas that have confirmed the stream up to `offset`.
+    pub fn acknowledged(&self, offset: u64) -> usize {
+        let replicas = self.replicas.read();
+        let has = |r: &&Arc<Replica>| r.state() == State::Online && r.acknowledged() >= offset;
+        replicas.iter().filter(has).count()
+    }
+
+    /// Replicas that wait for a snapshot to begin: how many, and for how many seconds the first
+    /// one has; `now` in Unix seconds.
+    pub fn waiting(&self, now: i64) -> (usize, i64) {
+        let replicas = self.replicas.read();
+        let waiting = replicas.iter().filter(|r| r.state() == State::WaitStart);
+        waiting.fold((0, 0), |(count, longest), r| {
+            (count + 1, longest.max(now - r.since))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn replica(client: u64) -> Arc<Replica> {
+        Arc::new(Replica::new(client, "10.0.0.1".into(), 6379, 100))
+    }
+
+    #[test]
+    fn the_backlog_begins_once_and_ends_when_nobody_came_back() {
+        let (replication, stream) = (Replication::default(), Stream::default());
+        let first = replication.id();
+        assert!(replication.begin_backlog(&stream, 1000) && stream.is_active());
+        assert!(!replication.begin_backlog(&stream, 1000));
+        assert_ne!(replication.id(), first);
+        let one = replica(1);
+        replication.add(&one);
+        assert!(!replication.end_backlog_if_idle(&stream, 10, 500));
+        replication.remove(1, 500);
+        assert!(!replication.end_backlog_if_idle(&stream, 10, 510));
+        assert!(!replication.end_backlog_if_idle(&stream, 0, 999));
+        assert!(replication.end_backlog_if_idle(&stream, 10, 511));
+        assert!(!stream.is_active() && !replication.is_fed());
+    }
+
+    #[test]
+    fn the_backlog_is_counted_from_one() {
+        let (replication, stream) = (Replication::default(), Stream::default());
+        assert_eq!(replication.backlog(0), None);
+        replication.begin_backlog(&stream, 100);
+        assert_eq!(replication.backlog(0), Some((1, 0)));
+        assert_eq!(replication.backlog(60), Some((1, 60)));
+        assert_eq!(replication.backlog(250), Some((151, 100)));
+    }
+
+    #[test]
+    fn only_replicas_in_step_count() {
+        let replication = Replication::default();
+        let (one, two) = (replica(1), replica(2));
+        replication.add(&one);
+        replication.add(&two);
+        assert_eq!(replication.waiting(103), (2, 3));
+        assert_eq!(
+            (replication.good(10, 100), replication.acknowledged(0)),
+            (0, 0)
+        );
+        one.enter(State::Online);
+        one.acknowledge(70, 100);
+        assert_eq!(
+            (replication.good(10, 110), replication.good(10, 111)),
+            (1, 0)
+        );
+        assert_eq!(
+            (replication.acknowledged(70), replication.acknowledged(71)),
+            (1, 0)
+        );
+        // An older confirmation takes nothing back.
+        one.acknowledge(60, 105);
+        assert_eq!((one.acknowledged(), one.lag(106)), (70, 1));
+    }
+}

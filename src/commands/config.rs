@@ -142,15 +142,15 @@ fn apply(shared: &Shared, param: &'static Param, settings: &Settings) -> Result<
         }
         Effect::OomScoreAdj => crate::observe::process::write_oom_score(settings),
         Effect::Appendonly if settings.appendonly => {
-            append_only::turn_on(shared, settings);
+            append_only::turn_on(shared);
             Ok(())
         }
         Effect::Appendonly => {
-            append_only::turn_off(shared, settings);
+            append_only::turn_off(shared);
             Ok(())
         }
         Effect::AppendFsync => {
-            shared.append_only.follow(settings);
+            append_only::follow_policy(shared);
             Ok(())
         }
         Effect::ReplBacklogSize => {

@@ -138,7 +138,7 @@ fn load_aof(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
 /// `DEBUG AOF-FLUSH-SLEEP <microsec>`
 fn aof_flush_sleep(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     let wait = number::parse_i64(&ctx.args[2]).unwrap_or(0);
-    let progress = &ctx.shared.append_only.progress;
+    let progress = &ctx.shared.append_only.log.progress;
     let wait = u64::try_from(wait).unwrap_or(0);
     progress.flush_sleep_us.store(wait, Relaxed);
     ctx.out.ok();

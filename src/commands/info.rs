@@ -7,13 +7,13 @@ use crate::base::clock;
 use crate::base::text::human_bytes;
 use crate::client::registry::flag;
 use crate::config::MaxmemoryPolicy;
-use crate::dispatch::append_only::Mode;
 use crate::dispatch::command::{Acl, Command, Flags, Handler, ROW};
 use crate::dispatch::context::{ServerCtx, Shared};
 use crate::dispatch::error::Error;
 use crate::keyspace::access::Access;
 use crate::observe::process::{self, Allocator};
 use crate::observe::rates::Rate;
+use crate::persistence::aof::life::Mode;
 use crate::pubsub::Kind;
 
 /// The rows.
@@ -238,7 +238,7 @@ fn memory(shared: &Shared, text: &mut String) {
 }
 
 fn persistence(shared: &Shared, text: &mut String) {
-    let aof = &shared.append_only;
+    let (aof, status) = (&shared.append_only, shared.append_only.status());
     let (saves, loading) = (&shared.durability.saves, &shared.durability.loading);
     let since = |started: i64| match started {
         0.. => (clock::unix_ms() / 1000 - started).max(0),
@@ -267,31 +267,32 @@ fn persistence(shared: &Shared, text: &mut String) {
         "rdb_last_cow_size": 0,
         "rdb_last_load_keys_expired": loading.keys_expired.load(Relaxed),
         "rdb_last_load_keys_loaded": loading.keys_loaded.load(Relaxed),
-        "aof_enabled": u8::from(aof.mode() != Mode::Off),
-        "aof_rewrite_in_progress": u8::from(aof.rewriting.load(Relaxed)),
-        "aof_rewrite_scheduled": u8::from(aof.scheduled.load(Relaxed)),
-        "aof_last_rewrite_time_sec": aof.last_rewrite_seconds(),
+        "aof_enabled": u8::from(status.mode != Mode::Off),
+        "aof_rewrite_in_progress": u8::from(status.rewriting_since.is_some()),
+        "aof_rewrite_scheduled": u8::from(status.scheduled),
+        "aof_last_rewrite_time_sec": status.last_seconds,
         "aof_current_rewrite_time_sec": aof.rewriting_seconds(),
-        "aof_last_bgrewrite_status": ok(!aof.last_failed.load(Relaxed)),
-        "aof_rewrites": aof.rewrites.load(Relaxed),
-        "aof_rewrites_consecutive_failures": aof.failures.load(Relaxed),
-        "aof_last_write_status": ok(!aof.progress.failing.load(Relaxed)),
+        "aof_last_bgrewrite_status": ok(!status.last_failed),
+        "aof_rewrites": status.rewrites,
+        "aof_rewrites_consecutive_failures": status.failures,
+        "aof_last_write_status": ok(!aof.log.progress.failing.load(Relaxed)),
         "aof_last_cow_size": 0,
         "module_fork_in_progress": 0,
         "module_fork_last_cow_size": 0,
     );
-    if aof.mode() != Mode::Off {
+    if status.mode != Mode::Off {
         let behind = shared
             .stream
             .offset()
-            .saturating_sub(aof.progress.written());
+            .saturating_sub(aof.log.progress.written());
         fields!(text;
             "aof_current_size": aof.size(),
-            "aof_base_size": aof.base_size.load(Relaxed),
-            "aof_pending_rewrite": u8::from(aof.scheduled.load(Relaxed)),
+            "aof_base_size": status.base_size,
+            "aof_pending_rewrite": u8::from(status.scheduled),
             "aof_buffer_length": behind,
-            "aof_pending_bio_fsync": 0,
-            "aof_delayed_fsync": 0,
+            "aof_pending_bio_fsync": u8::from(aof.log.progress.is_syncing()),
+            "aof_delayed_fsync": aof.log.progress.delayed.load(Relaxed),
+            "aof_write_stalled_ms": aof.log.writing_ms(),
         );
     }
     if loading.active.load(Relaxed) {

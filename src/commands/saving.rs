@@ -115,7 +115,7 @@ impl Job for UntilCut {
 /// `BGREWRITEAOF`
 fn bgrewriteaof(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     let aof = &ctx.shared.append_only;
-    if aof.rewriting.load(Relaxed) {
+    if aof.is_rewriting() {
         return Err(Error::line(
             "ERR Background append only file rewriting already in progress",
         ));
@@ -125,9 +125,7 @@ fn bgrewriteaof(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
         ctx.out
             .simple("Background append only file rewriting started");
     } else {
-        aof.scheduled.store(true, Relaxed);
-        // Who asks does not wait for the end of a pause.
-        aof.failures.store(0, Relaxed);
+        aof.schedule();
         ctx.out
             .simple("Background append only file rewriting scheduled");
     }

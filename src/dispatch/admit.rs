@@ -85,7 +85,7 @@ pub fn is_calm(shared: &Shared, settings: &Settings) -> bool {
     (settings.maxmemory == 0 || alloc::used() as u64 + margin(settings) <= settings.maxmemory)
         && settings.min_replicas_to_write == 0
         && shared.durability.saves.last_ok.load(Relaxed)
-        && !shared.append_only.progress.failing.load(Relaxed)
+        && !shared.append_only.log.progress.failing.load(Relaxed)
         && !shared.durability.loading.active.load(Relaxed)
         && !shared.pause.is_set()
 }
@@ -131,7 +131,7 @@ pub fn admit<'t>(
         memory(shared, worker, session, known)?;
     }
     if !shared.durability.saves.last_ok.load(Relaxed)
-        || shared.append_only.progress.failing.load(Relaxed)
+        || shared.append_only.log.progress.failing.load(Relaxed)
     {
         saved(shared, worker, session, known)?;
     }
@@ -225,7 +225,7 @@ fn saved(shared: &Shared, worker: &Worker, session: &Session, known: &Known) -> 
              the RDB error.",
         ));
     }
-    let appended = &shared.append_only.progress;
+    let appended = &shared.append_only.log.progress;
     if (writes || known.row.name == "ping") && appended.failing.load(Relaxed) {
         let error = std::io::Error::from_raw_os_error(appended.error.load(Relaxed));
         return Err(Error::Line(

@@ -1,35 +1,34 @@
-//! The append-only file, seen by the whole server: when it is on, who writes, how it is renewed.
+//! The append-only file, seen by the whole server: what turns it on and off, who writes, how it is
+//! rewritten.
 //!
-//! It is *off*, *waiting* (its first base is being written, commands go to a temporary increment)
-//! or *on*. A renewal writes a new base from a cut; the stream goes to a new increment from the
-//! cut on. The manifest names the new increment before the cut and the new base after it, so that
-//! what it names is the whole data set at every moment.
+//! What it is doing is one state machine ([`Life`], behind one lock) and one open file ([`Log`]); here
+//! is what acts on both and on the server. A rewrite writes a new base from a cut; the stream goes
+//! to a new increment from the cut on. The manifest names the new increment before the cut and the
+//! new base after it, so that what it names is the whole data set at every moment.
+//!
+//! Lock order: shards, then [`AppendOnly`]'s state, then the open file. Nothing is read, written or
+//! synced while the state is locked, but for what a file that is turned off has not written yet.
 
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, mpsc};
-use std::thread::JoinHandle;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::context::Shared;
-use super::control::Request;
 use super::durability::{snapshot_head, snapshot_options};
-use crate::base::clock::{mono_us, unix_ms};
+use crate::base::clock::unix_ms;
 use crate::base::priority;
 use crate::config::{AppendFsync, Settings, strerror};
 use crate::keyspace::shards::LockSet;
+use crate::persistence::aof::life::{AtCut, Life, Mode, Outcome, Pause, Rewrite, Status};
+use crate::persistence::aof::log::Log;
 use crate::persistence::aof::manifest::{Manifest, Place};
-use crate::persistence::aof::writer::{Policy, Progress, Rotation, Sync, Writer};
+use crate::persistence::aof::writer::{Policy, Sync, Writer};
 use crate::persistence::replacement::Replacement;
 use crate::persistence::snapshot;
-
-/// Renewals by themselves that may fail one after the other before there are pauses between them.
-const FAILURES: u64 = 3;
-/// Longest pause between two tries, in minutes.
-const LONGEST_PAUSE: u64 = 60;
 
 /// The server must not go on: why is in the log.
 #[derive(Debug)]
@@ -42,103 +41,75 @@ impl From<()> for Fatal {
     }
 }
 
-/// Whether commands are appended.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Mode {
-    /// No.
-    #[default]
-    Off,
-    /// To a temporary file, until the first base is there.
-    Waiting,
-    /// Yes.
-    On,
-}
-
 /// The state of the append-only file.
 #[derive(Default)]
 pub struct AppendOnly {
-    mode: Mutex<Mode>,
-    /// How far the writer is.
-    pub progress: Arc<Progress>,
-    pub(super) manifest: Mutex<Manifest>,
-    writing: Mutex<Option<Writing>>,
-    /// Replies wait for the disk: it is on, and `appendfsync` is `always`.
-    holds: AtomicBool,
-    /// A renewal is under way.
-    pub rewriting: AtomicBool,
-    /// A renewal is to begin when possible.
-    pub scheduled: AtomicBool,
-    /// The last renewal failed.
-    pub last_failed: AtomicBool,
-    /// Renewals so far.
-    pub rewrites: AtomicU64,
-    /// Renewals that failed one after the other.
-    pub failures: AtomicU64,
-    /// Unix seconds at which the present renewal began, plus 1; 0 without one.
-    started: AtomicI64,
-    /// Seconds that the last renewal took, plus 1; 0 before the first.
-    last_seconds: AtomicI64,
-    /// Bytes of all files but the one being written.
-    older: AtomicU64,
-    /// Bytes of all files after the last renewal.
-    pub base_size: AtomicU64,
-    pauses: Mutex<Pauses>,
-}
-
-/// The thread that writes.
-struct Writing {
-    rotation: Rotation,
-    stop: Arc<AtomicBool>,
-    thread: JoinHandle<()>,
-}
-
-/// Pauses between renewals that fail.
-#[derive(Default)]
-struct Pauses {
-    minutes: u64,
-    until: i64,
+    life: Mutex<Life>,
+    /// The open file.
+    pub log: Log,
+    /// A rewrite is under way: what `no-appendfsync-on-rewrite` asks at each write, where the state is
+    /// not to be locked. It changes with the state, under its lock.
+    rewriting: AtomicBool,
+    /// The thread that serves the open file runs.
+    served: AtomicBool,
 }
 
 impl AppendOnly {
-    /// Whether commands are appended.
-    pub fn mode(&self) -> Mode {
-        *self.mode.lock()
+    /// What is told of it.
+    pub fn status(&self) -> Status {
+        self.life.lock().status().clone()
     }
 
-    /// True when replies wait until what they tell of is on the disk.
-    #[inline]
-    pub fn holds(&self) -> bool {
-        self.holds.load(Relaxed)
+    /// Whether commands are appended.
+    pub fn mode(&self) -> Mode {
+        self.life.lock().status().mode
+    }
+
+    /// True while a rewrite is under way.
+    pub fn is_rewriting(&self) -> bool {
+        self.rewriting.load(Relaxed)
     }
 
     /// Bytes of all files.
     pub fn size(&self) -> u64 {
-        self.older.load(Relaxed) + self.progress.size.load(Relaxed)
+        self.life.lock().status().older + self.open_size()
     }
 
-    /// Seconds since the present renewal began; -1 without one.
+    /// Seconds since the present rewrite began; -1 without one.
     pub fn rewriting_seconds(&self) -> i64 {
-        match self.started.load(Relaxed) {
-            0 => -1,
-            started => (unix_ms() / 1000 - (started - 1)).max(0),
-        }
+        let since = self.life.lock().status().rewriting_since;
+        since.map_or(-1, |since| (now() - since).max(0))
     }
 
-    /// Seconds that the last renewal took; -1 before the first.
-    pub fn last_rewrite_seconds(&self) -> i64 {
-        self.last_seconds.load(Relaxed) - 1
+    /// A rewrite is to begin when possible, as somebody asked for it.
+    pub fn schedule(&self) {
+        self.life.lock().schedule();
     }
 
-    fn set_mode(&self, mode: Mode, settings: &Settings) {
-        *self.mode.lock() = mode;
-        self.follow(settings);
+    /// The state, for who reads the files.
+    pub(super) fn life(&self) -> MutexGuard<'_, Life> {
+        self.life.lock()
     }
 
-    /// Follows `appendfsync`.
-    pub fn follow(&self, settings: &Settings) {
-        let always = settings.appendfsync == AppendFsync::Always;
-        self.holds.store(always && self.mode() == Mode::On, Relaxed);
+    fn open_size(&self) -> u64 {
+        self.log.progress.size.load(Relaxed)
     }
+
+    fn begin(&self) -> Option<Rewrite> {
+        let rewrite = self.life.lock().begin(now())?;
+        self.rewriting.store(true, Relaxed);
+        Some(rewrite)
+    }
+
+    fn end(&self, rewrite: Rewrite, outcome: Outcome) -> bool {
+        let mut life = self.life.lock();
+        self.rewriting.store(false, Relaxed);
+        life.ended(rewrite, outcome, now())
+    }
+}
+
+fn now() -> i64 {
+    unix_ms() / 1000
 }
 
 pub(super) fn place(settings: &Settings) -> Place {
@@ -180,12 +151,12 @@ fn open_for_append(place: &Place, name: &str, truncate: bool) -> io::Result<(Fil
 }
 
 /// How to write, by the parameters of the moment.
-fn policy(shared: &Shared) -> Policy {
+pub fn policy(shared: &Shared) -> Policy {
     let settings = shared.config.settings();
-    let busy =
-        shared.append_only.rewriting.load(Relaxed) || shared.durability.saves.running.load(Relaxed);
+    let suspends = settings.no_appendfsync_on_rewrite
+        && (shared.append_only.is_rewriting() || shared.durability.saves.running.load(Relaxed));
     let sync = match settings.appendfsync {
-        _ if busy && settings.no_appendfsync_on_rewrite => Sync::Never,
+        _ if suspends => Sync::Never,
         AppendFsync::Always => Sync::Always,
         AppendFsync::Everysec => Sync::EverySecond,
         AppendFsync::No => Sync::Never,
@@ -196,32 +167,24 @@ fn policy(shared: &Shared) -> Policy {
     }
 }
 
-/// The thread that writes, until it is told to stop.
-fn run_writer(shared: &Shared, mut writer: Writer, stop: &AtomicBool) {
-    let mut failing = false;
-    while !stop.load(Relaxed) {
-        match writer.step(|| policy(shared)) {
-            Ok(()) if failing => {
-                failing = false;
-                tracing::warn!("AOF write error looks solved. The server can write again.");
-            }
-            Ok(()) => {}
-            Err(error) => {
-                if !failing {
-                    tracing::warn!("Error writing to the AOF file: {}", strerror(&error));
-                }
-                failing = true;
+/// Starts the thread that serves the open file, once. It never ends: without a file it waits for one.
+/// Not started by who writes a base: that one gives way to others.
+fn start_serving(shared: &Shared) -> io::Result<()> {
+    if shared.append_only.served.swap(true, Relaxed) {
+        return Ok(());
+    }
+    let serve = |shared: &Arc<Shared>| {
+        loop {
+            let served = shared.append_only.log.serve(|| policy(shared));
+            if served.is_err() {
                 exit_if_always(shared);
             }
         }
-    }
-    let last = writer
-        .flush(policy(shared))
-        .and_then(|()| writer.sync_now());
-    if let Err(error) = last {
-        tracing::warn!("Fail to fsync the AOF file: {}", strerror(&error));
-        exit_if_always(shared);
-    }
+    };
+    shared
+        .threads
+        .start("aof", serve)
+        .inspect_err(|_| shared.append_only.served.store(false, Relaxed))
 }
 
 /// After an error, where replies wait for the disk: they must never be sent.
@@ -234,56 +197,9 @@ fn exit_if_always(shared: &Shared) {
     }
 }
 
-/// A thread that will write, once it is told what. It ends when that never comes.
-struct Prepared {
-    start: mpsc::Sender<Writer>,
-    stop: Arc<AtomicBool>,
-    thread: JoinHandle<()>,
-}
-
-impl Prepared {
-    /// Starts the thread, with the priority of the calling one.
-    fn new(shared: &Arc<Shared>) -> io::Result<Self> {
-        let stop = Arc::new(AtomicBool::new(false));
-        let (start, begun) = mpsc::channel();
-        let (thread_shared, thread_stop) = (Arc::clone(shared), Arc::clone(&stop));
-        let thread = std::thread::Builder::new().name("aof".to_owned());
-        let thread = thread.spawn(move || {
-            if let Ok(writer) = begun.recv() {
-                run_writer(&thread_shared, writer, &thread_stop);
-            }
-        })?;
-        Ok(Self {
-            start,
-            stop,
-            thread,
-        })
-    }
-
-    /// Has the thread write.
-    fn start(self, shared: &Shared, writer: Writer) {
-        let rotation = writer.rotation();
-        // It waits for nothing else.
-        let _ = self.start.send(writer);
-        *shared.append_only.writing.lock() = Some(Writing {
-            rotation,
-            stop: self.stop,
-            thread: self.thread,
-        });
-    }
-}
-
-/// Has everything written and synced, and the thread that does it end.
-fn stop_writer(shared: &Shared) {
-    let writing = shared.append_only.writing.lock().take();
-    if let Some(Writing { stop, thread, .. }) = writing {
-        stop.store(true, Relaxed);
-        if thread.join().is_err() {
-            tracing::warn!("The thread that writes the AOF ended in a panic");
-        }
-        // Nobody writes any more, so nobody can fail.
-        shared.append_only.progress.failing.store(false, Relaxed);
-    }
+/// The policy changed: replies wait from now on, or do not wait any more.
+pub fn follow_policy(shared: &Shared) {
+    shared.append_only.log.demand();
 }
 
 /// Opens the file when the server starts, once the data set is loaded. An error is a reason not to
@@ -294,7 +210,8 @@ pub fn open(shared: &Arc<Shared>) -> Result<(), Fatal> {
     let this = &shared.append_only;
     let result = (|| -> io::Result<()> {
         create_directory(&place)?;
-        let mut manifest = this.manifest.lock().clone();
+        let named = this.life().manifest().clone();
+        let mut manifest = named.clone();
         if manifest.is_empty() {
             let name = manifest.new_base(&place.name, settings.aof_use_rdb_preamble);
             tracing::info!("Creating AOF base file {name} on server start");
@@ -306,23 +223,19 @@ pub fn open(shared: &Arc<Shared>) -> Result<(), Fatal> {
             None => (manifest.new_incr(&place.name), true),
         };
         let (file, size) = open_for_append(&place, &name, false)?;
-        if *this.manifest.lock() != manifest {
+        if named != manifest {
             // Not otherwise: a full disk is no reason not to start.
             place.store(&manifest)?;
         }
         let verb = if created { "Creating" } else { "Opening" };
         tracing::info!("{verb} AOF incr file {name} on server start");
-        this.older.store(place.size(&manifest) - size, Relaxed);
-        *this.manifest.lock() = manifest;
+        let total = place.size(&manifest);
         let reader = shared.stream.file_reader();
-        let writer = Writer::new(reader, file, size, Arc::clone(&this.progress));
-        Prepared::new(shared)?.start(shared, writer);
-        Ok(())
+        let writer = Writer::new(reader, file, size, Arc::clone(&this.log.progress));
+        this.log.open(writer);
+        this.life().opened(manifest, total - size, total);
+        start_serving(shared)
     })();
-    this.set_mode(Mode::On, &settings);
-    if this.base_size.load(Relaxed) == 0 {
-        this.base_size.store(this.size(), Relaxed);
-    }
     result.map_err(|error| {
         tracing::warn!("Cannot open the append-only file: {}", strerror(&error));
         Fatal
@@ -365,7 +278,7 @@ fn write_base(
         "Successfully created the temporary AOF base file {}",
         temporary.display()
     );
-    if shared.append_only.rewriting.load(Relaxed) {
+    if shared.append_only.is_rewriting() {
         tracing::info!("Background AOF rewrite terminated with success");
     }
     file.commit()?;
@@ -379,70 +292,89 @@ fn write_base(
 
 /// Has a new base written in the background; false when one is being written, or another snapshot.
 pub fn begin_rewrite(shared: &Shared) -> bool {
-    let this = &shared.append_only;
-    let busy = shared.durability.saves.running.load(Relaxed) || shared.durability.saves.is_busy();
-    if busy || this.rewriting.swap(true, Relaxed) {
+    let saves = &shared.durability.saves;
+    if saves.running.load(Relaxed) || saves.is_busy() {
         return false;
     }
-    shared.durability.saves.announce();
-    this.scheduled.store(false, Relaxed);
-    this.rewrites.fetch_add(1, Relaxed);
-    this.started.store(unix_ms() / 1000 + 1, Relaxed);
+    let Some(rewrite) = shared.append_only.begin() else {
+        return false;
+    };
+    saves.announce();
     tracing::info!(
         "Background append only file rewriting started by pid {}",
         std::process::id()
     );
-    shared.control.send(Request::Rewrite);
+    // Given back by whichever comes to run: the thread, or who could not start it.
+    let rewrite = Arc::new(Mutex::new(Some(rewrite)));
+    let taken = Arc::clone(&rewrite);
+    let started = shared.threads.start("aof-rewrite", move |shared| {
+        if let Some(rewrite) = taken.lock().take() {
+            run_rewrite(shared, rewrite);
+        }
+    });
+    if let Err(error) = started {
+        let error = strerror(&error);
+        tracing::warn!("Can't rewrite append only file in background: {error}");
+        if let Some(rewrite) = rewrite.lock().take() {
+            shared.append_only.end(rewrite, Outcome::Failure);
+        }
+        return false;
+    }
     true
 }
 
-/// The renewal that [`begin_rewrite`] announced, on a thread of its own.
-pub fn run_rewrite(shared: &Arc<Shared>) {
-    let this = &shared.append_only;
-    let started = mono_us();
+/// A rewrite, on a thread of its own.
+fn run_rewrite(shared: &Shared, rewrite: Rewrite) {
     let turn = shared.durability.saves.announced_turn();
-    let result = rewrite(shared);
+    let result = write_anew(shared, &rewrite);
     let cancelled = shared.durability.saves.is_cancelled();
     drop(turn);
-    match result {
+    let outcome = match result {
         Ok(()) => {
-            this.last_failed.store(false, Relaxed);
-            this.failures.store(0, Relaxed);
             tracing::info!("Background AOF rewrite finished successfully");
+            Outcome::Success
         }
-        Err(_) if cancelled => {
+        Err(error) if cancelled || error.kind() == io::ErrorKind::Interrupted => {
             tracing::warn!("Background AOF rewrite terminated by signal 10");
+            Outcome::Cancelled
         }
         Err(error) => {
-            this.last_failed.store(true, Relaxed);
-            this.failures.fetch_add(1, Relaxed);
             tracing::warn!(
                 "Background AOF rewrite terminated with error: {}",
                 strerror(&error)
             );
+            Outcome::Failure
         }
+    };
+    if shared.append_only.end(rewrite, outcome) {
+        give_up(shared);
     }
-    if this.mode() == Mode::Waiting {
-        // Without a first base there is nothing to append to: the next try begins anew.
-        stop_writer(shared);
-        let place = place(&shared.config.load());
-        let _ = std::fs::remove_file(place.path(&place.temporary_incr()));
-        this.scheduled.store(true, Relaxed);
-    }
-    let seconds = (mono_us() - started) / 1_000_000;
-    this.last_seconds.store(seconds as i64 + 1, Relaxed);
-    this.started.store(0, Relaxed);
-    this.rewriting.store(false, Relaxed);
 }
 
-fn rewrite(shared: &Arc<Shared>) -> io::Result<()> {
+/// There is no first base to append to: what is open is of no use.
+fn give_up(shared: &Shared) {
+    let closing = shared.append_only.log.close(|| policy(shared));
+    let place = place(&shared.config.load());
+    // It may not have come to that.
+    let _ = std::fs::remove_file(place.path(&place.temporary_incr()));
+    if let Some(closing) = closing
+        && let Err(error) = shared.append_only.log.finish(closing)
+    {
+        tracing::warn!("Fail to fsync the AOF file: {}", strerror(&error));
+    }
+}
+
+fn stale() -> io::Error {
+    io::ErrorKind::Interrupted.into()
+}
+
+fn write_anew(shared: &Shared, rewrite: &Rewrite) -> io::Result<()> {
     let this = &shared.append_only;
     let settings = shared.config.load();
     let place = place(&settings);
     create_directory(&place)?;
-    let mode = this.mode();
-    let mut manifest = this.manifest.lock().clone();
-    let incr = match mode {
+    let mut manifest = this.life().manifest().clone();
+    let incr = match rewrite.mode() {
         Mode::Waiting => Some(place.temporary_incr()),
         Mode::On => Some(manifest.new_incr(&place.name)),
         Mode::Off => None,
@@ -450,81 +382,88 @@ fn rewrite(shared: &Arc<Shared>) -> io::Result<()> {
     let mut file = None;
     if let Some(name) = &incr {
         file = Some(open_for_append(&place, name, true)?.0);
-        if mode == Mode::On {
+        if rewrite.mode() == Mode::On {
             place.store(&manifest)?;
-            *this.manifest.lock() = manifest.clone();
+            this.life().named(rewrite, manifest.clone());
         }
         tracing::info!("Creating AOF incr file {name} on background rewrite");
     }
     let base = manifest.new_base(&place.name, settings.aof_use_rdb_preamble);
-    // Who writes the stream must not give way, so it is not started by a thread that does.
-    let mut prepared = match mode {
-        Mode::Waiting => Some(Prepared::new(shared)?),
-        Mode::On | Mode::Off => None,
-    };
     priority::give_way();
     write_base(shared, &settings, &place.path(&base), |_| {
-        let Some(file) = file.take() else {
-            return Ok(());
-        };
-        if mode == Mode::On {
-            if let Some(writing) = &*this.writing.lock() {
-                writing.rotation.switch(shared.stream.divide(), file);
-            }
-            return Ok(());
-        }
-        if let Some(prepared) = prepared.take() {
-            let reader = shared.stream.file_reader();
-            let writer = Writer::new(reader, file, 0, Arc::clone(&this.progress));
-            prepared.start(shared, writer);
-        }
-        Ok(())
+        at_cut(shared, rewrite, &mut file)
     })?;
-    if mode == Mode::Waiting {
+    if !this.life().wants(rewrite) {
+        // The base is of no use, nor is what was appended since.
+        let _ = std::fs::remove_file(place.path(&base));
+        return Err(stale());
+    }
+    if rewrite.mode() == Mode::Waiting {
         let name = manifest.new_incr(&place.name);
         let temporary = place.temporary_incr();
         std::fs::rename(place.path(&temporary), place.path(&name))?;
         tracing::info!("Successfully renamed the temporary AOF incr file {temporary} into {name}");
     }
-    manifest.retire_incr(usize::from(mode != Mode::Off));
+    manifest.retire_incr(usize::from(rewrite.mode() != Mode::Off));
     place.store(&manifest)?;
-    if !settings.aof_disable_auto_gc
-        && let Err(error) = place.delete_history(&mut manifest)
-    {
-        tracing::warn!("Cannot delete history files: {}", strerror(&error));
-    }
-    this.older.store(place.size_of(&base), Relaxed);
-    this.base_size.store(this.size(), Relaxed);
-    *this.manifest.lock() = manifest;
-    if mode == Mode::Waiting {
-        this.set_mode(Mode::On, &settings);
+    let history = manifest.clone();
+    let size = place.size_of(&base);
+    this.life()
+        .committed(rewrite, manifest, size, this.open_size());
+    if !settings.aof_disable_auto_gc {
+        this.life().read(delete_history(&place, history));
     }
     Ok(())
+}
+
+/// What happens with the stream at the cut of a rewrite, under the locks of all shards.
+fn at_cut(shared: &Shared, rewrite: &Rewrite, file: &mut Option<File>) -> io::Result<()> {
+    let this = &shared.append_only;
+    // Until it is done nobody turns the file on or off.
+    let life = this.life();
+    let step = life.at_cut(rewrite);
+    match (step, file.take()) {
+        (AtCut::Stale, _) => return Err(stale()),
+        (AtCut::Open, Some(file)) => {
+            let reader = shared.stream.file_reader();
+            let progress = Arc::clone(&this.log.progress);
+            this.log.open(Writer::new(reader, file, 0, progress));
+        }
+        (AtCut::Switch, Some(file)) => this.log.switch(file, shared.stream.divide()),
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Deletes files that are history; the manifest without those that are gone.
+fn delete_history(place: &Place, mut manifest: Manifest) -> Manifest {
+    if let Err(error) = place.delete_history(&mut manifest) {
+        tracing::warn!("Cannot delete history files: {}", strerror(&error));
+    }
+    manifest
 }
 
 /// CONFIG SET aof-disable-auto-gc: files that were kept go when they are not to be kept any more.
 /// While a base is written, they go with the next one.
 pub fn follow_gc(shared: &Shared, settings: &Settings) {
-    let this = &shared.append_only;
-    // A renewal that begins now waits for the manifest.
-    let mut manifest = this.manifest.lock();
-    if settings.aof_disable_auto_gc || this.rewriting.load(Relaxed) {
-        return;
-    }
-    if let Err(error) = place(settings).delete_history(&mut manifest) {
-        tracing::warn!("Cannot delete history files: {}", strerror(&error));
+    // A rewrite that begins now waits for the manifest.
+    let mut life = shared.append_only.life();
+    if !settings.aof_disable_auto_gc && life.status().rewriting_since.is_none() {
+        let manifest = delete_history(&place(settings), life.manifest().clone());
+        life.read(manifest);
     }
 }
 
 /// CONFIG SET appendonly yes.
-pub fn turn_on(shared: &Shared, settings: &Settings) {
-    let this = &shared.append_only;
-    if this.mode() != Mode::Off {
+pub fn turn_on(shared: &Shared) {
+    if !shared.append_only.life().turn_on() {
         return;
     }
-    this.set_mode(Mode::Waiting, settings);
+    if let Err(error) = start_serving(shared) {
+        tracing::warn!("Cannot start the thread of the AOF: {}", strerror(&error));
+    }
     if !begin_rewrite(shared) {
-        this.scheduled.store(true, Relaxed);
+        shared.append_only.life().retry();
         tracing::warn!(
             "AOF was enabled but there is already another background operation. An AOF background \
              was scheduled to start when possible."
@@ -532,29 +471,44 @@ pub fn turn_on(shared: &Shared, settings: &Settings) {
     }
 }
 
-/// CONFIG SET appendonly no: what was appended stays, and is on the disk when this returns.
-pub fn turn_off(shared: &Shared, settings: &Settings) {
+/// CONFIG SET appendonly no: what was appended stays. It is handed to the system when this returns;
+/// the disk is not waited for.
+pub fn turn_off(shared: &Shared) {
     let this = &shared.append_only;
-    if this.mode() == Mode::Off {
+    let mut life = this.life();
+    let rewriting = life.status().rewriting_since.is_some();
+    if !life.turn_off() {
         return;
     }
-    this.scheduled.store(false, Relaxed);
-    if this.rewriting.load(Relaxed) {
+    // Before anybody can turn it on again.
+    let closing = this.log.close(|| policy(shared));
+    drop(life);
+    if rewriting {
         tracing::info!("Killing running AOF rewrite child: {}", std::process::id());
         shared.durability.saves.cancel_cut();
     }
-    this.set_mode(Mode::Off, settings);
-    stop_writer(shared);
+    let Some(closing) = closing else {
+        return;
+    };
+    // Without a thread it is finished when it is dropped: written, and synced by the system.
+    let finished = shared.threads.start("aof-close", move |shared| {
+        if let Err(error) = shared.append_only.log.finish(closing) {
+            tracing::warn!("Fail to fsync the AOF file: {}", strerror(&error));
+        }
+    });
+    if let Err(error) = finished {
+        tracing::warn!("Cannot sync the AOF file: {}", strerror(&error));
+    }
 }
 
-/// The server is about to end: no renewal is to go on. False when that is not possible yet.
+/// The server is about to end: no rewrite is to go on. False when that is not possible yet.
 pub fn may_close(shared: &Shared, force: bool) -> bool {
-    let this = &shared.append_only;
-    if this.mode() == Mode::Off {
+    let status = shared.append_only.status();
+    if status.mode == Mode::Off {
         return true;
     }
-    if this.rewriting.load(Relaxed) {
-        if this.mode() == Mode::Waiting {
+    if status.rewriting_since.is_some() {
+        if status.mode == Mode::Waiting {
             if !force {
                 tracing::warn!("Writing initial AOF, can't exit");
                 return false;
@@ -569,64 +523,61 @@ pub fn may_close(shared: &Shared, force: bool) -> bool {
 
 /// Ends the file in order when the server ends.
 pub fn close(shared: &Shared) {
-    if shared.append_only.mode() != Mode::Off {
-        tracing::info!("Calling fsync() on the AOF file.");
-        stop_writer(shared);
+    let log = &shared.append_only.log;
+    if shared.append_only.mode() == Mode::Off {
+        return;
+    }
+    tracing::info!("Calling fsync() on the AOF file.");
+    if let Some(closing) = log.close(|| policy(shared))
+        && let Err(error) = log.finish(closing)
+    {
+        tracing::warn!("Fail to fsync the AOF file: {}", strerror(&error));
+        exit_if_always(shared);
     }
 }
 
-/// Renews the file by itself when it has grown enough, or when that was asked for before.
+/// Rewrites the file by itself when it has grown enough, or when that was asked for before.
 pub fn rewrite_if_due(shared: &Shared) {
     let (this, settings) = (&shared.append_only, shared.config.settings());
-    if this.rewriting.load(Relaxed)
+    let status = this.status();
+    if status.rewriting_since.is_some()
         || shared.durability.saves.running.load(Relaxed)
         || shared.durability.loading.active.load(Relaxed)
     {
         return;
     }
-    if this.scheduled.load(Relaxed) {
-        if !is_limited(shared) {
+    if status.scheduled {
+        if !is_paused(shared) {
             begin_rewrite(shared);
         }
         return;
     }
     let percentage = settings.auto_aof_rewrite_percentage as u64;
     let size = this.size();
-    if this.mode() != Mode::On
+    if status.mode != Mode::On
         || percentage == 0
         || size <= settings.auto_aof_rewrite_min_size as u64
     {
         return;
     }
-    let base = this.base_size.load(Relaxed).max(1);
-    let growth = (size * 100 / base).saturating_sub(100);
-    if growth >= percentage && !is_limited(shared) {
+    let growth = (size * 100 / status.base_size.max(1)).saturating_sub(100);
+    if growth >= percentage && !is_paused(shared) {
         tracing::info!("Starting automatic rewriting of AOF on {growth}% growth");
         begin_rewrite(shared);
     }
 }
 
-/// True while renewals that failed too often pause.
-fn is_limited(shared: &Shared) -> bool {
-    let mut pauses = shared.append_only.pauses.lock();
-    if shared.append_only.failures.load(Relaxed) < FAILURES {
-        *pauses = Pauses::default();
-        return false;
-    }
-    let now = unix_ms() / 1000;
-    if pauses.until != 0 {
-        if now < pauses.until {
-            return true;
+/// True while rewrites that failed too often pause.
+fn is_paused(shared: &Shared) -> bool {
+    match shared.append_only.life().pause(now()) {
+        Pause::None => false,
+        Pause::On => true,
+        Pause::Begun(minutes) => {
+            tracing::warn!(
+                "Background AOF rewrite has repeatedly failed and triggered the limit, will retry \
+                 in {minutes} minutes"
+            );
+            true
         }
-        pauses.until = 0;
-        return false;
     }
-    pauses.minutes = (pauses.minutes * 2).clamp(1, LONGEST_PAUSE);
-    pauses.until = now + pauses.minutes as i64 * 60;
-    tracing::warn!(
-        "Background AOF rewrite has repeatedly failed and triggered the limit, will retry in {} \
-         minutes",
-        pauses.minutes
-    );
-    true
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::append_only::{Fatal, Mode, create_directory, open, place};
+use super::append_only::{Fatal, create_directory, open, place};
 use super::context::Shared;
 use super::durability;
 use super::playback::{self, Played};
@@ -42,7 +42,7 @@ pub fn read_manifest(shared: &Shared) -> Result<(), Fatal> {
             );
         })?;
     }
-    *shared.append_only.manifest.lock() = manifest;
+    shared.append_only.life().read(manifest);
     Ok(())
 }
 
@@ -82,7 +82,8 @@ fn explain(error: &Invalid) {
 pub fn bytes_to_load(shared: &Shared) -> u64 {
     let settings = shared.config.load();
     if settings.appendonly {
-        return place(&settings).size(&shared.append_only.manifest.lock());
+        let manifest = shared.append_only.life().manifest().clone();
+        return place(&settings).size(&manifest);
     }
     std::fs::metadata(settings.dbfilename.as_path()).map_or(0, |file| file.len())
 }
@@ -118,8 +119,9 @@ pub fn reload(shared: &Shared) -> bool {
     let loading = &shared.durability.loading;
     loading.active.store(true, Relaxed);
     let end = shared.stream.offset();
-    let this = &shared.append_only;
-    while this.mode() == Mode::On && this.progress.written() < end {
+    let log = &shared.append_only.log;
+    while log.is_open() && log.progress.written() < end {
+        log.demand();
         std::thread::sleep(std::time::Duration::from_millis(1));
     }
     durability::empty(shared);
@@ -133,7 +135,7 @@ pub fn reload(shared: &Shared) -> bool {
 pub fn load(shared: &Shared) -> Result<bool, Fatal> {
     let settings = shared.config.load();
     let place = place(&settings);
-    let manifest = shared.append_only.manifest.lock().clone();
+    let manifest = shared.append_only.life().manifest().clone();
     if manifest.is_empty() {
         return Ok(false);
     }
@@ -165,7 +167,7 @@ pub fn load(shared: &Shared) -> Result<bool, Fatal> {
         );
         if is_base {
             let size = place.size_of(&part.name);
-            shared.append_only.base_size.store(size, Relaxed);
+            shared.append_only.life().loaded_base(size);
         }
     }
     let mut manifest = manifest;
@@ -174,7 +176,7 @@ pub fn load(shared: &Shared) -> Result<bool, Fatal> {
     {
         tracing::warn!("Cannot delete history files: {}", strerror(&error));
     }
-    *shared.append_only.manifest.lock() = manifest;
+    shared.append_only.life().read(manifest);
     Ok(true)
 }
 

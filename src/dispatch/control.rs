@@ -24,8 +24,6 @@ pub enum Request {
     Listeners(Sender<Result<(), ()>>),
     /// The dump file is to be written, on a thread of its own.
     Save,
-    /// The append-only file is to get a new base, on a thread of its own.
-    Rewrite,
     /// The process as a whole follows a parameter that changed: title, crash handlers, watchdog.
     /// The answer comes when it does.
     Follow(Effect, Sender<()>),

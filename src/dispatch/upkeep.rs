@@ -5,7 +5,6 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::append_only::Mode;
 use super::context::{Shared, env_of};
 use super::execute::{Propagated, append, deliver, removals_of_fields};
 use crate::base::clock::{self, Now};
@@ -130,8 +129,9 @@ pub fn stream_memory(shared: &Shared) -> StreamMemory {
     let end = shared.stream.offset();
     let replicas = shared.replication.replicas();
     let mut all = replicas.iter().map(|r| r.behind(end)).fold(kept, u64::max);
-    if shared.append_only.mode() == Mode::On {
-        all = all.max(end.saturating_sub(shared.append_only.progress.written()));
+    let log = &shared.append_only.log;
+    if log.is_open() {
+        all = all.max(end.saturating_sub(log.progress.written()));
     }
     let backlog = shared.replication.backlog(end).map_or(0, |(_, len)| len);
     StreamMemory {

@@ -311,6 +311,11 @@ impl Connection {
         &self.input[self.position.min(self.input.len())..]
     }
 
+    /// True when something waits to be sent, what others pushed included.
+    pub fn has_output(&self) -> bool {
+        !self.out.is_empty() || self.session.handle.mailbox.len() > 0
+    }
+
     /// Moves pushed bytes from the mailbox to the output.
     pub fn take_mail(&mut self) {
         for message in self.session.handle.mailbox.take() {

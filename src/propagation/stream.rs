@@ -29,6 +29,8 @@ pub struct Stream {
     active: AtomicBool,
     readers: AtomicUsize,
     next_reader: AtomicU64,
+    /// [`Log::end`], to be read without the lock.
+    end: AtomicU64,
     log: Mutex<Log>,
     grown: Condvar,
 }
@@ -88,8 +90,9 @@ impl Stream {
     }
 
     /// Bytes appended so far: the replication offset.
+    #[inline]
     pub fn offset(&self) -> u64 {
-        self.log.lock().end()
+        self.end.load(Ordering::Acquire)
     }
 
     /// Appends one block, which readers see as a whole; returns the offset after it. Called
@@ -98,6 +101,7 @@ impl Stream {
         let mut log = self.log.lock();
         write(&mut Block { log: &mut log });
         let offset = log.end();
+        self.end.store(offset, Ordering::Release);
         if log.tail.len() >= CHUNK {
             log.seal();
             log.drop_passed();
@@ -298,6 +302,23 @@ impl Reader {
         chunks
     }
 
+    /// As [`Reader::read`]; but where nobody else needs what follows, it is put into `own`, an empty
+    /// buffer, which the log goes on with, and nothing is returned.
+    pub fn take(&mut self, own: &mut Vec<u8>) -> Vec<Chunk> {
+        debug_assert!(own.is_empty());
+        let mut log = self.stream.log.lock();
+        let alone = log.positions.len() == 1 && log.backlog == 0 && log.sealed.is_empty();
+        if !alone || self.offset != log.tail_start {
+            drop(log);
+            return self.read();
+        }
+        std::mem::swap(&mut log.tail, own);
+        log.tail_start += own.len() as u64;
+        self.offset = log.tail_start;
+        log.positions[0].offset = self.offset;
+        Vec::new()
+    }
+
     /// As [`Reader::read`], in one piece: for callers that read little.
     pub fn read_bytes(&mut self) -> Vec<u8> {
         let chunks = self.read();
@@ -340,7 +361,11 @@ mod tests {
     }
 
     fn text(chunks: Vec<Chunk>) -> String {
-        String::from_utf8(bytes(chunks)).expect("ASCII")
+        text_of(&bytes(chunks))
+    }
+
+    fn text_of(bytes: &[u8]) -> String {
+        String::from_utf8(bytes.to_vec()).expect("ASCII")
     }
 
     #[test]
@@ -375,6 +400,27 @@ mod tests {
         }
         assert!(bytes(slow.read()).len() > 1_000_000);
         assert!(stream.log.lock().sealed.is_empty());
+    }
+
+    #[test]
+    fn who_reads_alone_takes_turns_with_the_log_and_copies_nothing() {
+        let stream = Arc::new(Stream::default());
+        let (mut reader, mut own) = (stream.file_reader(), Vec::new());
+        let set = |value: &str| stream.append(|b| b.command(0, &["SET", "k", value]));
+        set("1");
+        assert!(reader.take(&mut own).is_empty());
+        assert!(text_of(&own).ends_with("$1\r\n1\r\n"));
+        assert_eq!((reader.offset(), stream.kept()), (stream.offset(), 0));
+        own.clear();
+        // Another reader shares what it has not seen yet.
+        let mut other = stream.reader();
+        set("2");
+        assert_eq!(text(reader.take(&mut own)), text(other.read()));
+        assert!(own.is_empty());
+        drop(other);
+        set("3");
+        assert!(reader.take(&mut own).is_empty());
+        assert!(text_of(&own).ends_with("$1\r\n3\r\n"));
     }
 
     #[test]

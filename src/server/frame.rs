@@ -181,16 +181,6 @@ impl Frame {
                     self.shared.durability.saves.ended();
                 }
             }
-            Request::Rewrite => {
-                let shared = Arc::clone(&self.shared);
-                let rewrite = move || append_only::run_rewrite(&shared);
-                let thread = std::thread::Builder::new().name("aof-rewrite".to_owned());
-                if let Err(error) = thread.spawn(rewrite) {
-                    let error = strerror(&error);
-                    tracing::warn!("Can't rewrite append only file in background: {error}");
-                    self.shared.append_only.rewriting.store(false, Relaxed);
-                }
-            }
             Request::Follow(effect, answer) => {
                 self.follow(effect);
                 let _ = answer.send(());

@@ -20,7 +20,7 @@ impl EventLoop {
         let held_until = self.held_until();
         for place in std::mem::take(&mut self.active) {
             match (held_until, &mut self.connections[place]) {
-                (Some(offset), Some(connection)) if !connection.out.is_empty() => {
+                (Some(offset), Some(connection)) if connection.has_output() => {
                     connection.listed = false;
                     connection.held_until = Some(offset);
                     self.held.push(place);

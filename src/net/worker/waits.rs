@@ -8,6 +8,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::EventLoop;
+use crate::dispatch::append_only;
 use crate::dispatch::args::Args;
 use crate::dispatch::blocking::{self, Parked};
 use crate::dispatch::context::{Shared, Worker};
@@ -154,41 +155,45 @@ impl EventLoop {
         true
     }
 
-    /// Under `appendfsync always` nothing is answered that the disk does not know: where the stream
-    /// ends, if the disk is behind.
+    /// Nothing is answered that the append-only file does not hold, under `appendfsync always` on the
+    /// disk: where the stream ends, if the file is behind and this worker cannot write it at once.
     pub(super) fn held_until(&self) -> Option<u64> {
-        let append_only = &self.shared.append_only;
-        if !append_only.holds() {
+        let log = &self.shared.append_only.log;
+        if !log.is_open() {
             return None;
         }
         let end = self.shared.stream.offset();
-        if append_only.progress.durable() >= end {
-            return None;
-        }
-        append_only.progress.hold(&self.link.bell);
-        // The writer may have passed in between, and rung for nobody.
-        (append_only.progress.durable() < end).then_some(end)
+        let policy = || append_only::policy(&self.shared);
+        (!log.clears(end, &self.link.bell, policy)).then_some(end)
     }
 
-    /// Has the replies sent that the disk has caught up with, and their connections served again.
+    /// Has the replies sent that the append-only file has caught up with, and their connections served
+    /// again.
     pub(super) fn release_held(&mut self, shared: &Shared) {
-        if self.held.is_empty() {
+        let held = std::mem::take(&mut self.held);
+        let waits = |place: &usize| self.connections[*place].as_ref()?.held_until;
+        let Some(last) = held.iter().filter_map(waits).max() else {
             return;
-        }
-        let durable = shared.append_only.progress.durable();
-        let holds = shared.append_only.holds();
-        for place in std::mem::take(&mut self.held) {
+        };
+        let log = &shared.append_only.log;
+        let policy = || append_only::policy(shared);
+        let cleared = match log.clears(last, &self.link.bell, policy) {
+            true => u64::MAX,
+            false => log.progress.cleared(),
+        };
+        for place in held {
             let Some(connection) = &mut self.connections[place] else {
                 continue;
             };
             match connection.held_until {
-                Some(offset) if offset > durable && holds => {
+                Some(end) if end > cleared => {
                     self.held.push(place);
                     continue;
                 }
                 None => continue,
-                Some(_) => connection.held_until = None,
+                Some(_) => {}
             }
+            connection.held_until = None;
             self.settle(place);
             let Some(connection) = &mut self.connections[place] else {
                 continue;
@@ -203,13 +208,6 @@ impl EventLoop {
                 }
             }
             self.list(place);
-        }
-        if !self.held.is_empty() {
-            shared.append_only.progress.hold(&self.link.bell);
-            if shared.append_only.progress.durable() != durable {
-                // It moved before the writer knew of us.
-                self.link.bell.ring();
-            }
         }
     }
 }

@@ -1,8 +1,11 @@
 //! The append-only file: a base, and the commands since, in files that a manifest lists.
 //!
-//! [`manifest`] is which files there are, [`reader`] finds commands in one, [`writer`] appends what
-//! the stream says and syncs it, [`rewrite`] writes a base as commands.
+//! [`life`] is whether it is on and what is being done with it, [`manifest`] which files there are,
+//! [`log`] the open file as all threads share it, [`writer`] appends what the stream says and syncs it,
+//! [`reader`] finds commands in a file, [`rewrite`] writes a base as commands.
 
+pub mod life;
+pub mod log;
 pub mod manifest;
 pub mod reader;
 pub mod rewrite;

@@ -1,12 +1,10 @@
-//! Appending the stream to the file, on a thread of its own.
+//! Appending the stream to a file: what was read and is not written yet, what is not synced yet, and
+//! how far that is. Which thread does it and when: [`super::log`].
 //!
-//! The writer follows the stream at its own pace: what it has not taken yet waits in the stream's
-//! chunks. It writes whatever there is, some milliseconds' worth at once unless replies wait for it,
-//! then syncs by the policy. Under `always` one sync serves
-//! everything that was appended before it began, and only then [`Progress::durable`] tells that
-//! replies may go out. Under `everysec` a thread of its own syncs, so that also while a disk takes
-//! seconds for that, what comes is handed to the system. A write that fails is taken back and
-//! tried again; nothing is skipped.
+//! A write that fails is taken back and tried again; nothing is skipped. Under `always` a sync serves
+//! everything that was written before it began, and only then [`Progress::cleared`] tells that replies
+//! may go out; under the other policies they may once it is written. Syncing is work that is handed
+//! out ([`Writer::sync_work`]) and done without anybody having to wait for the writer.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -22,21 +20,23 @@ use smallvec::SmallVec;
 
 use crate::base::clock::unix_ms;
 use crate::client::mailbox::Bell;
+use crate::config::strerror;
 use crate::propagation::{Chunk, Reader};
 
-/// Longest wait for something to write.
-const TICK: Duration = Duration::from_millis(100);
-/// Writes after which it is seen anew whether there are many clients.
+/// Syncs after which it is seen anew whether there are many clients.
 const CROWDED: u8 = 16;
-/// After a write to the file what comes within this time goes there at once, unless somebody waits
-/// for it: a worker that appends meanwhile finds nobody to wake.
+/// Longest time to let more come before a sync.
 const GATHER: Duration = Duration::from_millis(4);
 /// Bytes written at once, up to the end of a chunk. One call for several chunks has the system
 /// look after fewer pages that are filled in two steps, and after bigger ones; with still bigger
 /// calls it would look for more memory in one piece than there usually is.
 const BATCH: usize = 256 * 1024;
+/// Most bytes of room that the writer's own buffer keeps.
+const KEPT: usize = 256 * 1024;
 /// Time between two syncs under `everysec`, and between two tries after a failure.
 const SECOND: Duration = Duration::from_secs(1);
+/// A sync that takes longer is told of when something is written meanwhile.
+const SLOW_SYNC: Duration = Duration::from_secs(2);
 
 /// When to sync.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +62,7 @@ pub struct Policy {
 #[derive(Default)]
 pub struct Progress {
     written: AtomicU64,
-    durable: AtomicU64,
+    cleared: AtomicU64,
     /// Bytes of the file being written.
     pub size: AtomicU64,
     /// The last write failed; writes are refused until one succeeds.
@@ -71,6 +71,10 @@ pub struct Progress {
     pub flush_sleep_us: AtomicU64,
     /// The system's number of the last failure.
     pub error: AtomicI32,
+    /// A sync is under way.
+    syncing: AtomicBool,
+    /// Writes during a sync that takes long, counted once for each such sync.
+    pub delayed: AtomicU64,
     /// Workers that hold replies back.
     holders: Mutex<Vec<Arc<Bell>>>,
 }
@@ -81,13 +85,20 @@ impl Progress {
         self.written.load(Ordering::Acquire)
     }
 
-    /// Up to where in the stream everything is on the disk.
-    pub fn durable(&self) -> u64 {
-        self.durable.load(Ordering::Acquire)
+    /// Up to where in the stream replies may tell of what was appended.
+    #[inline]
+    pub fn cleared(&self) -> u64 {
+        self.cleared.load(Ordering::Acquire)
     }
 
-    /// Has a bell rung when [`Progress::durable`] has moved. Look at that again afterwards: it may
-    /// have moved before.
+    /// True while a sync is under way.
+    #[inline]
+    pub fn is_syncing(&self) -> bool {
+        self.syncing.load(Ordering::Acquire)
+    }
+
+    /// Has a bell rung by the next [`Progress::ring`]. Look at [`Progress::cleared`] again afterwards:
+    /// it may have moved before.
     pub fn hold(&self, bell: &Arc<Bell>) {
         let mut holders = self.holders.lock();
         if !holders.iter().any(|b| Arc::ptr_eq(b, bell)) {
@@ -95,8 +106,13 @@ impl Progress {
         }
     }
 
-    fn release(&self, offset: u64) {
-        self.durable.store(offset, Ordering::Release);
+    /// Replies that tell of the stream up to `offset` may leave; [`Progress::ring`] follows.
+    pub(super) fn clear(&self, offset: u64) {
+        self.cleared.store(offset, Ordering::Release);
+    }
+
+    /// Rings for those who hold replies back. Called by whoever had the writer, once it has let go.
+    pub(super) fn ring(&self) {
         for bell in std::mem::take(&mut *self.holders.lock()) {
             bell.ring();
         }
@@ -105,11 +121,17 @@ impl Progress {
 
 /// The file, and where in the stream it is.
 pub struct Writer {
+    /// Tells this writer from others: a sync may end when another one is in its place.
+    id: Arc<()>,
     reader: Reader,
-    file: File,
+    file: Arc<File>,
+    /// Files that the stream has left and that are not synced, oldest first.
+    left: Vec<Arc<File>>,
     progress: Arc<Progress>,
     /// Taken from the stream and not written yet.
     pending: VecDeque<Chunk>,
+    /// Takes turns with the stream's tail: what was appended since the last write.
+    own: Vec<u8>,
     /// Where in the stream `pending` begins.
     at: u64,
     /// Files to go on with, from an offset of the stream on.
@@ -118,17 +140,20 @@ pub struct Writer {
     /// Something was written after the last sync began.
     unsynced: bool,
     /// A sync in the background.
-    syncing: Option<JoinHandle<io::Result<()>>>,
+    syncing: Option<JoinHandle<Synced>>,
+    sync_began: Instant,
+    /// It was told that the present sync takes long.
+    told: bool,
     /// The last one did not succeed.
     sync_failed: bool,
     /// When the last sync ended, or began in the background.
     last_sync: Instant,
     /// How long the last sync took, under `always`.
     sync_took: Duration,
-    /// For how many more writes many clients are taken to be there.
+    /// For how many more syncs many clients are taken to be there.
     crowded: u8,
+    /// When it last failed.
     last_try: Option<Instant>,
-    last_write: Instant,
     last_stamp: i64,
     /// The rest of a stamp that is in the file in part.
     owed: Vec<u8>,
@@ -145,32 +170,70 @@ impl Rotation {
     }
 }
 
+/// Files to be synced, by whoever has time for that.
+pub struct SyncWork {
+    owner: Arc<()>,
+    files: Vec<Arc<File>>,
+    /// Where in the stream what is in them ends.
+    at: u64,
+}
+
+/// A sync that has ended.
+pub struct Synced {
+    work: SyncWork,
+    result: io::Result<()>,
+    took: Duration,
+}
+
+impl SyncWork {
+    /// Syncs, oldest first.
+    pub fn run(self) -> Synced {
+        let begun = Instant::now();
+        let result = self.files.iter().try_for_each(|file| file.sync_data());
+        Synced {
+            work: self,
+            result,
+            took: begun.elapsed(),
+        }
+    }
+}
+
 impl Writer {
     /// Appends to `file`, which has `size` bytes, what `reader` gives.
     pub fn new(reader: Reader, file: File, size: u64, progress: Arc<Progress>) -> Self {
         let at = reader.offset();
-        progress.written.store(at, Ordering::Release);
-        progress.release(at);
-        progress.size.store(size, Ordering::Relaxed);
         Self {
+            id: Arc::default(),
             reader,
-            file,
+            file: Arc::new(file),
+            left: Vec::new(),
             progress,
             pending: VecDeque::new(),
+            own: Vec::new(),
             at,
             next: Arc::default(),
             size,
             unsynced: false,
             syncing: None,
+            sync_began: Instant::now(),
+            told: false,
             sync_failed: false,
             last_sync: Instant::now(),
             sync_took: Duration::ZERO,
             crowded: 0,
             last_try: None,
-            last_write: Instant::now(),
             last_stamp: 0,
             owed: Vec::new(),
         }
+    }
+
+    /// It is the one whose progress is told from here on.
+    pub(super) fn begin(&self) {
+        let progress = &self.progress;
+        progress.written.store(self.at, Ordering::Release);
+        progress.clear(self.at);
+        progress.size.store(self.size, Ordering::Relaxed);
+        progress.failing.store(false, Ordering::Relaxed);
     }
 
     /// The way to switch files.
@@ -178,35 +241,19 @@ impl Writer {
         Rotation(Arc::clone(&self.next))
     }
 
-    /// Waits for something to do and does it.
-    ///
-    /// # Errors
-    /// Of writing or syncing. What was not written stays and is tried again by a later step.
-    pub fn step(&mut self, policy: impl Fn() -> Policy) -> io::Result<()> {
-        if self.pending.is_empty() {
-            if self.reader.wait(TICK) {
-                let time = self.gathering(policy());
-                if !time.is_zero() {
-                    std::thread::sleep(time);
-                }
-            }
-        } else if let Some(last) = self.last_try
-            && last.elapsed() < SECOND
-        {
-            std::thread::sleep(TICK);
-            return Ok(());
-        }
-        self.flush(policy())
+    /// False for a second after a failure.
+    pub fn may_try(&self) -> bool {
+        self.last_try.is_none_or(|last| last.elapsed() >= SECOND)
     }
 
-    /// How long to let more come before what has come is written.
+    /// How long to let more come before what has come is written and synced.
     ///
     /// Under `always` that delays replies, so it pays only where there are so many clients that some
     /// always write while others wait for a sync: left alone they would be two groups that take
     /// turns at waiting, with twice as many syncs. A fraction of a sync lets both become one.
-    fn gathering(&mut self, policy: Policy) -> Duration {
+    pub fn gathering(&mut self, policy: Policy) -> Duration {
         if policy.sync != Sync::Always {
-            return GATHER.saturating_sub(self.last_write.elapsed());
+            return Duration::ZERO;
         }
         let crowded = self.crowded > 0;
         self.crowded = self.crowded.saturating_sub(1);
@@ -216,34 +263,123 @@ impl Writer {
         }
     }
 
-    /// Writes what there is, and syncs by the policy.
+    /// Writes what there is. Unless replies wait for a sync they may go then, and also when it failed:
+    /// that refuses what comes from now on.
+    ///
+    /// `policy` is read after the stream: whoever appended under a stricter one is seen to have it.
     ///
     /// # Errors
-    /// As [`Writer::step`].
-    pub fn flush(&mut self, policy: Policy) -> io::Result<()> {
-        self.pending.extend(self.reader.read());
-        if !self.pending.is_empty() {
-            self.last_write = Instant::now();
+    /// Of writing; what was not written stays.
+    pub fn write(&mut self, policy: &impl Fn() -> Policy) -> io::Result<()> {
+        self.pending.extend(self.reader.take(&mut self.own));
+        let policy = policy();
+        if !self.may_try() {
+            // Kept for the next try; who appended it is not made to wait for that.
+            self.keep_own(0);
+            self.clear(policy, self.reader.offset());
+            return Ok(());
         }
         let sleep = self.progress.flush_sleep_us.load(Ordering::Relaxed);
-        if sleep != 0 && !self.pending.is_empty() {
+        if sleep != 0 && self.reader.offset() > self.at {
             std::thread::sleep(Duration::from_micros(sleep));
         }
-        let result = self.write_pending(policy).and_then(|()| self.sync(policy));
+        if self.reader.offset() > self.at {
+            self.tell_of_slow_sync();
+        }
+        let result = self.write_own(policy);
+        let result = result.and_then(|()| self.write_pending(policy));
         match &result {
             Ok(()) => {
-                self.last_try = None;
-                // Also when only the disk refused, and nothing new was to be written since.
-                self.progress.failing.store(false, Ordering::Relaxed);
+                if !self.sync_failed {
+                    self.recovers();
+                }
+                self.clear(policy, self.at);
             }
             Err(error) => {
-                self.last_try = Some(Instant::now());
-                let number = error.raw_os_error().unwrap_or(0);
-                self.progress.error.store(number, Ordering::Relaxed);
-                self.progress.failing.store(true, Ordering::Relaxed);
+                self.fails("Error writing to the AOF file", error);
+                self.clear(policy, self.reader.offset());
             }
         }
         result
+    }
+
+    fn clear(&self, policy: Policy, offset: u64) {
+        if policy.sync != Sync::Always {
+            self.progress.clear(offset);
+        }
+    }
+
+    fn fails(&mut self, what: &str, error: &io::Error) {
+        self.last_try = Some(Instant::now());
+        let number = error.raw_os_error().unwrap_or(0);
+        self.progress.error.store(number, Ordering::Relaxed);
+        if !self.progress.failing.swap(true, Ordering::Relaxed) {
+            tracing::warn!("{what}: {}", strerror(error));
+        }
+    }
+
+    #[inline]
+    fn recovers(&mut self) {
+        if self.last_try.take().is_some() {
+            self.progress.failing.store(false, Ordering::Relaxed);
+            tracing::warn!("AOF write error looks solved. The server can write again.");
+        }
+    }
+
+    #[inline]
+    fn tell_of_slow_sync(&mut self) {
+        let slow = self.syncing.is_some()
+            && !self.told
+            && self.progress.is_syncing()
+            && self.sync_began.elapsed() >= SLOW_SYNC;
+        if slow {
+            self.told = true;
+            self.progress.delayed.fetch_add(1, Ordering::Relaxed);
+            tracing::info!(
+                "Asynchronous AOF fsync is taking too long (disk is busy?). Writing the AOF buffer \
+                 without waiting for fsync to complete, this may slow down Redis."
+            );
+        }
+    }
+
+    /// The usual case: all that is to be written came in one piece, and goes to the file as it is.
+    fn write_own(&mut self, policy: Policy) -> io::Result<()> {
+        if self.own.is_empty() {
+            return Ok(());
+        }
+        let plain = self.pending.is_empty()
+            && self.owed.is_empty()
+            && !policy.timestamps
+            && self.next.lock().is_empty();
+        if !plain {
+            self.keep_own(0);
+            return Ok(());
+        }
+        let own = std::mem::take(&mut self.own);
+        let (written, result) = self.write_parts(&[&own]);
+        self.own = own;
+        self.at += written as u64;
+        self.progress.written.store(self.at, Ordering::Release);
+        if written < self.own.len() {
+            self.keep_own(written);
+        }
+        self.own.clear();
+        if self.own.capacity() > KEPT {
+            self.own = Vec::new();
+        }
+        result
+    }
+
+    /// What is in the own buffer waits behind what is pending, less what was written of it.
+    fn keep_own(&mut self, written: usize) {
+        if !self.own.is_empty() {
+            let mut bytes = Bytes::from(std::mem::take(&mut self.own));
+            bytes.advance(written);
+            self.pending.push_back(Chunk {
+                bytes,
+                for_replicas: false,
+            });
+        }
     }
 
     fn write_pending(&mut self, policy: Policy) -> io::Result<()> {
@@ -252,14 +388,16 @@ impl Writer {
                 self.advance(first.bytes.len());
                 continue;
             }
-            self.rotate()?;
+            self.rotate();
             self.stamp(policy)?;
-            let (done, result) = self.write(&self.batch());
+            let batch = self.batch();
+            let parts: SmallVec<[&[u8]; 8]> = batch.iter().map(|bytes| &bytes[..]).collect();
+            let (done, result) = self.write_parts(&parts);
             self.advance(done);
             result?;
-            self.progress.failing.store(false, Ordering::Relaxed);
         }
-        self.rotate()
+        self.rotate();
+        Ok(())
     }
 
     /// What is written next: one chunk at least, and nothing beyond where the next file begins.
@@ -294,21 +432,21 @@ impl Writer {
         self.progress.written.store(self.at, Ordering::Release);
     }
 
-    /// Goes on to the next file, if it begins here.
-    fn rotate(&mut self) -> io::Result<()> {
+    /// Goes on to the next file, if it begins here. The old one is synced with the next sync, before
+    /// the new one.
+    fn rotate(&mut self) {
         loop {
-            let due = |next: &VecDeque<(u64, File)>| next.front().is_some_and(|n| n.0 <= self.at);
-            if !due(&self.next.lock()) {
-                return Ok(());
+            let mut next = self.next.lock();
+            if next.front().is_none_or(|(begins, _)| *begins > self.at) {
+                return;
             }
-            // The next file stays in line until all of this one is on the disk.
-            if self.unsynced || self.syncing.is_some() {
-                self.sync_now()?;
-            }
-            let Some((_, file)) = self.next.lock().pop_front() else {
-                return Ok(());
+            let Some((_, file)) = next.pop_front() else {
+                return;
             };
-            self.file = file;
+            drop(next);
+            let old = std::mem::replace(&mut self.file, Arc::new(file));
+            self.left.push(old);
+            self.unsynced = true;
             self.size = 0;
             self.last_stamp = 0;
             self.progress.size.store(0, Ordering::Relaxed);
@@ -332,15 +470,15 @@ impl Writer {
 
     /// Writes what has to come before anything else does.
     fn pay(&mut self) -> io::Result<()> {
-        let owed = Bytes::from(std::mem::take(&mut self.owed));
-        let (written, result) = self.write(std::slice::from_ref(&owed));
+        let owed = std::mem::take(&mut self.owed);
+        let (written, result) = self.write_parts(&[&owed]);
         self.owed = owed[written..].to_vec();
         result
     }
 
     /// Writes all of it, or nothing; where what was written in part cannot be taken back, so many
     /// bytes remain.
-    fn write(&mut self, parts: &[Bytes]) -> (usize, io::Result<()>) {
+    fn write_parts(&mut self, parts: &[&[u8]]) -> (usize, io::Result<()>) {
         self.unsynced = true;
         let (mut written, result) = write_what_fits(&self.file, parts);
         if result.is_err() && written > 0 {
@@ -357,48 +495,67 @@ impl Writer {
         (written, result)
     }
 
-    fn sync(&mut self, policy: Policy) -> io::Result<()> {
+    /// The sync that is due by the policy, to be run without the writer. One in the background is
+    /// begun here.
+    ///
+    /// # Errors
+    /// The one in the background failed, or cannot be begun.
+    pub fn sync_work(&mut self, policy: Policy) -> io::Result<Option<SyncWork>> {
         if self.syncing.as_ref().is_some_and(JoinHandle::is_finished) {
             self.end_sync()?;
         }
         match policy.sync {
-            Sync::Always if self.unsynced => self.sync_for_all()?,
-            Sync::EverySecond
-                if self.unsynced && (self.sync_failed || self.last_sync.elapsed() >= SECOND) =>
-            {
-                self.sync_in_background()?;
+            Sync::Always if self.unsynced => {
+                self.end_sync()?;
+                return Ok(Some(self.begin_sync()));
+            }
+            Sync::Always => self.progress.clear(self.at),
+            Sync::EverySecond if self.unsynced && self.syncing.is_none() => {
+                if self.sync_failed {
+                    // It is awaited: writes are refused until one succeeds.
+                    return Ok(Some(self.begin_sync()));
+                }
+                if self.last_sync.elapsed() >= SECOND {
+                    self.sync_in_background()?;
+                }
             }
             _ => {}
         }
-        self.progress.release(self.at);
-        Ok(())
+        Ok(None)
     }
 
-    /// The sync that replies wait for.
-    fn sync_for_all(&mut self) -> io::Result<()> {
-        let begun = Instant::now();
-        self.sync_now()?;
-        self.sync_took = begun.elapsed();
-        if self.reader.is_behind() {
-            self.crowded = CROWDED;
-        }
-        Ok(())
-    }
-
-    /// Begins a sync unless one is under way. After a failure it is awaited: writes are refused
-    /// until one succeeds.
-    fn sync_in_background(&mut self) -> io::Result<()> {
-        if self.syncing.is_some() {
-            return Ok(());
-        }
-        if self.sync_failed {
-            return self.sync_now();
-        }
-        let file = self.file.try_clone()?;
-        let thread = std::thread::Builder::new().name("aof-sync".to_owned());
-        self.syncing = Some(thread.spawn(move || file.sync_data())?);
+    fn begin_sync(&mut self) -> SyncWork {
         self.unsynced = false;
+        self.sync_began = Instant::now();
+        self.told = false;
+        self.progress.syncing.store(true, Ordering::Release);
+        let mut files = std::mem::take(&mut self.left);
+        files.push(Arc::clone(&self.file));
+        SyncWork {
+            owner: Arc::clone(&self.id),
+            files,
+            at: self.at,
+        }
+    }
+
+    fn sync_in_background(&mut self) -> io::Result<()> {
+        let work = self.begin_sync();
         self.last_sync = Instant::now();
+        let progress = Arc::clone(&self.progress);
+        let thread = std::thread::Builder::new().name("aof-sync".to_owned());
+        let begun = thread.spawn(move || {
+            let synced = work.run();
+            progress.syncing.store(false, Ordering::Release);
+            synced
+        });
+        match begun {
+            Ok(thread) => self.syncing = Some(thread),
+            Err(error) => {
+                self.progress.syncing.store(false, Ordering::Release);
+                self.unsynced = true;
+                return Err(error);
+            }
+        }
         Ok(())
     }
 
@@ -407,27 +564,58 @@ impl Writer {
         let Some(thread) = self.syncing.take() else {
             return Ok(());
         };
-        let ended = thread.join();
-        let result = ended.unwrap_or_else(|_| Err(io::ErrorKind::Other.into()));
+        match thread.join() {
+            Ok(synced) => self.synced(synced),
+            Err(_) => Err(io::ErrorKind::Other.into()),
+        }
+    }
+
+    /// A sync has ended. That of another writer, which was closed meanwhile, counts for nothing.
+    ///
+    /// # Errors
+    /// It failed; it is tried again.
+    pub fn synced(&mut self, synced: Synced) -> io::Result<()> {
+        let Synced { work, result, took } = synced;
+        if !Arc::ptr_eq(&work.owner, &self.id) {
+            return Ok(());
+        }
+        self.progress.syncing.store(false, Ordering::Release);
         self.sync_failed = result.is_err();
-        self.unsynced |= self.sync_failed;
-        result
+        if let Err(error) = &result {
+            self.unsynced = true;
+            let mut files = work.files;
+            files.pop();
+            files.append(&mut self.left);
+            self.left = files;
+            self.fails("Fail to fsync the AOF file", error);
+            return result;
+        }
+        self.last_sync = Instant::now();
+        self.sync_took = took;
+        self.recovers();
+        // Under the other policies it has got further by writing.
+        if self.progress.cleared() < work.at {
+            self.progress.clear(work.at);
+        }
+        if self.reader.is_behind() {
+            self.crowded = CROWDED;
+        }
+        Ok(())
     }
 
     /// Has everything written to the disk.
+    ///
+    /// # Errors
+    /// Of syncing.
     pub fn sync_now(&mut self) -> io::Result<()> {
         self.end_sync()?;
-        let result = self.file.sync_data();
-        self.sync_failed = result.is_err();
-        result?;
-        self.unsynced = false;
-        self.last_sync = Instant::now();
-        Ok(())
+        let work = self.begin_sync();
+        self.synced(work.run())
     }
 }
 
 /// Writes all of it; else tells how much was written before it failed.
-fn write_what_fits(mut file: &File, parts: &[Bytes]) -> (usize, io::Result<()>) {
+fn write_what_fits(mut file: &File, parts: &[&[u8]]) -> (usize, io::Result<()>) {
     let mut slices: SmallVec<[IoSlice<'_>; 8]> = parts.iter().map(|p| IoSlice::new(p)).collect();
     let (mut rest, mut written) = (&mut slices[..], 0);
     while !rest.is_empty() {
@@ -481,7 +669,7 @@ mod tests {
             expected.push(format!("${}\r\n{key}\r\n", key.len()));
         }
         let end = stream.offset();
-        writer.flush(POLICY).expect("written");
+        writer.write(&|| POLICY).expect("written");
         assert_eq!(progress.written(), end);
         let read = |name| std::fs::read(path(name)).expect("a file");
         let (first, second) = (read("first"), read("second"));

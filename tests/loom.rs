@@ -1,6 +1,6 @@
 //! What threads share beside the shards, run through the orders in which they can interleave.
 //!
-//! `cargo test --features model --test loom`. Each model is a scene of two or three threads; loom
+//! `cargo nextest run --features model --test loom`. Each model is a scene of two or three threads; loom
 //! finds lost wake-ups as deadlocks, and the assertions say what else must hold.
 
 use std::sync::Arc;
@@ -12,6 +12,8 @@ use tessera::client::mailbox::{Bell, Mailbox};
 use tessera::dispatch::context::Stall;
 use tessera::dispatch::pause::{Pause, Paused};
 use tessera::keyspace::outbox::{Event, Notice, Outbox, Outgoing};
+use tessera::persistence::aof::log::Log;
+use tessera::persistence::aof::writer::{self, Policy, Writer};
 use tessera::propagation::Stream;
 
 /// Runs a scene with as many involuntary switches of threads as take seconds to go through; three
@@ -238,5 +240,71 @@ fn the_stream_is_active_as_long_as_somebody_reads() {
         assert!(stream.is_active());
         drop(second);
         assert!(!stream.is_active());
+    });
+}
+
+/// A worker that has changed something and may answer once the append-only file holds it; `false`:
+/// its bell has to ring first.
+fn answers(log: &Log, stream: &Stream, bell: &Arc<Bell>, sync: writer::Sync) -> bool {
+    let policy = || Policy {
+        sync,
+        timestamps: false,
+    };
+    log.clears(stream.offset(), bell, policy)
+}
+
+fn open_log(stream: &Arc<Stream>) -> Arc<Log> {
+    let log = Arc::new(Log::default());
+    let file = tempfile::tempfile().expect("a file");
+    let progress = Arc::clone(&log.progress);
+    log.open(Writer::new(stream.file_reader(), file, 0, progress));
+    log
+}
+
+#[test]
+fn whoever_finds_the_file_taken_is_rung_when_it_is_free() {
+    model(|| {
+        let stream = Arc::new(Stream::default());
+        let log = open_log(&stream);
+        let workers = [1, 2].map(|worker| {
+            let (log, stream, bell) = (Arc::clone(&log), Arc::clone(&stream), bell());
+            thread::spawn(move || {
+                let end = stream.append(|block| block.bare(&["SET", "k", &worker.to_string()]));
+                while !answers(&log, &stream, &bell, writer::Sync::Never) {
+                    bell.wait();
+                    bell.answer();
+                }
+                assert!(log.progress.written() >= end);
+            })
+        });
+        for worker in workers {
+            worker.join().expect("it answers");
+        }
+    });
+}
+
+#[test]
+fn replies_that_wait_for_the_disk_are_let_go_by_the_thread_that_syncs() {
+    model(|| {
+        let stream = Arc::new(Stream::default());
+        let log = open_log(&stream);
+        let syncs = {
+            let log = Arc::clone(&log);
+            thread::spawn(move || {
+                let policy = || Policy {
+                    sync: writer::Sync::Always,
+                    timestamps: false,
+                };
+                log.serve(policy).expect("the file takes everything");
+            })
+        };
+        let bell = bell();
+        let end = stream.append(|block| block.bare(&["SET", "k", "v"]));
+        while !answers(&log, &stream, &bell, writer::Sync::Always) {
+            bell.wait();
+            bell.answer();
+        }
+        assert!(log.progress.written() >= end);
+        syncs.join().expect("it has served once");
     });
 }

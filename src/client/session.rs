@@ -121,6 +121,8 @@ pub struct Session {
     pub sync: Option<SyncRequest>,
     /// Where the stream ends that holds what this client wrote.
     pub written: u64,
+    /// A reply that waits tells of data: it may leave once the append-only file holds that.
+    pub tells: bool,
     /// CLIENT NO-EVICT.
     pub no_evict: bool,
     /// CLIENT NO-TOUCH.
@@ -148,6 +150,7 @@ impl Session {
             replica: None,
             sync: None,
             written: 0,
+            tells: false,
             no_evict: false,
             no_touch: false,
             close_after_reply: false,

@@ -176,13 +176,17 @@ flags! {
     SUBSCRIBER = 27, "";
     /// Runs at once inside MULTI instead of being queued.
     UNQUEUED = 28, "";
-    /// Internal to a link between servers or to its protocol: no statistics of keys.
+    /// Runs the commands that were queued: EXEC.
     EXEC = 29, "";
 }
 
 impl Flags {
     /// No flag.
     pub const NONE: Flags = Flags(0);
+
+    /// A reply to a command with one of these tells of data: it does not leave before the append-only
+    /// file holds what was appended until then.
+    pub const TELLS: Flags = Flags::READONLY.or(Flags::WRITE).or(Flags::MAY_REPLICATE);
 
     /// Both sets.
     pub const fn or(self, other: Flags) -> Flags {

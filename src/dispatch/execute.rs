@@ -250,6 +250,7 @@ fn perform<'k>(
         .last_command
         .store(known.id as u32 + 1, Relaxed);
     worker.stats.running.store(known.id as u64 + 1, Relaxed);
+    session.tells |= known.flags.has(Flags::TELLS);
     let start = worker.ticks;
     let row = known.row;
     let result = match row.handler {

@@ -311,9 +311,9 @@ impl Connection {
         &self.input[self.position.min(self.input.len())..]
     }
 
-    /// True when something waits to be sent, what others pushed included.
-    pub fn has_output(&self) -> bool {
-        !self.out.is_empty() || self.session.handle.mailbox.len() > 0
+    /// True when something waits to be sent that tells of data: a reply, or what others pushed.
+    pub fn tells(&self) -> bool {
+        self.session.tells || self.session.handle.mailbox.len() > 0
     }
 
     /// Moves pushed bytes from the mailbox to the output.

@@ -24,6 +24,11 @@ pub struct Server(Child);
 
 impl Server {
     pub fn start(dir: &Path, options: &[&str]) -> Self {
+        Self::start_preloaded(dir, options, None)
+    }
+
+    /// As [`Server::start`], with a library that stands before the system's.
+    pub fn start_preloaded(dir: &Path, options: &[&str], library: Option<&Path>) -> Self {
         let mut log = std::fs::File::options();
         let log = log.append(true).create(true).open(dir.join("log"));
         let log = log.expect("a log");
@@ -33,6 +38,7 @@ impl Server {
             .arg(env!("CARGO_BIN_EXE_redis-server"))
             .args(["--port", "0", "--unixsocket", "s"])
             .args(options)
+            .envs(library.map(|path| ("LD_PRELOAD", path)))
             .current_dir(dir)
             .stdout(log)
             .stderr(Stdio::null())
@@ -120,6 +126,28 @@ impl Client {
         self.0.get_mut().write_all(lines.as_bytes())
     }
 
+    /// Sends `lines` so many times, or as often as there is room for them at once.
+    pub fn send_what_fits(&mut self, lines: &str, times: usize) {
+        let stream = self.0.get_mut();
+        stream.set_nonblocking(true).expect("a mode");
+        let bytes = lines.repeat(times).into_bytes();
+        let mut rest = &bytes[..];
+        while let Ok(sent) = stream.write(rest)
+            && sent > 0
+        {
+            rest = &rest[sent..];
+        }
+        stream.set_nonblocking(false).expect("a mode");
+    }
+
+    /// True when a reply is there, or a part of one.
+    pub fn has_reply(&mut self) -> bool {
+        self.0.get_ref().set_nonblocking(true).expect("a mode");
+        let has = matches!(self.0.fill_buf(), Ok(bytes) if !bytes.is_empty());
+        self.0.get_ref().set_nonblocking(false).expect("a mode");
+        has
+    }
+
     pub fn try_ask(&mut self, line: &str) -> io::Result<Reply> {
         self.send(&format!("{line}\r\n"))?;
         self.read()
@@ -137,6 +165,15 @@ impl Client {
         let mut lines = text.lines();
         let value = lines.find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
         value.expect("the field").to_owned()
+    }
+
+    /// True when no rewrite of the append-only file is under way or to come.
+    pub fn has_base(&mut self) -> bool {
+        // Both as of one moment.
+        let text = self.ask("INFO persistence");
+        ["aof_rewrite_in_progress:0", "aof_rewrite_scheduled:0"]
+            .iter()
+            .all(|line| text.lines().any(|l| l == *line))
     }
 
     /// A reply; of an array the elements, with spaces between.

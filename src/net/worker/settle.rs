@@ -20,7 +20,7 @@ impl EventLoop {
         let held_until = self.held_until();
         for place in std::mem::take(&mut self.active) {
             match (held_until, &mut self.connections[place]) {
-                (Some(offset), Some(connection)) if connection.has_output() => {
+                (Some(offset), Some(connection)) if connection.tells() => {
                     connection.listed = false;
                     connection.held_until = Some(offset);
                     self.held.push(place);
@@ -61,7 +61,10 @@ impl EventLoop {
             return;
         }
         // Flags decide which limit applies.
-        session.publish();
+        connection.session.publish();
+        // All that waits may leave.
+        connection.session.tells = false;
+        let session = &connection.session;
         let settings = Arc::clone(&self.worker.settings);
         if session.handle.has_overflowed() || connection.over_output_limit(&settings, now_ms) {
             self.log_output_limit(place);

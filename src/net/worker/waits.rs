@@ -92,6 +92,7 @@ impl EventLoop {
             }
             connection.take_mail();
             connection.out.raw(&reply);
+            connection.session.tells = true;
             connection.blocked = None;
             connection.parked = connection.backlog.pop_front();
             if !self.retry(shared, place) {

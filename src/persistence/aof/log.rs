@@ -21,13 +21,12 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::time::Duration;
-
-use parking_lot::{Condvar, Mutex};
+use std::time::{Duration, Instant};
 
 use super::writer::{Policy, Progress, Rotation, Sync, Writer};
 use crate::base::clock::unix_ms;
+use crate::base::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use crate::base::sync::{Condvar, Mutex};
 use crate::client::mailbox::Bell;
 
 /// Longest time that something is left which nobody waits for, such as the removal of an expired key.
@@ -60,6 +59,7 @@ struct Demand {
 pub struct Closing {
     writer: Writer,
     written: io::Result<()>,
+    policy: Policy,
 }
 
 /// What a worker found when it wanted to write.
@@ -105,12 +105,17 @@ impl Log {
         let written = writer.write(&policy);
         // Nobody writes any more, so nobody can fail.
         self.progress.failing.store(false, Ordering::Relaxed);
-        if policy().sync != Sync::Always {
+        let policy = policy();
+        if policy.sync != Sync::Always {
             self.progress.clear(u64::MAX);
         }
         drop(tail);
         self.progress.ring();
-        Some(Closing { writer, written })
+        Some(Closing {
+            writer,
+            written,
+            policy,
+        })
     }
 
     /// Syncs a file that was taken out of use, and lets those go who waited for that.
@@ -121,8 +126,9 @@ impl Log {
         let Closing {
             mut writer,
             written,
+            policy,
         } = closing;
-        let result = written.and_then(|()| writer.sync_now());
+        let result = written.and_then(|()| writer.sync_now(policy));
         let tail = self.tail.lock();
         if tail.is_none() {
             self.progress.clear(u64::MAX);
@@ -190,7 +196,7 @@ impl Log {
         demand.now = true;
         if demand.idle {
             demand.idle = false;
-            self.demanded.notify_one();
+            self.demanded.notify_all();
         }
     }
 
@@ -200,7 +206,10 @@ impl Log {
         demand.idle = true;
         if !demand.now {
             match self.is_open() {
-                true => _ = self.demanded.wait_for(&mut demand, TICK),
+                true => {
+                    let limit = Instant::now() + TICK;
+                    self.demanded.wait_until(&mut demand, limit);
+                }
                 false => self.demanded.wait(&mut demand),
             }
         }

@@ -10,15 +10,15 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, IoSlice, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
-use parking_lot::Mutex;
 use smallvec::SmallVec;
 
 use crate::base::clock::unix_ms;
+use crate::base::sync::Mutex;
+use crate::base::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use crate::client::mailbox::Bell;
 use crate::config::strerror;
 use crate::propagation::{Chunk, Reader};
@@ -176,6 +176,7 @@ pub struct SyncWork {
     files: Vec<Arc<File>>,
     /// Where in the stream what is in them ends.
     at: u64,
+    policy: Policy,
 }
 
 /// A sync that has ended.
@@ -296,7 +297,7 @@ impl Writer {
                 self.clear(policy, self.at);
             }
             Err(error) => {
-                self.fails("Error writing to the AOF file", error);
+                self.fails(policy, "Error writing to the AOF file", error);
                 self.clear(policy, self.reader.offset());
             }
         }
@@ -309,12 +310,17 @@ impl Writer {
         }
     }
 
-    fn fails(&mut self, what: &str, error: &io::Error) {
-        self.last_try = Some(Instant::now());
-        let number = error.raw_os_error().unwrap_or(0);
-        self.progress.error.store(number, Ordering::Relaxed);
-        if !self.progress.failing.swap(true, Ordering::Relaxed) {
+    /// Writes are refused from now on; but where replies wait for a sync, the process is about to end,
+    /// and says nothing more.
+    fn fails(&mut self, policy: Policy, what: &str, error: &io::Error) {
+        let first = self.last_try.replace(Instant::now()).is_none();
+        if first {
             tracing::warn!("{what}: {}", strerror(error));
+        }
+        if policy.sync != Sync::Always {
+            let number = error.raw_os_error().unwrap_or(0);
+            self.progress.error.store(number, Ordering::Relaxed);
+            self.progress.failing.store(true, Ordering::Relaxed);
         }
     }
 
@@ -507,16 +513,16 @@ impl Writer {
         match policy.sync {
             Sync::Always if self.unsynced => {
                 self.end_sync()?;
-                return Ok(Some(self.begin_sync()));
+                return Ok(Some(self.begin_sync(policy)));
             }
             Sync::Always => self.progress.clear(self.at),
             Sync::EverySecond if self.unsynced && self.syncing.is_none() => {
                 if self.sync_failed {
                     // It is awaited: writes are refused until one succeeds.
-                    return Ok(Some(self.begin_sync()));
+                    return Ok(Some(self.begin_sync(policy)));
                 }
                 if self.last_sync.elapsed() >= SECOND {
-                    self.sync_in_background()?;
+                    self.sync_in_background(policy)?;
                 }
             }
             _ => {}
@@ -524,7 +530,7 @@ impl Writer {
         Ok(None)
     }
 
-    fn begin_sync(&mut self) -> SyncWork {
+    fn begin_sync(&mut self, policy: Policy) -> SyncWork {
         self.unsynced = false;
         self.sync_began = Instant::now();
         self.told = false;
@@ -535,11 +541,12 @@ impl Writer {
             owner: Arc::clone(&self.id),
             files,
             at: self.at,
+            policy,
         }
     }
 
-    fn sync_in_background(&mut self) -> io::Result<()> {
-        let work = self.begin_sync();
+    fn sync_in_background(&mut self, policy: Policy) -> io::Result<()> {
+        let work = self.begin_sync(policy);
         self.last_sync = Instant::now();
         let progress = Arc::clone(&self.progress);
         let thread = std::thread::Builder::new().name("aof-sync".to_owned());
@@ -587,7 +594,7 @@ impl Writer {
             files.pop();
             files.append(&mut self.left);
             self.left = files;
-            self.fails("Fail to fsync the AOF file", error);
+            self.fails(work.policy, "Fail to fsync the AOF file", error);
             return result;
         }
         self.last_sync = Instant::now();
@@ -607,9 +614,9 @@ impl Writer {
     ///
     /// # Errors
     /// Of syncing.
-    pub fn sync_now(&mut self) -> io::Result<()> {
+    pub fn sync_now(&mut self, policy: Policy) -> io::Result<()> {
         self.end_sync()?;
-        let work = self.begin_sync();
+        let work = self.begin_sync(policy);
         self.synced(work.run())
     }
 }

@@ -1,0 +1,191 @@
+//! A disk that hangs: syncs or writes of the append-only file take until the test lets them go.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use super::server::{Client, Server, until};
+use super::{EVERY_SECOND, Steps, compare, models, with_writers};
+
+/// Builds the library that makes calls hang; nothing where there is no C compiler.
+fn library(dir: &Path) -> Option<PathBuf> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/crash/stalls.c");
+    let target = dir.join("stalls.so");
+    let mut compiler = Command::new("cc");
+    let built = compiler
+        .args(["-shared", "-fPIC", "-o"])
+        .arg(&target)
+        .arg(source)
+        .arg("-ldl")
+        .status();
+    match built {
+        Ok(status) => {
+            assert!(status.success(), "it is compiled");
+            Some(target)
+        }
+        Err(_) => None,
+    }
+}
+
+/// A server whose calls hang while a file is there.
+struct Stalling {
+    dir: tempfile::TempDir,
+    _library: tempfile::TempDir,
+    server: Option<Server>,
+}
+
+impl Stalling {
+    fn start(options: &[&str]) -> Option<Self> {
+        let (dir, apart) = (tempfile::tempdir(), tempfile::tempdir());
+        let (dir, apart) = (dir.expect("a directory"), apart.expect("a directory"));
+        let Some(library) = library(apart.path()) else {
+            println!("no C compiler: not run");
+            return None;
+        };
+        let server = Server::start_preloaded(dir.path(), options, Some(&library));
+        Some(Self {
+            dir,
+            _library: apart,
+            server: Some(server),
+        })
+    }
+
+    fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    fn client(&self) -> Client {
+        Client::connect(self.path()).expect("a connection")
+    }
+
+    fn stall(&self, what: &str) {
+        std::fs::write(self.path().join(what), "").expect("a file");
+    }
+
+    fn go_on(&self, what: &str) {
+        std::fs::remove_file(self.path().join(what)).expect("it is there");
+    }
+
+    /// Kills the server and starts another one on its files.
+    fn restart(&mut self, options: &[&str]) {
+        self.server.take().expect("it runs").kill();
+        self.server = Some(Server::start(self.path(), options));
+    }
+}
+
+/// Awaits that every connection got some more replies.
+fn await_steps(counts: &[AtomicU64]) {
+    let now = || counts.iter().map(|n| n.load(Relaxed));
+    let before: Vec<u64> = now().collect();
+    until("steps", || now().zip(&before).all(|(n, b)| n > *b + 10));
+}
+
+#[test]
+fn a_sync_that_hangs_stops_nobody_and_costs_nothing() {
+    let Some(mut stalling) = Stalling::start(&EVERY_SECOND) else {
+        return;
+    };
+    let mut models = models();
+    let dir = stalling.path().to_owned();
+    let (ran, ()) = with_writers(&dir, &models, 1, |traffic| {
+        stalling.stall("stall-sync");
+        let mut client = stalling.client();
+        until("a sync", || client.info("aof_pending_bio_fsync") == "1");
+        await_steps(&traffic.acknowledged);
+        until("a delayed sync", || client.info("aof_delayed_fsync") == "1");
+        await_steps(&traffic.acknowledged);
+        // What waits for the disk is not on a worker, and so nobody waits for this.
+        client.ask("CONFIG SET appendonly no");
+        client.ask("CONFIG SET appendonly yes");
+        until("the first base", || client.has_base());
+        await_steps(&traffic.acknowledged);
+        stalling.restart(&EVERY_SECOND);
+    });
+    compare(&dir, &mut models, &ran, Steps::all_acknowledged);
+}
+
+/// One of `clients` that is served although a worker hangs.
+fn served(clients: Vec<Client>) -> Client {
+    let mut clients = clients;
+    let mut found = None;
+    for client in &mut clients {
+        client.send("ECHO served\r\n").expect("room");
+    }
+    until("a worker that serves", || {
+        found = clients.iter_mut().position(Client::has_reply);
+        found.is_some()
+    });
+    let mut client = clients.swap_remove(found.expect("awaited"));
+    assert_eq!(client.read().expect("a reply").expect("no error"), "served");
+    client
+}
+
+#[test]
+fn a_write_that_hangs_holds_writers_back_and_nothing_grows() {
+    let options = [&EVERY_SECOND[..], &["--io-threads", "4"]].concat();
+    let Some(stalling) = Stalling::start(&options) else {
+        return;
+    };
+    // Enough that all workers have some.
+    let mut clients: Vec<Client> = (0..200).map(|_| stalling.client()).collect();
+    let before: u64 = clients[0].info("used_memory").parse().expect("a number");
+    let mut writers = clients.split_off(100);
+    stalling.stall("stall-write");
+    let set = format!("SET key {}\r\n", "x".repeat(10_000));
+    for writer in &mut writers {
+        writer.send_what_fits(&set, 200);
+    }
+    let mut watcher = served(clients);
+    until("the stall", || {
+        let stalled: i64 = watcher
+            .info("aof_write_stalled_ms")
+            .parse()
+            .expect("a number");
+        stalled > 200
+    });
+    // A reply that tells of data waits for the file; others do not.
+    assert_eq!(watcher.ask("PING"), "PONG");
+    let during: u64 = watcher.info("used_memory").parse().expect("a number");
+    assert!(during < before + (64 << 20), "{before} grew to {during}");
+    assert!(writers.iter_mut().all(|writer| !writer.has_reply()));
+    stalling.go_on("stall-write");
+    for writer in &mut writers {
+        assert_eq!(writer.read().expect("a reply").expect("no error"), "OK");
+    }
+    until("everything written", || {
+        watcher.info("aof_buffer_length") == "0"
+    });
+}
+
+#[test]
+fn replies_wait_for_the_disk_from_the_moment_that_is_asked_for() {
+    let options = ["--appendonly", "no", "--save", "", "--io-threads", "2"];
+    let Some(stalling) = Stalling::start(&options) else {
+        return;
+    };
+    let mut client = stalling.client();
+    for i in 0..1000 {
+        client.ask(&format!("SET {i} {i}"));
+    }
+    // A base that takes a second, during which the policy changes.
+    client.ask("CONFIG SET rdb-key-save-delay 1000");
+    client.ask("CONFIG SET appendonly yes");
+    client.ask("CONFIG SET appendfsync always");
+    until("the first base", || {
+        client.info("aof_rewrite_in_progress") == "0"
+    });
+    stalling.stall("stall-sync");
+    client.send("SET a b\r\n").expect("room");
+    let mut other = stalling.client();
+    until("a sync that replies wait for", || {
+        other.info("aof_pending_bio_fsync") == "1"
+    });
+    assert!(!client.has_reply());
+    stalling.go_on("stall-sync");
+    assert_eq!(client.read().expect("a reply").expect("no error"), "OK");
+    // And no longer than it is asked for.
+    assert_eq!(other.ask("CONFIG SET appendfsync everysec"), "OK");
+    stalling.stall("stall-sync");
+    assert_eq!(client.ask("SET a c"), "OK");
+    stalling.go_on("stall-sync");
+}

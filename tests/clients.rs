@@ -185,3 +185,47 @@ fn what_expires_with_a_pause_is_gone_after_it() {
         assert_eq!(other.ask("GET key"), "$-1");
     }
 }
+
+#[test]
+fn info_tells_what_each_worker_does() {
+    let server = Server::start(&["--io-threads", "2"]);
+    let mut clients = on_both_workers(&server);
+    for client in &mut clients {
+        (0..20).for_each(|_| assert_eq!(client.ask("PING"), "+PONG"));
+    }
+    let mut control = clients.remove(0);
+    let mut ask = |section: &str| control.ask(&format!("INFO {section}"));
+    let field = |line: &str, name: &str| -> f64 {
+        let fields = line.split([':', ',']);
+        let value = fields
+            .filter_map(|f| f.split_once('='))
+            .find(|(n, _)| *n == name);
+        value.expect("the field").1.parse().expect("a number")
+    };
+    let sums = |text: String, name: &str| -> f64 {
+        let lines = text.lines().filter(|line| line.starts_with("worker"));
+        lines.map(|line| field(line, name)).sum()
+    };
+    assert!(ask("workers").starts_with("# Workers\r\nworker0:cpu_sys="));
+    assert_eq!(sums(ask("workers"), "clients"), 80.0);
+    assert!(sums(ask("workers"), "commands") >= 1600.0);
+    assert!(sums(ask("workers"), "turns") > 0.0);
+    for plain in ["", "all", "default"] {
+        assert!(!ask(plain).contains("# Workers"), "INFO {plain}");
+    }
+    assert!(ask("everything").contains("# Workers"));
+    // The main thread of Redis is what the workers are.
+    let main = |text: String| -> f64 {
+        let times = ["used_cpu_sys_main_thread:", "used_cpu_user_main_thread:"];
+        let lines = text
+            .lines()
+            .filter_map(|line| times.iter().find_map(|t| line.strip_prefix(t)));
+        lines
+            .map(|time| time.parse::<f64>().expect("seconds"))
+            .sum()
+    };
+    eventually(|| {
+        (0..1000).for_each(|_| drop(ask("workers")));
+        main(ask("cpu")) > 0.1
+    });
+}

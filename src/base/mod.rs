@@ -11,6 +11,7 @@ pub mod glob;
 pub mod heap;
 pub mod long_double;
 pub mod lzf;
+pub mod meter;
 pub mod number;
 #[allow(unsafe_code)]
 pub mod pages;

@@ -14,6 +14,7 @@ use dashmap::DashMap;
 use parking_lot::{Mutex, RwLock};
 
 use super::mailbox::{Bell, Mailbox};
+use crate::base::meter::{Meter, Pool};
 use crate::resp::write::Protocol;
 
 /// What kind of client this is, for `client-output-buffer-limit` and CLIENT KILL TYPE.
@@ -66,8 +67,8 @@ pub struct Live {
     pub db: AtomicU32,
     /// Unix time in milliseconds of the last request.
     pub last_ms: AtomicI64,
-    /// Id of the last command plus 1; 0 before the first.
-    pub last_command: AtomicU32,
+    /// Id of the last command plus 1; 0 before the first, and after one that there is not.
+    last_command: AtomicU32,
     /// Number of channels, patterns and shard channels subscribed to.
     pub channels: AtomicU32,
     /// See `channels`.
@@ -84,28 +85,45 @@ pub struct Live {
     pub argv_memory: AtomicUsize,
     /// Bytes held by queued commands.
     pub multi_memory: AtomicUsize,
-    /// Room in the output's flat buffer as far as Redis' fixed reply buffer goes, and how much of
-    /// it was used at most lately; in bytes.
+    /// Size of the reply buffer, and how much of it was used at most lately; in bytes.
     pub reply_size: AtomicUsize,
     /// See `reply_size`.
     pub reply_peak: AtomicUsize,
-    /// Bytes of output that wait within [`Live::reply_size`]'s reach.
+    /// Bytes of the reply buffer that are in use.
     pub reply_len: AtomicUsize,
     /// Bytes of output that wait.
     pub output_len: AtomicUsize,
-    /// Number of chunks beyond it.
+    /// Number of blocks that wait beyond the reply buffer, as Redis counts them.
     pub output_chunks: AtomicUsize,
-    /// Bytes beyond it, those that are on their way to the output included.
+    /// Bytes of those blocks.
     pub output_memory: AtomicUsize,
-    /// All memory of the client.
-    pub total_memory: AtomicUsize,
     /// Requests served.
     pub commands: AtomicU64,
     /// 2 or 3.
     pub protocol: AtomicU32,
     /// The hard limit of `client-output-buffer-limit` for what the client is now, in bytes; 0:
     /// none.
-    pub output_limit: AtomicU64,
+    pub output_limit: AtomicUsize,
+}
+
+impl Live {
+    /// The client asked for the command of this id, or for one that there is not.
+    #[inline]
+    pub fn set_last_command(&self, id: Option<usize>) {
+        let id = id.map_or(0, |id| id as u32 + 1);
+        self.last_command.store(id, Relaxed);
+    }
+
+    /// Bytes that wait beyond the reply buffer when so many more are on their way to it.
+    fn beyond_with(&self, mail: usize) -> usize {
+        match self.output_memory.load(Relaxed) {
+            0 => {
+                let (size, used) = (self.reply_size.load(Relaxed), self.reply_len.load(Relaxed));
+                mail.saturating_sub(size.saturating_sub(used))
+            }
+            beyond => beyond + mail,
+        }
+    }
 }
 
 /// Name and version of a client library; empty when not told.
@@ -135,6 +153,8 @@ pub struct Handle {
     pub live: Live,
     /// Bytes from other threads.
     pub mailbox: Mailbox,
+    /// All memory of the client. Its worker counts it.
+    pub memory: Arc<Meter>,
     killed: AtomicBool,
     overflowed: AtomicBool,
     bell: Mutex<Arc<Bell>>,
@@ -148,7 +168,7 @@ impl Handle {
         if self.overflowed.load(Relaxed) {
             return;
         }
-        let waiting = (self.mailbox.push(message) + self.live.output_len.load(Relaxed)) as u64;
+        let waiting = self.live.beyond_with(self.mailbox.push(message));
         let limit = self.live.output_limit.load(Relaxed);
         if limit > 0 && waiting >= limit {
             self.overflowed.store(true, Relaxed);
@@ -231,8 +251,8 @@ impl Handle {
             live.reply_peak.load(Relaxed),
             live.reply_len.load(Relaxed),
             live.output_chunks.load(Relaxed),
-            live.output_memory.load(Relaxed) + self.mailbox.len(),
-            live.total_memory.load(Relaxed),
+            live.beyond_with(self.mailbox.len()),
+            self.memory.held(),
             if waits { "rw" } else { "r" },
             self.user.read(),
             live.protocol.load(Relaxed),
@@ -285,6 +305,8 @@ fn flag_letters(flags: u32) -> String {
 #[derive(Default)]
 pub struct Registry {
     clients: DashMap<u64, Arc<Handle>>,
+    /// The memory of all clients, but for those of CLIENT NO-EVICT.
+    pub memory: Arc<Pool>,
     last_id: AtomicU64,
 }
 
@@ -317,6 +339,7 @@ impl Registry {
             watch_flag: Arc::default(),
             live: Live::default(),
             mailbox: Mailbox::default(),
+            memory: Arc::new(Meter::new(&self.memory)),
             killed: AtomicBool::new(false),
             overflowed: AtomicBool::new(false),
             bell: Mutex::new(arrival.bell),

@@ -25,16 +25,29 @@ pub struct Multi {
     pub queue: Vec<Queued>,
     /// A request was refused: EXEC will abort.
     pub refused: bool,
+    /// Number of all arguments.
+    pub arguments: usize,
     /// Bytes of all arguments.
     pub argument_bytes: usize,
 }
 
 impl Multi {
+    /// Adds a request.
+    pub fn push(&mut self, request: Queued) {
+        self.arguments += request.args.len();
+        self.argument_bytes += request.args.iter().map(Vec::len).sum::<usize>();
+        self.queue.push(request);
+    }
+
+    /// Bytes of the arguments as Redis counts them, each with a pointer to it.
+    fn shown_memory(&self) -> usize {
+        self.argument_bytes + self.arguments * size_of::<usize>()
+    }
+
     /// Memory of the queue, in bytes.
     pub fn memory(&self) -> usize {
-        let args: usize = self.queue.iter().map(|q| q.args.capacity()).sum();
         self.argument_bytes
-            + args * size_of::<Vec<u8>>()
+            + self.arguments * size_of::<Vec<u8>>()
             + self.queue.capacity() * size_of::<Queued>()
     }
 }
@@ -212,7 +225,7 @@ impl Session {
         live.multi
             .store(multi.map_or(-1, |m| m.queue.len() as i32), Relaxed);
         live.multi_memory
-            .store(multi.map_or(0, |m| m.argument_bytes), Relaxed);
+            .store(multi.map_or(0, Multi::shown_memory), Relaxed);
     }
 
     /// Memory that MULTI, WATCH and subscriptions cost, in bytes. Names of channels are shared

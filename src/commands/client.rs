@@ -326,6 +326,7 @@ fn reply(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     match &ctx.args[2].to_ascii_lowercase()[..] {
         b"on" => {
             ctx.session.replies = Replies::On;
+            ctx.out.unmute();
             ctx.out.ok();
         }
         b"off" => ctx.session.replies = Replies::Off,

@@ -85,7 +85,7 @@ pub fn client_eviction(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     for client in ctx.shared.clients.all() {
         let exempt = client.live.flags.load(Relaxed) & flag::NO_EVICT != 0;
         if !exempt && matches!(client.class(), Class::Normal | Class::PubSub) {
-            sizes.push(client.live.total_memory.load(Relaxed));
+            sizes.push(client.memory.held());
         }
     }
     let mut text = String::new();

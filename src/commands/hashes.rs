@@ -349,7 +349,7 @@ fn hrandfield(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
         open_pairs(ctx.out, wanted, values);
         for pair in (0..wanted).map_while(|_| random_live(hash, now_ms)) {
             put_pair(ctx.out, pair, values);
-            if ctx.out.overflows() {
+            if ctx.out.has_overflowed() {
                 break;
             }
         }

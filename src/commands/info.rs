@@ -11,7 +11,7 @@ use crate::dispatch::command::{Acl, Command, Flags, Handler, ROW};
 use crate::dispatch::context::{ServerCtx, Shared};
 use crate::dispatch::error::Error;
 use crate::keyspace::access::Access;
-use crate::observe::process::{self, Allocator};
+use crate::observe::process::{self, Allocator, CpuTime};
 use crate::observe::rates::Rate;
 use crate::persistence::aof::life::Mode;
 use crate::pubsub::Kind;
@@ -34,34 +34,38 @@ pub const ROWS: &[Command] = &[Command {
 /// Writes a section's fields.
 type Section = fn(&Shared, &mut String);
 
-/// Every section: name, whether it is shown by default, and what writes it.
-const SECTIONS: &[(&str, bool, Section)] = &[
-    ("Server", true, server),
-    ("Clients", true, clients),
-    ("Memory", true, memory),
-    ("Persistence", true, persistence),
-    ("Stats", true, stats),
-    ("Replication", true, replication),
-    ("CPU", true, cpu),
-    ("Modules", true, modules),
-    ("Commandstats", false, commandstats),
-    ("Errorstats", true, errorstats),
-    ("Latencystats", false, latencystats),
-    ("Cluster", true, cluster),
-    ("Keyspace", true, keyspace),
+/// When a section is shown, beside when it is asked for by name.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Shown {
+    /// By INFO alone too.
+    Default,
+    /// By INFO ALL.
+    All,
+    /// By INFO EVERYTHING only: Redis has no such section, and who asks for all of them may know each.
+    Everything,
+}
+
+/// Every section: name, when it is shown, and what writes it.
+const SECTIONS: &[(&str, Shown, Section)] = &[
+    ("Server", Shown::Default, server),
+    ("Clients", Shown::Default, clients),
+    ("Memory", Shown::Default, memory),
+    ("Persistence", Shown::Default, persistence),
+    ("Stats", Shown::Default, stats),
+    ("Replication", Shown::Default, replication),
+    ("CPU", Shown::Default, cpu),
+    ("Modules", Shown::Default, modules),
+    ("Commandstats", Shown::All, commandstats),
+    ("Errorstats", Shown::Default, errorstats),
+    ("Latencystats", Shown::All, latencystats),
+    ("Cluster", Shown::Default, cluster),
+    ("Keyspace", Shown::Default, keyspace),
+    ("Workers", Shown::Everything, workers),
 ];
 
-/// Every section, as `INFO all` has them: for crash reports.
+/// Every section: for crash reports.
 pub fn report(shared: &Shared) -> String {
-    let mut text = String::new();
-    for (name, _, write) in SECTIONS {
-        if !text.is_empty() {
-            text.push_str("\r\n");
-        }
-        let _ = write!(text, "# {name}\r\n");
-        write(shared, &mut text);
-    }
-    text
+    sections(shared, |_, _| true)
 }
 
 /// `INFO [section ...]`
@@ -72,20 +76,32 @@ fn info(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
             .iter()
             .any(|w| w.eq_ignore_ascii_case(name.as_bytes()))
     };
-    let default = wanted.is_empty() || named("default");
-    let everything = named("everything") || named("all");
+    let most = match (named("everything"), named("all")) {
+        (true, _) => Some(Shown::Everything),
+        (_, true) => Some(Shown::All),
+        _ if wanted.is_empty() || named("default") => Some(Shown::Default),
+        _ => None,
+    };
+    let text = sections(ctx.shared, |name, shown| {
+        most.is_some_and(|most| shown <= most) || named(name)
+    });
+    ctx.out.verbatim("txt", text.into_bytes());
+    Ok(())
+}
+
+/// The sections that are picked, by name and when they are shown.
+fn sections(shared: &Shared, picks: impl Fn(&str, Shown) -> bool) -> String {
     let mut text = String::new();
-    for (name, by_default, write) in SECTIONS {
-        if everything || (default && *by_default) || named(name) {
+    for (name, shown, write) in SECTIONS {
+        if picks(name, *shown) {
             if !text.is_empty() {
                 text.push_str("\r\n");
             }
             let _ = write!(text, "# {name}\r\n");
-            write(ctx.shared, &mut text);
+            write(shared, &mut text);
         }
     }
-    ctx.out.verbatim("txt", text.into_bytes());
-    Ok(())
+    text
 }
 
 /// Appends `name:value` lines. Writing to a String cannot fail.
@@ -158,7 +174,10 @@ fn clients(shared: &Shared, text: &mut String) {
         "cluster_connections": 0,
         "maxclients": shared.config.settings().maxclients,
         "client_recent_max_input_buffer":
-            max(|l| l.query_len.load(Relaxed) + l.query_free.load(Relaxed)),
+            max(|l| {
+                let query = l.query_len.load(Relaxed) + l.query_free.load(Relaxed);
+                query + l.argv_memory.load(Relaxed) + l.multi_memory.load(Relaxed)
+            }),
         "client_recent_max_output_buffer": max(|l| l.output_memory.load(Relaxed)),
         "blocked_clients": blocked,
         "tracking_clients": 0,
@@ -363,8 +382,8 @@ fn stats(shared: &Shared, text: &mut String) {
         "total_writes_processed": stats.sum(|c| &c.writes),
         "io_threaded_reads_processed": 0,
         "io_threaded_writes_processed": 0,
-        "reply_buffer_shrinks": 0,
-        "reply_buffer_expands": 0,
+        "reply_buffer_shrinks": get(&global.reply_buffer_shrinks),
+        "reply_buffer_expands": get(&global.reply_buffer_expands),
     );
 }
 
@@ -406,16 +425,35 @@ fn replication(shared: &Shared, text: &mut String) {
     );
 }
 
-fn cpu(_: &Shared, text: &mut String) {
-    let [(user, system), (main_user, main_system)] = process::cpu_seconds();
+/// The workers do together what Redis' main thread does.
+fn cpu(shared: &Shared, text: &mut String) {
+    let all = CpuTime::of_process();
+    let threads = shared.stats.workers().iter();
+    let workers: CpuTime = threads
+        .map(|w| CpuTime::of_thread(w.thread.load(Relaxed)))
+        .sum();
     fields!(text;
-        "used_cpu_sys": format_args!("{system:.6}"),
-        "used_cpu_user": format_args!("{user:.6}"),
+        "used_cpu_sys": format_args!("{:.6}", all.system),
+        "used_cpu_user": format_args!("{:.6}", all.user),
         "used_cpu_sys_children": "0.000000",
         "used_cpu_user_children": "0.000000",
-        "used_cpu_sys_main_thread": format_args!("{main_system:.6}"),
-        "used_cpu_user_main_thread": format_args!("{main_user:.6}"),
+        "used_cpu_sys_main_thread": format_args!("{:.6}", workers.system),
+        "used_cpu_user_main_thread": format_args!("{:.6}", workers.user),
     );
+}
+
+fn workers(shared: &Shared, text: &mut String) {
+    for (index, worker) in shared.stats.workers().iter().enumerate() {
+        let CpuTime { user, system } = CpuTime::of_thread(worker.thread.load(Relaxed));
+        let counters = &worker.counters;
+        let _ = write!(
+            text,
+            "worker{index}:cpu_sys={system:.6},cpu_user={user:.6},clients={},commands={},turns={}\r\n",
+            worker.connections.load(Relaxed),
+            counters.commands.load(Relaxed),
+            counters.turns.load(Relaxed),
+        );
+    }
 }
 
 fn modules(_: &Shared, _: &mut String) {}

@@ -89,12 +89,7 @@ impl Overview {
         let used = alloc::used();
         let peak = shared.status.peak_memory.fetch_max(used, Relaxed).max(used);
         let startup = shared.status.startup_memory.load(Relaxed);
-        let clients: usize = shared
-            .clients
-            .all()
-            .iter()
-            .map(|c| c.live.total_memory.load(Relaxed))
-            .sum();
+        let clients: usize = shared.clients.all().iter().map(|c| c.memory.held()).sum();
         let tables: Vec<_> = (0..shared.keyspace.databases())
             .map(|db| (db, shared.keyspace.len(db)))
             .filter(|(_, keys)| *keys > 0)

@@ -259,7 +259,7 @@ fn srandmember_count(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
         ctx.out.array(wanted);
         for member in (0..wanted).map_while(|_| set.random()) {
             reply(ctx.out, member);
-            if ctx.out.overflows() {
+            if ctx.out.has_overflowed() {
                 break;
             }
         }

@@ -59,7 +59,7 @@ fn zrandmember(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
         for _ in 0..wanted {
             let member = set.get(random::below(set.len()));
             zsets::put_member(ctx.out, member, scores);
-            if ctx.out.overflows() {
+            if ctx.out.has_overflowed() {
                 break;
             }
         }

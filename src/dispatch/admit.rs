@@ -24,23 +24,33 @@ pub enum Verdict<'t> {
     Wait,
 }
 
+/// The command that a request names, whatever else may be wrong with it: of a container the
+/// subcommand, where there is a word for one.
+pub fn named<'t>(
+    shared: &'t Shared,
+    found: Option<&'t Known>,
+    args: Args<'_>,
+) -> Option<&'t Known> {
+    let known = found?;
+    if known.row.subcommands.is_empty() || args.len() == 1 {
+        return Some(known);
+    }
+    // A container that also runs by itself (COMMAND) takes no other words.
+    shared.commands.find_sub(known, &args[1])
+}
+
 /// Finds the command, or the subcommand, of a request.
 pub fn resolve<'t>(
     shared: &'t Shared,
     found: Option<&'t Known>,
     args: Args<'_>,
 ) -> Result<&'t Known, Error> {
-    let Some(known) = found else {
+    if found.is_none() {
         return Err(unknown_command(args));
-    };
-    let mut resolved = known;
-    if !known.row.subcommands.is_empty() && args.len() > 1 {
-        match shared.commands.find_sub(known, &args[1]) {
-            Some(sub) => resolved = sub,
-            // A container that also runs by itself (COMMAND) takes no other words.
-            None => return Err(unknown_subcommand(args)),
-        }
     }
+    let Some(resolved) = named(shared, found, args) else {
+        return Err(unknown_subcommand(args));
+    };
     let arity = resolved.row.arity;
     let len = args.len() as i32;
     let wrong = (arity > 0 && len != arity) || len < -arity;

@@ -111,6 +111,11 @@ impl Parked {
         }
     }
 
+    /// The request that waits.
+    pub fn request(&self) -> &[Vec<u8>] {
+        &self.request
+    }
+
     /// Which wait this is.
     pub fn ticket(&self) -> u64 {
         self.ticket

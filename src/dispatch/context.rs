@@ -124,8 +124,6 @@ pub struct Status {
     pub peak_memory: AtomicUsize,
     /// `used_memory` once the server had started, in bytes.
     pub startup_memory: AtomicUsize,
-    /// Memory of all clients in bytes, for `maxmemory-clients`.
-    pub client_memory: AtomicUsize,
 }
 
 /// Default of [`Status::reply_peak_reset_ms`].

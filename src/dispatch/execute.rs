@@ -99,6 +99,7 @@ pub fn request(
         && known.is_plain(args.len())
         && session.is_plain()
     {
+        session.handle.live.set_last_command(Some(known.id));
         let hints = prepared.hints;
         perform(shared, worker, session, out, known, args, hints, None);
         return flow_after(worker);
@@ -117,15 +118,18 @@ fn request_of_state(
     prepared: Prepared<'_>,
 ) -> Flow {
     let silent = session.replies != Replies::On;
-    let mark = silent.then(|| out.mark());
-    let flow = answer(shared, worker, session, out, args, prepared);
-    match mark {
-        _ if flow == Flow::Park => {}
-        Some(mark) => suppress(session, out, mark),
-        // CLIENT REPLY SKIP, which answers nothing, silences the next command.
-        None if session.replies == Replies::SkipNext => session.replies = Replies::Skip,
-        None => {}
+    if silent {
+        out.mute();
     }
+    let flow = answer(shared, worker, session, out, args, prepared);
+    out.unmute();
+    // CLIENT REPLY SKIP, which answers nothing, silences the next command, also from within one that
+    // it silenced itself.
+    session.replies = match session.replies {
+        Replies::SkipNext if flow != Flow::Park => Replies::Skip,
+        Replies::Skip if silent && flow != Flow::Park => Replies::On,
+        as_before => as_before,
+    };
     flow
 }
 
@@ -141,18 +145,6 @@ fn flow_after(worker: &Worker) -> Flow {
     }
 }
 
-/// CLIENT REPLY OFF and SKIP: drops what the command answered.
-fn suppress(session: &mut Session, out: &mut Output, mark: crate::resp::write::Mark) {
-    match session.replies {
-        Replies::On => return,
-        Replies::Off => {}
-        // SKIP once more, in the command that the first one silenced.
-        Replies::SkipNext => session.replies = Replies::Skip,
-        Replies::Skip => session.replies = Replies::On,
-    }
-    out.truncate_to(mark);
-}
-
 fn answer(
     shared: &Shared,
     worker: &mut Worker,
@@ -163,6 +155,8 @@ fn answer(
 ) -> Flow {
     let mut known = prepared.known;
     let resolved = admit::resolve(shared, known, args);
+    let named = admit::named(shared, known, args);
+    session.handle.live.set_last_command(named.map(|k| k.id));
     let admitted = resolved.and_then(|resolved| {
         known = Some(resolved);
         admit::admit(shared, worker, session, out, resolved)
@@ -244,11 +238,6 @@ fn perform<'k>(
     hints: &[Hint],
     held: Option<&mut LockSet<'k>>,
 ) {
-    session
-        .handle
-        .live
-        .last_command
-        .store(known.id as u32 + 1, Relaxed);
     worker.stats.running.store(known.id as u64 + 1, Relaxed);
     session.tells |= known.flags.has(Flags::TELLS);
     let start = worker.ticks;

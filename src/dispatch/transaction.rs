@@ -27,8 +27,7 @@ pub fn queue(session: &mut Session, known: &Known, args: Args<'_>) {
         return;
     }
     let args: Vec<Vec<u8>> = args.all().iter().map(|a| a.to_vec()).collect();
-    multi.argument_bytes += args.iter().map(Vec::len).sum::<usize>();
-    multi.queue.push(Queued {
+    multi.push(Queued {
         command: known.id,
         args,
     });

@@ -5,6 +5,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::client_eviction;
 use super::context::{Shared, env_of};
 use super::execute::{Propagated, append, deliver, removals_of_fields};
 use crate::base::clock::{self, Now};
@@ -38,7 +39,7 @@ impl Upkeep {
         let settings = shared.config.load();
         self.expire(shared, &settings, Kind::Slow);
         self.tidy.run(&shared.keyspace, TIDY_US);
-        let not_counted = || stream_memory(shared).waiting;
+        let not_counted = || not_counted(shared, &settings);
         if memory_state(settings.maxmemory, &not_counted).excess > 0 {
             evict(shared, &settings, Now::read());
         }
@@ -140,6 +141,12 @@ pub fn stream_memory(shared: &Shared) -> StreamMemory {
     }
 }
 
+/// Bytes that do not count for `maxmemory`: what waits for replicas and the append-only file, and what
+/// clients that are on their way out hold.
+fn not_counted(shared: &Shared, settings: &Settings) -> usize {
+    stream_memory(shared).waiting + client_eviction::leaving(shared, settings)
+}
+
 /// Frees memory until it is below `maxmemory`; false when commands that need memory must be
 /// refused. Nothing is evicted while clients are paused.
 pub fn evict(shared: &Shared, settings: &Settings, now: Now) -> bool {
@@ -149,7 +156,9 @@ pub fn evict(shared: &Shared, settings: &Settings, now: Now) -> bool {
     let started = Now::read();
     let env = env_of(settings, now);
     let lazy = settings.lazyfree_lazy_eviction;
-    let not_counted = || stream_memory(shared).waiting;
+    // Clients go before keys do.
+    client_eviction::evict(shared, settings, now.ms);
+    let not_counted = || not_counted(shared, settings);
     let mut removed = |db: usize, key: &[u8]| {
         shared.stats.global.evicted.fetch_add(1, Relaxed);
         propagate(shared, db, key, lazy);

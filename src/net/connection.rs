@@ -14,26 +14,27 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::driver::Driver;
 use crate::client::registry::{Class, flag};
 use crate::client::session::Session;
-use crate::config::{OutputLimit, Settings};
+use crate::config::Settings;
 use crate::dispatch::blocking::Parked;
+use crate::dispatch::context::Status;
 use crate::dispatch::job::Running;
-use crate::resp::parse::{Limits, Parser, Progress, ProtocolError, Request};
-use crate::resp::write::Output;
+use crate::observe::stats::Global;
+use crate::resp::parse::{Arg, Limits, Parser, Progress, ProtocolError, Request};
+use crate::resp::write::{Limit, Output};
 
 /// Bytes read at once, and the capacity of a pooled input buffer.
 ///
 /// A little less than 32 KiB, from which on Redis would call a query buffer big.
 pub const READ_SIZE: usize = 32 * 1024 - 64;
-/// Size of Redis' reply buffer beyond which output counts against limits, in bytes.
-pub const REPLY_BUFFER: usize = 16 * 1024;
-/// Most output beyond [`REPLY_BUFFER`] that may wait for a client that has not authenticated.
-const UNAUTHENTICATED_OUTPUT: u64 = 1024;
-/// Least room that an output keeps, in bytes.
+/// Size of a reply buffer at first, and at most, in bytes. What it has no room for counts against
+/// `client-output-buffer-limit`.
+const REPLY_BUFFER: usize = 16 * 1024;
+/// Size of a reply buffer at least, in bytes.
 const REPLY_BUFFER_MIN: usize = 1024;
+/// Most output beyond the reply buffer that may wait for a client that has not authenticated.
+const UNAUTHENTICATED_OUTPUT: usize = 1024;
 /// An input buffer is given back after this time without a request, in milliseconds.
 const IDLE_MS: i64 = 2000;
-/// The output keeps room for the most that was used in this time, in milliseconds.
-const PEAK_RESET_MS: i64 = 5000;
 /// Bytes of a big argument read from one client in a turn before others get theirs.
 const MAX_READ: usize = 1 << 20;
 /// Slices written at once.
@@ -61,7 +62,7 @@ pub struct Connection {
     /// A command that waits for keys.
     pub blocked: Option<Arc<Parked>>,
     /// Requests that were parsed behind the parked one, the job or the wait.
-    pub backlog: VecDeque<Vec<Vec<u8>>>,
+    pub backlog: Backlog,
     /// The stream is broken: the error to answer once everything before it is.
     pub broken: Option<ProtocolError>,
     /// A big argument came since the input buffer was last emptied.
@@ -70,21 +71,66 @@ pub struct Connection {
     pub held_until: Option<u64>,
     /// Requests served since the last [`Connection::publish`].
     pub served: u64,
+    /// Bytes came or went since then.
+    moved: bool,
     /// The peer sends no more.
     pub ended: bool,
     /// Output waits for room in the socket.
     pub wants_write: bool,
     /// Input is read: until it ended.
     pub reads: bool,
-    /// Since when the output is over the soft limit, in milliseconds.
-    soft_limit_since: Option<i64>,
     /// In the worker's list of connections to look at.
     pub listed: bool,
-    /// Bytes that it counts for `maxmemory-clients`.
-    pub counted: usize,
-    /// Most output that waited since `peak_since` (Unix milliseconds), up to [`REPLY_BUFFER`].
-    reply_peak: usize,
+    /// Bytes of memory beside the output's, as the client's meter has them.
+    metered: usize,
+    /// When the most that was used of the reply buffer was last forgotten, in Unix milliseconds.
     peak_since: i64,
+}
+
+/// Requests that wait for their turn, as copies.
+#[derive(Default)]
+pub struct Backlog {
+    requests: VecDeque<Vec<Vec<u8>>>,
+    /// Bytes they took on the wire.
+    wire_bytes: usize,
+    /// Bytes of memory they take.
+    memory: usize,
+}
+
+impl Backlog {
+    /// Adds a request.
+    pub fn push(&mut self, request: Vec<Vec<u8>>) {
+        let (wire_bytes, memory) = Self::sizes(&request);
+        self.wire_bytes += wire_bytes;
+        self.memory += memory;
+        self.requests.push_back(request);
+    }
+
+    /// Takes the oldest request.
+    pub fn pop(&mut self) -> Option<Vec<Vec<u8>>> {
+        let request = self.requests.pop_front()?;
+        let (wire_bytes, memory) = Self::sizes(&request);
+        self.wire_bytes -= wire_bytes;
+        self.memory -= memory;
+        Some(request)
+    }
+
+    /// Forgets all of them.
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Bytes of a request on the wire, and in memory.
+    fn sizes(request: &[Vec<u8>]) -> (usize, usize) {
+        // A type byte, digits, the ends of two lines.
+        let framed = |len: usize| 5 + len.checked_ilog10().unwrap_or(0) as usize + 1;
+        let wire = request.iter().map(|arg| framed(arg.len()) + arg.len());
+        let memory = request.iter().map(|arg| arg.capacity());
+        (
+            wire.sum::<usize>() + framed(request.len()) - 2,
+            memory.sum::<usize>() + size_of_val(request),
+        )
+    }
 }
 
 /// Why a connection is closed.
@@ -99,8 +145,7 @@ pub enum Closed {
 impl Connection {
     /// A connection on an accepted, non-blocking socket.
     pub fn new(socket: OwnedFd, session: Session) -> Self {
-        let mut out = Output::new();
-        out.reserve(REPLY_BUFFER_MIN);
+        let out = Output::with_buffer(REPLY_BUFFER, Arc::clone(&session.handle.memory));
         Self {
             socket,
             session,
@@ -114,16 +159,15 @@ impl Connection {
             job: None,
             blocked: None,
             held_until: None,
-            backlog: VecDeque::new(),
+            backlog: Backlog::default(),
             broken: None,
             served: 0,
+            moved: false,
             ended: false,
             wants_write: false,
             reads: true,
-            soft_limit_since: None,
             listed: false,
-            counted: 0,
-            reply_peak: 0,
+            metered: 0,
             peak_since: 0,
         }
     }
@@ -140,17 +184,14 @@ impl Connection {
         pool: &mut Vec<Vec<u8>>,
         settings: &Settings,
     ) -> Result<usize, Closed> {
-        let limit = self.output_limit(settings).hard_bytes;
-        self.out
-            .set_limit(usize::try_from(limit).unwrap_or(usize::MAX));
         // A big argument goes elsewhere, so the input stays where it is: requests of this wave
-        // may be ranges of it.
-        if self.parser.big_target().is_none() {
+        // may be ranges of it. What comes behind it waits in the input.
+        if !self.expects_big() {
             self.compact();
         }
         let result = match self.parser.big_target() {
-            Some((buffer, needed)) => read_big(driver, &self.socket, buffer, needed),
-            None => {
+            Some((buffer, needed)) if needed > 0 => read_big(driver, &self.socket, buffer, needed),
+            _ => {
                 if self.input.capacity() == 0 {
                     self.input = pool.pop().unwrap_or_else(|| Vec::with_capacity(READ_SIZE));
                 } else if self.input.capacity() - self.input.len() < READ_SIZE / 2 {
@@ -165,14 +206,14 @@ impl Connection {
                 Ok(0)
             }
             Ok(n) => {
-                let held = self.input.len() + self.big_bytes();
-                if held > settings.client_query_buffer_limit {
+                self.moved = true;
+                let (unparsed, room) = self.query();
+                let live = &self.session.handle.live;
+                live.query_len.store(unparsed, Relaxed);
+                live.query_free.store(room, Relaxed);
+                if unparsed > settings.client_query_buffer_limit {
                     return Err(Closed::QueryLimit);
                 }
-                let live = &self.session.handle.live;
-                live.query_len.store(self.input.len(), Relaxed);
-                live.query_free
-                    .store(self.input.capacity() - self.input.len(), Relaxed);
                 Ok(n)
             }
             Err(error) => match error.kind() {
@@ -182,28 +223,54 @@ impl Connection {
         }
     }
 
-    /// True while a big argument is being received.
+    /// True while more of a big argument has to come.
     pub fn expects_big(&mut self) -> bool {
-        self.parser.big_target().is_some()
+        self.parser
+            .big_target()
+            .is_some_and(|(_, needed)| needed > 0)
     }
 
-    fn big_bytes(&mut self) -> usize {
-        let partial: usize = self.partial.big.iter().map(Vec::len).sum();
-        partial
-            + self
-                .parser
-                .big_target()
-                .map_or(0, |(buffer, _)| buffer.len())
+    /// Bytes that came and are not parsed or wait for their turn, and room for more.
+    fn query(&self) -> (usize, usize) {
+        let (received, room) = match self.parser.receiving() {
+            Some(data) => (data.len(), data.capacity() - data.len()),
+            None => (0, 0),
+        };
+        // Behind a request that waits, what was parsed ahead of its turn waits as well.
+        let partial = match self.is_occupied() {
+            true => self.parser.partial_bytes(),
+            false => received,
+        };
+        let unparsed = self.input.len() - self.position + self.backlog.wire_bytes + partial;
+        let kept = self.input.len() - self.start();
+        (unparsed, self.input.capacity() - kept + room)
+    }
+
+    /// Bytes of the arguments of a request that is being received, or waits or goes on.
+    fn argument_bytes(&self) -> usize {
+        let sum = |args: &[Vec<u8>]| args.iter().map(Vec::len).sum::<usize>();
+        let parked = self.parked.as_deref().map_or(0, sum);
+        let blocked = self.blocked.as_deref().map_or(0, |p| sum(p.request()));
+        let job = self.job.as_ref().map_or(0, |job| sum(&job.args));
+        let partial = match self.is_occupied() {
+            true => 0,
+            false => self.parser.argument_bytes(),
+        };
+        partial + parked + blocked + job
+    }
+
+    /// Index of the first byte of the input that is still needed, between batches.
+    fn start(&self) -> usize {
+        match self.parser.is_idle() {
+            true => self.position,
+            false => self.parser.start_of_request(),
+        }
     }
 
     /// Moves what is not parsed yet to the front of the buffer. Only between batches: requests
     /// that were parsed but not executed are ranges of it.
     fn compact(&mut self) {
-        let start = if self.parser.is_idle() {
-            self.position
-        } else {
-            self.parser.start_of_request()
-        };
+        let start = self.start();
         if start == 0 {
             return;
         }
@@ -259,15 +326,23 @@ impl Connection {
 
     /// Takes the connection apart for a replica: its session, its socket, what is to be written,
     /// and what was received behind the request.
-    pub fn into_parts(self) -> (Session, OwnedFd, Vec<u8>, Vec<u8>) {
+    pub fn into_parts(mut self) -> (Session, OwnedFd, Vec<u8>, Vec<u8>) {
         let mut input = Output::new();
-        for request in &self.backlog {
+        for request in &self.backlog.requests {
             input.array(request.len());
             request.iter().for_each(|arg| input.bulk(arg));
         }
         let mut input = input.to_vec();
         input.extend_from_slice(&self.input[self.position..]);
-        (self.session, self.socket, self.out.to_vec(), input)
+        let unsent = self.out.to_vec();
+        self.end_memory();
+        (self.session, self.socket, unsent, input)
+    }
+
+    /// Drops what is not sent, and counts nothing any more: before the connection goes.
+    pub fn end_memory(&mut self) {
+        self.out.clear();
+        self.session.handle.memory.end();
     }
 
     /// True while requests have to wait for one that is parked, waits or goes on in slices.
@@ -331,6 +406,7 @@ impl Connection {
             let count = self.out.io_slices(&mut slices);
             match driver.write(&self.socket, &slices[..count]) {
                 Ok(written) => {
+                    self.moved = true;
                     total += written;
                     self.out.advance(written);
                 }
@@ -342,49 +418,45 @@ impl Connection {
         Ok(total)
     }
 
-    /// The row of `client-output-buffer-limit` that concerns this client.
-    fn output_limit(&self, settings: &Settings) -> OutputLimit {
+    /// Has the output follow the row of `client-output-buffer-limit` that concerns this client, or what
+    /// a client may leave waiting before it has authenticated.
+    #[inline]
+    pub fn follow_limit(&mut self, settings: &Settings) {
         let class = match self.session.handle.class() {
             Class::Normal | Class::Primary => 0,
             Class::Replica => 1,
             Class::PubSub => 2,
         };
-        settings.client_output_buffer_limit[class]
-    }
-
-    /// True when the waiting output is over `client-output-buffer-limit`, or
-    /// over what a client may leave waiting before it has authenticated.
-    pub fn over_output_limit(&mut self, settings: &Settings, now_ms: i64) -> bool {
-        let pending = self.out.len_pending() as u64;
-        let OutputLimit {
-            hard_bytes: hard,
-            soft_bytes: soft,
-            soft_seconds,
-        } = self.output_limit(settings);
-        let must_authenticate = !self.session.authenticated && !settings.requirepass.is_empty();
-        let beyond = pending.saturating_sub(REPLY_BUFFER as u64);
-        let over_hard = hard > 0 && pending >= hard || self.out.has_overflowed();
-        if must_authenticate && beyond > UNAUTHENTICATED_OUTPUT || over_hard {
-            return true;
+        let row = settings.client_output_buffer_limit[class];
+        let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+        let mut limit = Limit {
+            hard: bytes(row.hard_bytes),
+            soft: bytes(row.soft_bytes),
+            soft_ms: i64::from(row.soft_seconds) * 1000,
+        };
+        if !self.session.authenticated && !settings.requirepass.is_empty() {
+            limit.hard = UNAUTHENTICATED_OUTPUT + 1;
         }
-        if soft == 0 || pending < soft {
-            self.soft_limit_since = None;
-            return false;
-        }
-        let since = *self.soft_limit_since.get_or_insert(now_ms);
-        now_ms - since > i64::from(soft_seconds) * 1000
-    }
-
-    /// Publishes what CLIENT LIST shows of this connection; returns the change of what it counts
-    /// for `maxmemory-clients`, in bytes.
-    pub fn publish(&mut self, settings: &Settings, now_ms: i64, served: u64) -> isize {
-        let big = self.big_bytes();
-        self.session.publish();
-        let limit = self.output_limit(settings).hard_bytes;
+        self.out.set_limit(limit);
         let live = &self.session.handle.live;
-        live.output_limit.store(limit, Relaxed);
-        if served > 0 {
+        live.output_limit.store(limit.hard, Relaxed);
+    }
+
+    /// True when more output waits than may, what is on its way to the output included: the client
+    /// is to be closed.
+    pub fn over_output_limit(&mut self, settings: &Settings, now_ms: i64) -> bool {
+        self.follow_limit(settings);
+        self.out.overflows_at(now_ms) || self.session.handle.has_overflowed()
+    }
+
+    /// Publishes what CLIENT LIST shows of this connection, and counts its memory.
+    pub fn publish(&mut self, now_ms: i64, served: u64) {
+        self.session.publish();
+        let live = &self.session.handle.live;
+        if std::mem::take(&mut self.moved) || served > 0 {
             live.last_ms.store(now_ms, Relaxed);
+        }
+        if served > 0 {
             live.commands
                 .store(live.commands.load(Relaxed) + served, Relaxed);
         }
@@ -393,67 +465,78 @@ impl Connection {
         } else {
             live.flags.fetch_and(!flag::BLOCKED, Relaxed);
         }
-        let receiving = self.parser.big_target().map_or(0, |(b, _)| b.len());
-        let unparsed = self.input.len() - self.position;
-        live.query_len.store(unparsed + receiving, Relaxed);
-        live.query_free
-            .store(self.input.capacity() - self.input.len(), Relaxed);
-        live.argv_memory.store(big - receiving, Relaxed);
+        let (unparsed, room) = self.query();
+        live.query_len.store(unparsed, Relaxed);
+        live.query_free.store(room, Relaxed);
+        let arguments = self.argument_bytes();
+        live.argv_memory.store(arguments, Relaxed);
         self.publish_output();
-        self.counted_change(big)
+        self.count_memory(arguments);
     }
 
     fn publish_output(&mut self) {
         let live = &self.session.handle.live;
-        let pending = self.out.len_pending();
-        let first = pending.min(REPLY_BUFFER);
-        self.reply_peak = self.reply_peak.max(first);
-        live.reply_size
-            .store(self.out.capacity().min(REPLY_BUFFER), Relaxed);
-        live.reply_peak.store(self.reply_peak, Relaxed);
-        live.reply_len.store(first, Relaxed);
-        live.output_len.store(pending, Relaxed);
-        live.output_chunks
-            .store((pending - first).div_ceil(REPLY_BUFFER), Relaxed);
-        live.output_memory.store(pending - first, Relaxed);
+        let (used, peak) = self.out.buffer_use();
+        let beyond = self.out.beyond();
+        live.reply_size.store(self.out.buffer_size(), Relaxed);
+        live.reply_peak.store(peak, Relaxed);
+        live.reply_len.store(used, Relaxed);
+        live.output_len.store(self.out.len_pending(), Relaxed);
+        live.output_chunks.store(beyond.blocks, Relaxed);
+        live.output_memory.store(beyond.memory, Relaxed);
     }
 
-    /// What this connection counts now, compared with before; 0 for one that is never evicted.
-    fn counted_change(&mut self, big: usize) -> isize {
-        let target = self.parser.big_target();
-        let reserved = target.map_or(0, |(buffer, _)| buffer.capacity() - buffer.len());
-        let total = self.memory(big + reserved);
-        self.session.handle.live.total_memory.store(total, Relaxed);
-        let counted = if self.session.no_evict { 0 } else { total };
-        counted as isize - std::mem::replace(&mut self.counted, counted) as isize
-    }
-
-    /// Memory that the client costs, in bytes.
-    fn memory(&self, big: usize) -> usize {
-        size_of::<Self>()
+    /// Tells the client's meter what it takes beside its output beyond the reply buffer, which counts
+    /// itself as it grows.
+    fn count_memory(&mut self, arguments: usize) {
+        let receiving = self.parser.receiving().map_or(0, Vec::capacity);
+        let complete: usize = self.partial.big.iter().map(Vec::capacity).sum();
+        let now = size_of::<Self>()
             + self.input.capacity()
-            + self.out.memory()
+            + receiving
+            + arguments.max(complete)
+            + self.partial.args.len() * size_of::<Arg>()
+            + self.backlog.memory
+            + self.out.buffer_size()
             + self.session.handle.mailbox.len()
-            + big
-            + self.session.memory()
+            + self.session.memory();
+        let meter = &self.session.handle.memory;
+        meter.set_exempt(self.session.no_evict);
+        let before = std::mem::replace(&mut self.metered, now);
+        match now.checked_sub(before) {
+            Some(more) => meter.grow(more),
+            None => meter.shrink(before - now),
+        }
     }
 
-    /// Gives back what an idle connection does not need: its input buffer, and the reply buffer
-    /// down to what was used lately.
-    pub fn shrink(&mut self, now_ms: i64) {
+    /// Gives back what an idle connection does not need: the room of its input, and the reply buffer
+    /// down to what was used of it lately; one that was too small is made bigger.
+    pub fn tidy(&mut self, status: &Status, stats: &Global, now_ms: i64) {
         let idle = now_ms - self.session.handle.live.last_ms.load(Relaxed);
-        if idle > IDLE_MS && self.parser.is_idle() && self.position == self.input.len() {
-            self.input = Vec::new();
-            self.position = 0;
+        if idle > IDLE_MS {
+            self.compact();
+            self.input.shrink_to_fit();
+            self.parser.give_back_room();
         }
-        if now_ms - self.peak_since >= PEAK_RESET_MS {
-            let capacity = self.out.capacity();
-            let target = self.reply_peak.max(REPLY_BUFFER_MIN);
-            if capacity > 2 * target && self.out.len_pending() <= target {
-                self.out.shrink(target);
-            }
-            self.reply_peak = self.out.len_pending().min(REPLY_BUFFER);
+        if !status.reply_resizing.load(Relaxed) {
+            return;
+        }
+        self.resize_reply_buffer(stats);
+        let reset_ms = status.reply_peak_reset_ms.load(Relaxed);
+        if reset_ms >= 0 && now_ms - self.peak_since >= reset_ms {
+            self.out.reset_peak();
             self.peak_since = now_ms;
+        }
+    }
+
+    fn resize_reply_buffer(&mut self, stats: &Global) {
+        let (size, (_, peak)) = (self.out.buffer_size(), self.out.buffer_use());
+        if size / 2 >= REPLY_BUFFER_MIN && peak < size / 2 {
+            self.out.set_buffer_size((peak + 1).max(REPLY_BUFFER_MIN));
+            stats.reply_buffer_shrinks.fetch_add(1, Relaxed);
+        } else if size < REPLY_BUFFER && peak == size {
+            self.out.set_buffer_size((2 * size).min(REPLY_BUFFER));
+            stats.reply_buffer_expands.fetch_add(1, Relaxed);
         }
     }
 }

@@ -218,7 +218,7 @@ const FILL: usize = 64;
 
 /// The worker for a new connection: the first that is not filled, else the least loaded.
 fn choose(workers: &[Arc<Link>]) -> &Arc<Link> {
-    let count = |link: &&Arc<Link>| link.connections.load(Relaxed);
+    let count = |link: &&Arc<Link>| link.stats.connections.load(Relaxed);
     workers
         .iter()
         .find(|link| count(link) < FILL)

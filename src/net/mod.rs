@@ -6,7 +6,6 @@
 
 pub mod connection;
 pub mod driver;
-mod evict;
 pub mod listener;
 mod wave;
 pub mod worker;

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -25,7 +25,7 @@ use crate::base::ticks::Ticks;
 use crate::client::mailbox::Bell;
 use crate::client::session::Session;
 use crate::dispatch::context::{Shared, Worker};
-use crate::observe::stats::bump;
+use crate::observe::stats::{WorkerStats, bump};
 use crate::replication::FullSyncs;
 
 mod serve;
@@ -46,26 +46,23 @@ pub struct Link {
     /// Wakes it.
     pub bell: Arc<Bell>,
     newcomers: Mutex<Vec<Connection>>,
-    /// Its connections, those on their way included.
-    pub connections: AtomicUsize,
+    /// Its statistics.
+    pub stats: Arc<WorkerStats>,
     /// Nanoseconds it has not been waiting, since it started.
     pub busy_nanos: AtomicU64,
-    /// The kernel's number of its thread; 0 until it runs.
-    pub thread: AtomicI32,
     /// How many connections it shall hand to which worker.
     pub give: Mutex<Option<(usize, Arc<Link>)>>,
     stop: AtomicBool,
 }
 
 impl Link {
-    /// The link of a worker to be started.
-    pub fn new() -> io::Result<Arc<Self>> {
+    /// The link of a worker to be started, which keeps `stats`.
+    pub fn new(stats: Arc<WorkerStats>) -> io::Result<Arc<Self>> {
         Ok(Arc::new(Self {
             bell: Arc::new(Bell::new()?),
             newcomers: Mutex::default(),
-            connections: AtomicUsize::new(0),
+            stats,
             busy_nanos: AtomicU64::new(0),
-            thread: AtomicI32::new(0),
             give: Mutex::default(),
             stop: AtomicBool::new(false),
         }))
@@ -73,7 +70,7 @@ impl Link {
 
     /// Hands a connection to the worker.
     pub fn adopt(&self, connection: Connection) {
-        self.connections.fetch_add(1, Relaxed);
+        self.stats.connections.fetch_add(1, Relaxed);
         connection.session.handle.set_bell(Arc::clone(&self.bell));
         self.newcomers.lock().push(connection);
         self.bell.ring();
@@ -280,9 +277,8 @@ impl EventLoop {
                 // What was received counts before it is executed: who sends too much at once
                 // is evicted without being served.
                 if settings.maxmemory_clients != 0 {
-                    let settings = Arc::clone(settings);
-                    let change = connection.publish(&settings, self.worker.now.ms, 0);
-                    self.count_memory(change);
+                    connection.publish(self.worker.now.ms, 0);
+                    self.evict_clients();
                 }
                 Some(bytes)
             }
@@ -342,7 +338,7 @@ impl EventLoop {
         self.giving = self.link.give.lock().take();
     }
 
-    fn welcome(&mut self, connection: Connection) {
+    fn welcome(&mut self, mut connection: Connection) {
         let place = self.free.pop().unwrap_or_else(|| {
             self.connections.push(None);
             self.connections.len() - 1
@@ -351,8 +347,8 @@ impl EventLoop {
             tracing::warn!("Cannot watch a connection: {error}");
             self.free.push(place);
             self.shared.clients.remove(connection.session.handle.id);
-            self.count_memory(-(connection.counted as isize));
-            self.link.connections.fetch_sub(1, Relaxed);
+            connection.end_memory();
+            self.link.stats.connections.fetch_sub(1, Relaxed);
             return;
         }
         self.places.insert(connection.session.handle.id, place);
@@ -386,7 +382,7 @@ impl EventLoop {
         self.held.retain(|&p| p != place);
         self.jobs.retain(|&p| p != place);
         self.free.push(place);
-        self.link.connections.fetch_sub(1, Relaxed);
+        self.link.stats.connections.fetch_sub(1, Relaxed);
         Some(connection)
     }
 }

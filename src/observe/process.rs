@@ -48,21 +48,49 @@ impl Allocator {
     }
 }
 
-/// Processor time of the process and of its main thread, in seconds: (user, system) each.
-pub fn cpu_seconds() -> [(f64, f64); 2] {
-    let parse = |path: &str| {
+/// Processor time in seconds.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CpuTime {
+    /// Of its own.
+    pub user: f64,
+    /// Of the kernel for it.
+    pub system: f64,
+}
+
+impl std::iter::Sum for CpuTime {
+    fn sum<I: Iterator<Item = Self>>(times: I) -> Self {
+        times.fold(Self::default(), |sum, time| Self {
+            user: sum.user + time.user,
+            system: sum.system + time.system,
+        })
+    }
+}
+
+impl CpuTime {
+    /// Of the process.
+    pub fn of_process() -> Self {
+        Self::read("/proc/self/stat")
+    }
+
+    /// Of a thread, by the kernel's number; none when it does not run.
+    pub fn of_thread(thread: i32) -> Self {
+        Self::read(&format!("/proc/self/task/{thread}/stat"))
+    }
+
+    fn read(path: &str) -> Self {
         let stat = std::fs::read_to_string(path).unwrap_or_default();
         // The name in parentheses may hold spaces; what follows it does not.
-        let rest = stat.rsplit(") ").next().unwrap_or_default().to_owned();
-        let field = |i: usize| rest.split(' ').nth(i).and_then(|n| n.parse::<f64>().ok());
+        let rest = stat.rsplit(") ").next().unwrap_or_default();
         let ticks = rustix::param::clock_ticks_per_second() as f64;
-        (
-            field(11).unwrap_or(0.0) / ticks,
-            field(12).unwrap_or(0.0) / ticks,
-        )
-    };
-    let main = format!("/proc/self/task/{}/stat", std::process::id());
-    [parse("/proc/self/stat"), parse(&main)]
+        let seconds = |i: usize| {
+            let field = rest.split(' ').nth(i).and_then(|n| n.parse::<f64>().ok());
+            field.unwrap_or(0.0) / ticks
+        };
+        Self {
+            user: seconds(11),
+            system: seconds(12),
+        }
+    }
 }
 
 /// Raises the limit of open files for more clients; an error text when it cannot be.

@@ -4,7 +4,7 @@
 //! Counters that several threads or rare paths share are in [`Global`], with locked additions.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
@@ -85,6 +85,10 @@ counters! {
         unexpected_error_replies,
         /// Clients closed at `client-output-buffer-limit`.
         output_limit_disconnections,
+        /// Reply buffers that were made smaller.
+        reply_buffer_shrinks,
+        /// Reply buffers that were made bigger.
+        reply_buffer_expands,
         /// Clients closed at `client-query-buffer-limit`.
         query_limit_disconnections,
         /// Nanoseconds spent on active expiry.
@@ -134,6 +138,10 @@ pub struct WorkerStats {
     pub commands: Box<[CommandStats]>,
     /// Id of the command that runs, or ran last in this turn, plus 1; 0 between turns.
     pub running: AtomicU64,
+    /// The kernel's number of its thread; 0 until it runs.
+    pub thread: AtomicI32,
+    /// Its connections, those on their way to it included.
+    pub connections: AtomicUsize,
 }
 
 /// Statistics of one command over all workers.
@@ -173,12 +181,19 @@ impl Stats {
             counters: Counters::default(),
             commands: (0..commands).map(|_| CommandStats::default()).collect(),
             running: AtomicU64::new(0),
+            thread: AtomicI32::new(0),
+            connections: AtomicUsize::new(0),
         })
     }
 
     /// The statistics that worker `index` writes.
     pub fn worker(&self, index: usize) -> Arc<WorkerStats> {
         Arc::clone(&self.workers[index])
+    }
+
+    /// The statistics of each worker.
+    pub fn workers(&self) -> &[Arc<WorkerStats>] {
+        &self.workers
     }
 
     /// A counter's sum over the workers.

@@ -103,6 +103,8 @@ pub struct Parser {
     shift: usize,
     /// Bytes of the current request consumed so far.
     wire_bytes: u64,
+    /// Bytes of the arguments of the current request that are complete.
+    argument_bytes: usize,
 }
 
 impl Default for Parser {
@@ -133,6 +135,7 @@ impl Parser {
             start: 0,
             shift: 0,
             wire_bytes: 0,
+            argument_bytes: 0,
         }
     }
 
@@ -156,6 +159,7 @@ impl Parser {
             self.start = *pos;
             self.shift = 0;
             self.wire_bytes = 0;
+            self.argument_bytes = 0;
             match input.get(*pos) {
                 None => return Ok(Progress::Incomplete),
                 Some(b'*') => {}
@@ -221,6 +225,36 @@ impl Parser {
                 .reserve_exact(needed.min(big.data.len().max(BIG_STEP)));
         }
         Some((&mut big.data, needed))
+    }
+
+    /// What has come of the big argument that is being received.
+    pub fn receiving(&self) -> Option<&Vec<u8>> {
+        self.big.as_ref().map(|big| &big.data)
+    }
+
+    /// Bytes of a partial request that came; 0 between requests.
+    pub fn partial_bytes(&self) -> usize {
+        if self.missing == 0 {
+            return 0;
+        }
+        let big = self.big.as_ref();
+        let apart = big.map_or(0, |big| big.data.len() - big.through_input);
+        usize::try_from(self.wire_bytes).unwrap_or(usize::MAX) + apart
+    }
+
+    /// Gives back room that was reserved for a big argument that does not come.
+    pub fn give_back_room(&mut self) {
+        if let Some(big) = &mut self.big {
+            big.data.shrink_to_fit();
+        }
+    }
+
+    /// Bytes of the arguments of the current request that are complete; 0 between requests.
+    pub fn argument_bytes(&self) -> usize {
+        if self.missing == 0 {
+            return 0;
+        }
+        self.argument_bytes
     }
 
     /// Tells that the first `dropped` bytes of the input were removed, so that the ranges of the
@@ -319,6 +353,7 @@ impl Parser {
             let start = *pos + self.shift;
             let end = start + len;
             request.args.push(Arg::Range { start, end });
+            self.argument_bytes += len;
             *pos += len + 2;
             self.bulk_len = None;
             self.missing -= 1;
@@ -392,6 +427,7 @@ impl Parser {
         }
         let mut big = self.big.take().expect("it was there above");
         big.data.truncate(big.total - 2);
+        self.argument_bytes += big.data.len();
         self.wire_bytes += (big.total - big.through_input) as u64;
         request.args.push(Arg::Big(request.big.len()));
         request.big.push(big.data);

@@ -1,31 +1,27 @@
-//! The reply side of one client: an encoder into one flat buffer, with big values spliced in.
+//! The reply side of one client: an encoder into a chain of chunks, with big values spliced in.
 //!
 //! Commands call [`Output::ok`], [`Output::int`], [`Output::bulk`] and so on; the protocol version
-//! decides the bytes. Nearly everything lands in one flat vector that is reused for the life of the
-//! connection. A value of [`SHARED_MIN`] bytes or more can be appended without a copy: the output
-//! remembers at which place of the flat buffer the shared chunk belongs, and hands out the pieces
-//! in order for `writev`.
-//!
-//! ```text
-//!     flat:     $3\r\nabc\r\n $70000\r\n | \r\n :1\r\n
-//!     splices:                           ^ 70000 shared bytes
-//! ```
-//!
-//! Places in the flat buffer are counted from the start of the connection (`base` bytes of it are
-//! gone), so a [`Mark`] or [`Deferred`] stays valid when written bytes are dropped.
+//! decides the bytes. Nearly everything lands in one buffer that is reused for the life of the
+//! connection; what it has no room for waits in chunks that are given back as they are written
+//! ([`chain`]). A value of [`SHARED_MIN`] bytes or more can be appended without a copy.
 //!
 //! What it never does: write to a socket, or decide whether a client may be answered.
 
-use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::base::long_double::LongDouble;
+use crate::base::meter::Meter;
 use crate::base::number::format_g17;
 
-/// Values of at least this many bytes are worth a chunk of their own instead of a copy.
+mod chain;
+
+pub use chain::{Beyond, Deferred, Limit, Mark};
+use chain::{Chain, Value};
+
+/// Values of at least this many bytes are worth a splice instead of a copy.
 pub const SHARED_MIN: usize = 16 * 1024;
 
 /// Text made for one reply is not copied from this many bytes on.
@@ -45,9 +41,6 @@ const PAIRS: [[u8; 2]; 100] = {
     pairs
 };
 
-/// Written bytes are moved out of the flat buffer when there are at least this many of them.
-const COMPACT_MIN: usize = 64 * 1024;
-
 /// The protocol version a client speaks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Protocol {
@@ -58,67 +51,27 @@ pub enum Protocol {
     Resp3,
 }
 
-/// A place in the output to which it can be cut back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Mark {
-    flat: u64,
-    splices: u64,
-}
-
-/// An aggregate whose length is known only when its elements are written.
-#[derive(Debug)]
-#[must_use = "an aggregate that is never ended corrupts the reply"]
-pub struct Deferred {
-    flat: u64,
-}
-
-#[derive(Debug)]
-enum Chunk {
-    Shared(Arc<Vec<u8>>),
-    Bytes(Bytes),
-}
-
-impl Chunk {
-    fn as_slice(&self) -> &[u8] {
-        match self {
-            Chunk::Shared(data) => data,
-            Chunk::Bytes(data) => data,
-        }
-    }
-}
-
-/// A chunk that belongs before the flat byte at `at`.
-#[derive(Debug)]
-struct Splice {
-    at: u64,
-    chunk: Chunk,
-}
-
 /// The replies of one client that were not written to its socket yet.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Output {
-    flat: Vec<u8>,
-    /// Bytes of the flat stream before `flat[0]`.
-    base: u64,
-    /// Bytes of `flat` that are written.
-    head: usize,
-    splices: VecDeque<Splice>,
-    /// Splices that are written and gone.
-    splice_base: u64,
-    /// Bytes of the first splice that are written.
-    splice_head: usize,
-    /// Bytes in all splices, the written ones of the first included.
-    spliced: usize,
+    chain: Chain,
     protocol: Protocol,
-    /// Bytes that may wait; 0: any number.
-    limit: usize,
-    overflowed: bool,
 }
 
 impl Output {
     /// An empty output in RESP2.
     pub fn new() -> Self {
         Output::default()
+    }
+
+    /// An empty output in RESP2 with a buffer of so many bytes, which counts as used at first, and the
+    /// meter that counts what is beyond it.
+    pub fn with_buffer(bytes: usize, meter: Arc<Meter>) -> Self {
+        let mut out = Output::default();
+        out.chain.set_own_size(bytes);
+        out.chain.fill_peak();
+        out.chain.set_meter(meter);
+        out
     }
 
     /// The protocol version replies are encoded in.
@@ -132,26 +85,6 @@ impl Output {
         self.protocol = protocol;
     }
 
-    /// Sets how many bytes may wait before [`Output::overflows`]; 0: any number.
-    pub fn set_limit(&mut self, bytes: usize) {
-        self.limit = bytes;
-    }
-
-    /// True when so much waits that the client is to be closed: then a reply that may be of any
-    /// length stops where it is.
-    #[inline]
-    pub fn overflows(&mut self) -> bool {
-        if self.limit != 0 && self.len_pending() >= self.limit {
-            self.overflowed = true;
-        }
-        self.overflowed
-    }
-
-    /// True when [`Output::overflows`] was: a reply may have stopped halfway.
-    pub fn has_overflowed(&self) -> bool {
-        self.overflowed
-    }
-
     /// True when replies are encoded in RESP3.
     #[inline]
     pub fn resp3(&self) -> bool {
@@ -163,7 +96,7 @@ impl Output {
     /// `+OK`
     #[inline]
     pub fn ok(&mut self) {
-        self.flat.extend_from_slice(b"+OK\r\n");
+        self.chain.put(b"+OK\r\n");
     }
 
     /// A status reply; `text` holds no line end.
@@ -188,11 +121,17 @@ impl Output {
             .rposition(|b| !is_end(b))
             .map_or(start, |i| i + 1);
         let line = &line[start..end];
-        self.flat.reserve(line.len() + 3);
-        self.flat.push(b'-');
-        self.flat
-            .extend(line.iter().map(|b| if is_end(b) { b' ' } else { *b }));
-        self.flat.extend_from_slice(b"\r\n");
+        self.chain.put(b"-");
+        for part in line.split_inclusive(|b| is_end(b)) {
+            match part.split_last() {
+                Some((last, rest)) if is_end(last) => {
+                    self.chain.put(rest);
+                    self.chain.put(b" ");
+                }
+                _ => self.chain.put(part),
+            }
+        }
+        self.chain.put(b"\r\n");
     }
 
     /// An integer.
@@ -213,10 +152,9 @@ impl Output {
     /// A bulk string.
     #[inline]
     pub fn bulk(&mut self, data: &[u8]) {
-        self.flat.reserve(data.len() + 24);
         self.header(b'$', data.len() as u64);
-        self.flat.extend_from_slice(data);
-        self.flat.extend_from_slice(b"\r\n");
+        self.chain.put(data);
+        self.chain.put(b"\r\n");
     }
 
     /// A bulk string whose bytes are shared, not copied, from [`SHARED_MIN`] bytes on.
@@ -225,8 +163,8 @@ impl Output {
             return self.bulk(&data);
         }
         self.header(b'$', data.len() as u64);
-        self.splice(Chunk::Shared(data));
-        self.flat.extend_from_slice(b"\r\n");
+        self.chain.splice(Value::Shared(data));
+        self.chain.put(b"\r\n");
     }
 
     /// The decimal text of `value` as a bulk string.
@@ -239,18 +177,18 @@ impl Output {
     #[inline]
     pub fn null(&mut self) {
         let text: &[u8] = if self.resp3() { b"_\r\n" } else { b"$-1\r\n" };
-        self.flat.extend_from_slice(text);
+        self.chain.put(text);
     }
 
     /// No array: `*-1` in RESP2, `_` in RESP3.
     pub fn null_array(&mut self) {
         let text: &[u8] = if self.resp3() { b"_\r\n" } else { b"*-1\r\n" };
-        self.flat.extend_from_slice(text);
+        self.chain.put(text);
     }
 
     /// A truth value; an integer in RESP2.
     pub fn bool(&mut self, value: bool) {
-        self.flat.extend_from_slice(match (self.protocol, value) {
+        self.chain.put(match (self.protocol, value) {
             (Protocol::Resp3, true) => b"#t\r\n",
             (Protocol::Resp3, false) => b"#f\r\n",
             (Protocol::Resp2, true) => b":1\r\n",
@@ -292,7 +230,7 @@ impl Output {
     }
 
     /// Text with a format of three characters (`txt`, `mkd`); a bulk string in RESP2. A text that
-    /// would swell the flat buffer, which its connection keeps, is handed over instead.
+    /// would fill chunks is handed over instead.
     pub fn verbatim(&mut self, format: &str, text: Vec<u8>) {
         if self.resp3() {
             let mut tag = [b' '; 3];
@@ -300,31 +238,31 @@ impl Output {
                 *to = from;
             }
             self.header(b'=', text.len() as u64 + 4);
-            self.flat.extend_from_slice(&tag);
-            self.flat.push(b':');
+            self.chain.put(&tag);
+            self.chain.put(b":");
         } else {
             self.header(b'$', text.len() as u64);
         }
         if text.len() < TEXT_MIN {
-            self.flat.extend_from_slice(&text);
+            self.chain.put(&text);
         } else {
-            self.splice(Chunk::Bytes(text.into()));
+            self.chain.splice(Value::Bytes(text.into()));
         }
-        self.flat.extend_from_slice(b"\r\n");
+        self.chain.put(b"\r\n");
     }
 
     /// Bytes that are already encoded.
     #[inline]
     pub fn raw(&mut self, encoded: &[u8]) {
-        self.flat.extend_from_slice(encoded);
+        self.chain.put(encoded);
     }
 
     /// Already encoded bytes that are shared with other clients (a pushed message).
     pub fn append_bytes(&mut self, encoded: Bytes) {
         if encoded.len() < SHARED_MIN {
-            self.flat.extend_from_slice(&encoded);
+            self.chain.put(&encoded);
         } else {
-            self.splice(Chunk::Bytes(encoded));
+            self.chain.splice(Value::Bytes(encoded));
         }
     }
 
@@ -361,33 +299,30 @@ impl Output {
     ///
     /// Aggregates may be nested; they are ended innermost first.
     pub fn deferred(&mut self) -> Deferred {
-        let flat = self.end();
-        // Room for the header of up to nine elements; a longer one moves the elements apart.
-        self.flat.extend_from_slice(b"*0\r\n");
-        Deferred { flat }
+        self.chain.deferred()
     }
 
     /// Ends `deferred` as an array of `len` elements.
     pub fn end_array(&mut self, deferred: Deferred, len: usize) {
-        self.end_deferred(deferred, b'*', len as u64);
+        self.end_deferred(&deferred, b'*', len as u64);
     }
 
     /// Ends `deferred` as a map of `pairs` keys with their values.
     pub fn end_map(&mut self, deferred: Deferred, pairs: usize) {
         let (kind, len) = self.map_header(pairs);
-        self.end_deferred(deferred, kind, len);
+        self.end_deferred(&deferred, kind, len);
     }
 
     /// Ends `deferred` as a set of `len` elements.
     pub fn end_set(&mut self, deferred: Deferred, len: usize) {
         let kind = self.kind(b'~');
-        self.end_deferred(deferred, kind, len as u64);
+        self.end_deferred(&deferred, kind, len as u64);
     }
 
     /// Ends `deferred` as a pushed message of `len` elements.
     pub fn end_push(&mut self, deferred: Deferred, len: usize) {
         let kind = self.kind(b'>');
-        self.end_deferred(deferred, kind, len as u64);
+        self.end_deferred(&deferred, kind, len as u64);
     }
 
     fn map_header(&self, pairs: usize) -> (u8, u64) {
@@ -407,13 +342,11 @@ impl Output {
     #[inline]
     fn header(&mut self, kind: u8, number: u64) {
         match number {
-            0..=9 => self
-                .flat
-                .extend_from_slice(&[kind, b'0' + number as u8, b'\r', b'\n']),
+            0..=9 => self.chain.put(&[kind, b'0' + number as u8, b'\r', b'\n']),
             10..=99 => {
                 let (tens, ones) = (number as u8 / 10, number as u8 % 10);
-                self.flat
-                    .extend_from_slice(&[kind, b'0' + tens, b'0' + ones, b'\r', b'\n']);
+                self.chain
+                    .put(&[kind, b'0' + tens, b'0' + ones, b'\r', b'\n']);
             }
             _ => self.long_header(kind, number),
         }
@@ -438,57 +371,19 @@ impl Output {
         start -= 1;
         text[start] = kind;
         if let Some(line) = text[start..].first_chunk::<LONGEST_LINE>() {
-            let len = self.flat.len() + LONGEST_LINE - start;
-            self.flat.extend_from_slice(line);
-            self.flat.truncate(len);
+            self.chain.put_line(line, LONGEST_LINE - start);
         }
     }
 
     #[inline]
     fn line(&mut self, kind: u8, text: &[u8]) {
-        self.flat.reserve(text.len() + 3);
-        self.flat.push(kind);
-        self.flat.extend_from_slice(text);
-        self.flat.extend_from_slice(b"\r\n");
+        self.chain.put(&[kind]);
+        self.chain.put(text);
+        self.chain.put(b"\r\n");
     }
 
-    fn end_deferred(&mut self, deferred: Deferred, kind: u8, len: u64) {
-        const PLACEHOLDER: usize = 4;
-        let Some(at) = deferred.flat.checked_sub(self.base) else {
-            debug_assert!(false, "an open aggregate was written to the socket");
-            return;
-        };
-        let at = at as usize;
-        let mut digits = itoa::Buffer::new();
-        let digits = digits.format(len).as_bytes();
-        let grow = digits.len() - 1;
-        if grow > 0 {
-            let body = at + PLACEHOLDER;
-            let old_len = self.flat.len();
-            self.flat.resize(old_len + grow, 0);
-            self.flat.copy_within(body..old_len, body + grow);
-            for splice in self.splices.iter_mut().rev() {
-                if splice.at <= deferred.flat {
-                    break;
-                }
-                splice.at += grow as u64;
-            }
-        }
-        self.flat[at] = kind;
-        self.flat[at + 1..at + 1 + digits.len()].copy_from_slice(digits);
-        self.flat[at + 1 + digits.len()..at + 3 + digits.len()].copy_from_slice(b"\r\n");
-    }
-
-    fn splice(&mut self, chunk: Chunk) {
-        self.spliced += chunk.as_slice().len();
-        let at = self.end();
-        self.splices.push_back(Splice { at, chunk });
-    }
-
-    /// The place past the last flat byte, counted from the start of the connection.
-    #[inline]
-    fn end(&self) -> u64 {
-        self.base + self.flat.len() as u64
+    fn end_deferred(&mut self, deferred: &Deferred, kind: u8, len: u64) {
+        self.chain.end_deferred(deferred, kind, len);
     }
 
     // The way out.
@@ -496,7 +391,7 @@ impl Output {
     /// Bytes that are not written yet.
     #[inline]
     pub fn len_pending(&self) -> usize {
-        self.flat.len() - self.head + self.spliced - self.splice_head
+        self.chain.len_pending()
     }
 
     /// True when everything is written.
@@ -505,20 +400,11 @@ impl Output {
         self.len_pending() == 0
     }
 
-    /// The pending bytes in order, as slices.
-    pub fn chunks(&self) -> Chunks<'_> {
-        Chunks {
-            output: self,
-            flat: self.head,
-            splice: 0,
-        }
-    }
-
     /// Fills `slices` with the first pending pieces; gives how many were filled.
     pub fn io_slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
         let mut filled = 0;
-        for (slot, chunk) in slices.iter_mut().zip(self.chunks()) {
-            *slot = IoSlice::new(chunk);
+        for (slot, piece) in slices.iter_mut().zip(self.chain.pieces()) {
+            *slot = IoSlice::new(piece);
             filled += 1;
         }
         filled
@@ -526,7 +412,9 @@ impl Output {
 
     /// All pending bytes in one vector.
     pub fn to_vec(&self) -> Vec<u8> {
-        self.chunks().flatten().copied().collect()
+        let mut all = Vec::with_capacity(self.len_pending());
+        self.chain.pieces().for_each(|p| all.extend_from_slice(p));
+        all
     }
 
     /// Tells that the first `written` pending bytes were written.
@@ -534,152 +422,85 @@ impl Output {
     /// # Panics
     /// When that is more than [`Output::len_pending`].
     pub fn advance(&mut self, written: usize) {
-        assert!(written <= self.len_pending(), "more written than pending");
-        let mut left = written;
-        while let Some(first) = self.splices.front() {
-            let before = (first.at - self.base) as usize - self.head;
-            if left < before {
-                break;
-            }
-            self.head += before;
-            left -= before;
-            let chunk_len = first.chunk.as_slice().len();
-            let chunk_left = chunk_len - self.splice_head;
-            if left < chunk_left {
-                self.splice_head += left;
-                return self.drop_written();
-            }
-            left -= chunk_left;
-            self.splice_head = 0;
-            self.spliced -= chunk_len;
-            self.splice_base += 1;
-            self.splices.pop_front();
-        }
-        self.head += left;
-        self.drop_written();
-    }
-
-    fn drop_written(&mut self) {
-        if self.head == self.flat.len() {
-            self.base += self.head as u64;
-            self.flat.clear();
-            self.head = 0;
-        } else if self.head >= COMPACT_MIN && self.head >= self.flat.len() / 2 {
-            // At least as many bytes go as are moved: constant cost per byte.
-            self.base += self.head as u64;
-            self.flat.drain(..self.head);
-            self.head = 0;
-        }
+        self.chain.advance(written);
     }
 
     /// The present end of the output, for [`Output::truncate_to`].
     #[inline]
     pub fn mark(&self) -> Mark {
-        Mark {
-            flat: self.end(),
-            splices: self.splice_base + self.splices.len() as u64,
-        }
+        self.chain.mark()
     }
 
     /// Drops what was appended since `mark`, as far as it is not written yet.
     pub fn truncate_to(&mut self, mark: Mark) {
-        let keep = mark.splices.saturating_sub(self.splice_base) as usize;
-        while self.splices.len() > keep {
-            // A chunk of which the socket has a part must be finished.
-            if self.splices.len() == 1 && self.splice_head > 0 {
-                break;
-            }
-            let splice = self.splices.pop_back().expect("longer than `keep`");
-            self.spliced -= splice.chunk.as_slice().len();
-        }
-        let keep = mark.flat.saturating_sub(self.base) as usize;
-        self.flat.truncate(keep.max(self.head));
+        self.chain.truncate_to(mark);
     }
 
-    /// Bytes appended since `mark` that are not written yet.
-    pub fn len_since(&self, mark: Mark) -> usize {
-        let from = (mark.flat.saturating_sub(self.base) as usize).max(self.head);
-        let first = mark.splices.saturating_sub(self.splice_base) as usize;
-        let chunks = self.splices.iter().skip(first);
-        let spliced: usize = chunks.map(|s| s.chunk.as_slice().len()).sum();
-        let written = if first == 0 { self.splice_head } else { 0 };
-        self.flat.len().saturating_sub(from) + spliced - written
+    /// Drops what is appended until [`Output::unmute`], as it comes.
+    pub fn mute(&mut self) {
+        self.chain.mute();
+    }
+
+    /// Ends [`Output::mute`].
+    pub fn unmute(&mut self) {
+        self.chain.unmute();
     }
 
     /// Drops everything that is pending.
     pub fn clear(&mut self) {
-        self.base = self.end();
-        self.flat.clear();
-        self.head = 0;
-        self.splice_base += self.splices.len() as u64;
-        self.splices.clear();
-        self.splice_head = 0;
-        self.spliced = 0;
+        self.chain.clear();
     }
 
-    /// Makes room for `bytes` more in the flat buffer.
-    pub fn reserve(&mut self, bytes: usize) {
-        self.flat.reserve(bytes);
+    // Limits and figures.
+
+    /// Sets how much may wait from now on.
+    #[inline]
+    pub fn set_limit(&mut self, limit: Limit) {
+        self.chain.set_limit(limit);
     }
 
-    /// Bytes the flat buffer has reserved.
-    pub fn capacity(&self) -> usize {
-        self.flat.capacity()
+    /// True once more waited than may: everything was dropped, so is what comes, and the client is to
+    /// be closed. A reply that may be of any length may stop.
+    #[inline]
+    pub fn has_overflowed(&self) -> bool {
+        self.chain.has_overflowed()
     }
 
-    /// Bytes of memory the output holds: the flat buffer's and the spliced chunks'.
-    pub fn memory(&self) -> usize {
-        self.flat.capacity() + self.spliced + self.splices.capacity() * size_of::<Splice>()
+    /// True when something waits beyond the buffer, or did when there was too much of it.
+    #[inline]
+    pub fn is_beyond_buffer(&self) -> bool {
+        self.chain.held() > 0 || self.chain.has_overflowed()
     }
 
-    /// Gives memory back: the flat buffer keeps room for `capacity` bytes, or for what is pending.
-    pub fn shrink(&mut self, capacity: usize) {
-        if self.head > 0 {
-            self.base += self.head as u64;
-            self.flat.drain(..self.head);
-            self.head = 0;
-        }
-        self.flat.shrink_to(capacity);
-        self.splices.shrink_to(0);
+    /// As [`Output::has_overflowed`], with the soft limit as of `now_ms` (Unix milliseconds).
+    pub fn overflows_at(&mut self, now_ms: i64) -> bool {
+        self.chain.heed_limit_at(|| now_ms)
     }
-}
 
-/// The pending bytes of an [`Output`] in order; see [`Output::chunks`].
-#[derive(Debug)]
-pub struct Chunks<'a> {
-    output: &'a Output,
-    flat: usize,
-    splice: usize,
-}
+    /// What waits beyond the buffer.
+    pub fn beyond(&mut self) -> Beyond {
+        self.chain.beyond()
+    }
 
-impl<'a> Iterator for Chunks<'a> {
-    type Item = &'a [u8];
+    /// Bytes of the buffer in use, written ones included until all of it is written, and the most that
+    /// were in use since [`Output::reset_peak`].
+    pub fn buffer_use(&mut self) -> (usize, usize) {
+        self.chain.own_use()
+    }
 
-    fn next(&mut self) -> Option<&'a [u8]> {
-        let output = self.output;
-        loop {
-            let Some(next) = output.splices.get(self.splice) else {
-                let rest = &output.flat[self.flat..];
-                self.flat = output.flat.len();
-                return (!rest.is_empty()).then_some(rest);
-            };
-            let at = (next.at - output.base) as usize;
-            if self.flat < at {
-                let piece = &output.flat[self.flat..at];
-                self.flat = at;
-                return Some(piece);
-            }
-            let skip = if self.splice == 0 {
-                output.splice_head
-            } else {
-                0
-            };
-            self.splice += 1;
-            let piece = &next.chunk.as_slice()[skip..];
-            if !piece.is_empty() {
-                return Some(piece);
-            }
-        }
+    /// Forgets how much of the buffer was in use at most.
+    pub fn reset_peak(&mut self) {
+        self.chain.reset_peak();
+    }
+
+    /// Bytes of the buffer.
+    pub fn buffer_size(&self) -> usize {
+        self.chain.own_size()
+    }
+
+    /// Changes the size of the buffer, when what it holds allows it.
+    pub fn set_buffer_size(&mut self, bytes: usize) {
+        self.chain.set_own_size(bytes);
     }
 }
 

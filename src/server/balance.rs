@@ -121,7 +121,7 @@ impl Balancer {
             .map(|((now, before), link)| Load {
                 busy: share(now.0, before.0).min(1.0),
                 cpu: share(now.1, before.1).min(1.0),
-                connections: link.connections.load(Relaxed),
+                connections: link.stats.connections.load(Relaxed),
             })
             .collect();
         self.before = now;
@@ -184,7 +184,7 @@ fn idle_seconds() -> Option<f64> {
 
 /// Nanoseconds of work and of processor time since the worker started.
 fn measure(link: &Link) -> (u64, u64) {
-    let thread = link.thread.load(Relaxed);
+    let thread = link.stats.thread.load(Relaxed);
     let schedstat = std::fs::read_to_string(format!("/proc/self/task/{thread}/schedstat"));
     let busy = link.busy_nanos.load(Relaxed);
     // A kernel that does not tell must not keep connections where they are.

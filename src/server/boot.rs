@@ -250,7 +250,6 @@ pub fn build(
             stall: Stall::default(),
             peak_memory: AtomicUsize::new(0),
             startup_memory: AtomicUsize::new(0),
-            client_memory: AtomicUsize::new(0),
         },
         config: Config::new(settings, file),
     });
@@ -275,7 +274,7 @@ fn start(
         .build()
         .map_err(failed)?;
     let links: Vec<Arc<Link>> = (0..shared.status.workers)
-        .map(|_| Link::new())
+        .map(|index| Link::new(shared.stats.worker(index)))
         .collect::<Result<_, _>>()
         .map_err(failed)?;
     crash::install(&shared);
@@ -367,7 +366,7 @@ fn spawn_threads(
         let full_syncs = Arc::clone(&full_syncs);
         let thread = std::thread::Builder::new().name(format!("worker-{index}"));
         threads.push(thread.spawn(move || {
-            link.thread.store(stack::thread_id(), Relaxed);
+            link.stats.thread.store(stack::thread_id(), Relaxed);
             let served = EventLoop::new(shared, full_syncs, link, index).and_then(|mut l| l.run());
             if let Err(error) = served {
                 // Without its poll a worker can serve nobody; better to end than to hang.

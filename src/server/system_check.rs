@@ -7,7 +7,7 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use crate::observe::process::cpu_seconds;
+use crate::observe::process::CpuTime;
 
 /// What a check found: `Ok(true)` nothing, `Ok(false)` that it cannot tell.
 type Finding = Result<bool, String>;
@@ -46,12 +46,12 @@ fn read(path: &str) -> Option<String> {
 
 /// Reading the time must not need the kernel: it is read at every turn.
 fn slow_clock() -> Finding {
-    let [(user, system), _] = cpu_seconds();
+    let before = CpuTime::of_process();
     let start = Instant::now();
     // Some ticks of the kernel's accounting.
     while start.elapsed() < Duration::from_millis(100) {}
-    let [(user_after, system_after), _] = cpu_seconds();
-    let (user, system) = (user_after - user, system_after - system);
+    let after = CpuTime::of_process();
+    let (user, system) = (after.user - before.user, after.system - before.system);
     if system * 10.0 <= user + system {
         return Ok(true);
     }

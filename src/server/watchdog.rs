@@ -85,7 +85,7 @@ fn watch(shared: &Shared, workers: &[Arc<Link>], stop: &AtomicBool, period: Dura
             } else if running != 0 && !seen.told && seen.since.elapsed() >= period {
                 seen.told = true;
                 let name = &shared.commands.get(running as usize - 1).full_name;
-                tell(index, name, workers[index].thread.load(Relaxed));
+                tell(index, name, workers[index].stats.thread.load(Relaxed));
             }
         }
     }

@@ -68,6 +68,11 @@ impl Server {
         self.child.try_wait().expect("a child").is_some()
     }
 
+    /// A file in its directory.
+    pub fn path(&self, name: &str) -> std::path::PathBuf {
+        self.dir.path().join(name)
+    }
+
     /// A new connection.
     pub fn client(&self) -> Client {
         let stream = UnixStream::connect(self.dir.path().join("s")).expect("a connection");
@@ -81,6 +86,33 @@ impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// A request as clients send it.
+pub fn request<A: AsRef<[u8]>>(args: &[A]) -> Vec<u8> {
+    let mut out = format!("*{}\r\n", args.len()).into_bytes();
+    for arg in args {
+        let arg = arg.as_ref();
+        out.extend_from_slice(format!("${}\r\n", arg.len()).as_bytes());
+        out.extend_from_slice(arg);
+        out.extend_from_slice(b"\r\n");
+    }
+    out
+}
+
+/// Awaits a condition that is to be met soon; false when it is not.
+pub fn soon(mut condition: impl FnMut() -> bool) -> bool {
+    const SOON: Duration = Duration::from_secs(2);
+    let begin = Instant::now();
+    loop {
+        if condition() {
+            return true;
+        }
+        if begin.elapsed() > SOON {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 
@@ -102,6 +134,12 @@ impl Client {
         let stream = self.0.get_mut();
         stream.write_all(line.as_bytes()).expect("room");
         stream.write_all(b"\r\n").expect("room");
+    }
+
+    /// Sends a request in its binary form.
+    pub fn send_args<A: AsRef<[u8]>>(&mut self, args: &[A]) {
+        let stream = self.0.get_mut();
+        stream.write_all(&request(args)).expect("room");
     }
 
     /// A line or bulk string; an array as its elements, joined by spaces.

@@ -11,7 +11,6 @@ use crate::dispatch::args::{Args, Origin};
 use crate::dispatch::context::Shared;
 use crate::dispatch::execute::{self, Flow, Prepared};
 use crate::keyspace::db::Hint;
-use crate::net::connection::REPLY_BUFFER;
 use crate::net::wave::{self, Planned, RUN, SHARE, Wave};
 use crate::resp::parse::{ProtocolError, Request};
 
@@ -102,6 +101,7 @@ impl EventLoop {
         // What an unauthenticated client may send depends on whether AUTH succeeded before.
         let share = if session.authenticated { SHARE } else { 1 };
         let db = session.db;
+        connection.follow_limit(&self.worker.settings);
         let limits = connection.limits(&self.worker.settings);
         let mut planned = 0;
         while planned < share && connection.parse_quick(&limits, wave.spare()) {
@@ -183,7 +183,7 @@ impl EventLoop {
         }
     }
 
-    /// Runs a request; true when more output waits than a client may always leave waiting.
+    /// Runs a request; true when output waits beyond the reply buffer.
     #[inline]
     fn run_one(&mut self, shared: &Shared, planned: &mut Planned, hints: &[Hint]) -> bool {
         let place = planned.connection;
@@ -199,7 +199,7 @@ impl EventLoop {
         // What came before may have ended or occupied the connection: drop or keep the rest.
         if connection.is_occupied() {
             let owned = wave::owned(request, &connection.input);
-            connection.backlog.push_back(owned);
+            connection.backlog.push(owned);
             return false;
         }
         let session = &mut connection.session;
@@ -248,21 +248,27 @@ impl EventLoop {
         } else if connection.session.is_closing() {
             connection.backlog.clear();
         }
-        connection.out.len_pending() > REPLY_BUFFER
+        connection.out.is_beyond_buffer()
     }
 
-    /// Takes a client off that is over its output limit, at once, as others of this turn may look.
-    fn limit_output(&mut self, place: usize) {
+    /// Looks at a client whose output grew: takes it off when it is over its limit, at once, as others
+    /// of this turn may look, and counts what it holds, so that clients are evicted before keys are.
+    pub(super) fn limit_output(&mut self, place: usize) {
         let Some(connection) = &mut self.connections[place] else {
             return;
         };
-        if !connection.session.close_now
-            && connection.over_output_limit(&self.worker.settings, self.worker.now.ms)
-        {
+        if connection.session.close_now {
+            return;
+        }
+        let now_ms = self.worker.now.ms;
+        if connection.over_output_limit(&self.worker.settings, now_ms) {
             connection.session.close_now = true;
             let id = connection.session.handle.id;
-            self.log_output_limit(place);
+            self.log_output_limit(place, "scheduled to be closed ASAP");
             self.shared.clients.remove(id);
+        } else if self.worker.settings.maxmemory_clients != 0 {
+            connection.publish(now_ms, 0);
+            self.evict_clients();
         }
     }
 }

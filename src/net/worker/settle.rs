@@ -6,9 +6,8 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::{EventLoop, KEPT_BUFFERS, TICKED};
 use crate::client::session::Replies;
-use crate::dispatch::{blocking, execute};
+use crate::dispatch::{blocking, client_eviction, execute};
 use crate::net::connection::Connection;
-use crate::net::evict;
 use crate::observe::stats::bump;
 use crate::replication::primary;
 
@@ -64,10 +63,9 @@ impl EventLoop {
         connection.session.publish();
         // All that waits may leave.
         connection.session.tells = false;
-        let session = &connection.session;
         let settings = Arc::clone(&self.worker.settings);
-        if session.handle.has_overflowed() || connection.over_output_limit(&settings, now_ms) {
-            self.log_output_limit(place);
+        if connection.over_output_limit(&settings, now_ms) {
+            self.log_output_limit(place, "scheduled to be closed ASAP");
             self.close(place);
             return;
         }
@@ -91,16 +89,14 @@ impl EventLoop {
         let keep = self.places.len() <= KEPT_BUFFERS;
         connection.release_input(&mut self.buffers, keep);
         let served = std::mem::take(&mut connection.served);
-        let change = connection.publish(&settings, now_ms, served);
-        self.count_memory(change);
+        connection.publish(now_ms, served);
+        self.evict_clients();
         self.watch(place);
     }
 
     /// Lets a connection go that becomes a replica.
     fn hand_over(&mut self, place: usize) {
         if let Some(connection) = self.detach(place) {
-            let counted = connection.counted;
-            self.shared.status.client_memory.fetch_sub(counted, Relaxed);
             let (session, socket, unsent, input) = connection.into_parts();
             primary::hand_over(
                 &self.shared,
@@ -113,15 +109,19 @@ impl EventLoop {
         }
     }
 
-    /// Keeps the sum that `maxmemory-clients` limits, and the limit.
-    pub(super) fn count_memory(&self, change: isize) {
-        let sum = &self.shared.status.client_memory;
-        if change != 0 {
-            // Wraps as a subtraction when negative.
-            sum.fetch_add(change as usize, Relaxed);
+    /// Keeps what clients hold below `maxmemory-clients`. What victims of this worker would have been
+    /// sent is freed at once, the rest of them when they are settled.
+    pub(super) fn evict_clients(&mut self) {
+        let settings = &self.worker.settings;
+        if settings.maxmemory_clients == 0 {
+            return;
         }
-        if self.worker.settings.maxmemory_clients != 0 {
-            evict::clients(&self.shared, &self.worker);
+        for id in client_eviction::evict(&self.shared, settings, self.worker.now.ms) {
+            if let Some(&place) = self.places.get(&id)
+                && let Some(connection) = &mut self.connections[place]
+            {
+                connection.out.clear();
+            }
         }
     }
 
@@ -145,15 +145,18 @@ impl EventLoop {
     }
 
     #[cold]
-    pub(super) fn log_output_limit(&self, place: usize) {
+    pub(super) fn log_output_limit(&mut self, place: usize, end: &str) {
         self.shared
             .stats
             .global
             .output_limit_disconnections
             .fetch_add(1, Relaxed);
+        if let Some(connection) = &mut self.connections[place] {
+            connection.publish(self.worker.now.ms, 0);
+        }
         if let Some(connection) = &self.connections[place] {
             tracing::warn!(
-                "Client {} closed for overcoming of output buffer limits.",
+                "Client {} {end} for overcoming of output buffer limits.",
                 self.describe(connection),
             );
         }
@@ -174,8 +177,6 @@ impl EventLoop {
         if connection.ended {
             tracing::debug!("Client closed connection {}", self.describe(&connection));
         }
-        let counted = connection.counted;
-        self.shared.status.client_memory.fetch_sub(counted, Relaxed);
         let session = &mut connection.session;
         // Nothing more is answered, whatever cleaning up would say.
         session.replies = Replies::Off;
@@ -187,6 +188,7 @@ impl EventLoop {
         }
         execute::disconnect(&self.shared, session);
         self.shared.clients.remove(session.handle.id);
+        connection.end_memory();
     }
 
     /// What is looked at now and then: idle clients, output limits, shrinking buffers. Of many
@@ -207,15 +209,13 @@ impl EventLoop {
             if timeout_ms > 0 && idle > timeout_ms && !exempt {
                 tracing::debug!("Closing idle client");
                 self.close(place);
-            } else if connection.session.handle.has_overflowed()
-                || connection.over_output_limit(&settings, now_ms)
-            {
-                self.log_output_limit(place);
+            } else if connection.over_output_limit(&settings, now_ms) {
+                self.log_output_limit(place, "closed");
                 self.close(place);
             } else {
-                connection.shrink(now_ms);
-                let change = connection.publish(&settings, now_ms, 0);
-                self.count_memory(change);
+                connection.tidy(&self.shared.status, &self.shared.stats.global, now_ms);
+                connection.publish(now_ms, 0);
+                self.evict_clients();
             }
         }
         if self.buffers.len() > 8 {

@@ -53,7 +53,7 @@ impl EventLoop {
                 self.jobs.push(place);
                 continue;
             }
-            connection.parked = connection.backlog.pop_front();
+            connection.parked = connection.backlog.pop();
             if !self.retry(shared, place) {
                 self.parked.push(place);
             }
@@ -94,7 +94,7 @@ impl EventLoop {
             connection.out.raw(&reply);
             connection.session.tells = true;
             connection.blocked = None;
-            connection.parked = connection.backlog.pop_front();
+            connection.parked = connection.backlog.pop();
             if !self.retry(shared, place) {
                 self.parked.push(place);
             }
@@ -105,11 +105,12 @@ impl EventLoop {
     /// Runs a connection's parked request and those that were parsed behind it; false when it
     /// has to wait on.
     fn retry(&mut self, shared: &Shared, place: usize) -> bool {
-        let Some(connection) = &mut self.connections[place] else {
-            return true;
-        };
-        let connection = &mut **connection;
-        while let Some(parked) = connection.parked.take() {
+        while let Some(connection) = &mut self.connections[place] {
+            let connection = &mut **connection;
+            let Some(parked) = connection.parked.take() else {
+                return true;
+            };
+            connection.follow_limit(&self.worker.settings);
             let list: SmallVec<[&[u8]; 8]> = parked.iter().map(|a| &a[..]).collect();
             let (db, mut hints) = (connection.session.db, Vec::new());
             let known = execute::prepare(shared, db, list.len(), |i| list[i], &mut hints);
@@ -131,6 +132,7 @@ impl EventLoop {
                 return false;
             }
             connection.served += 1;
+            let is_beyond_buffer = connection.out.is_beyond_buffer();
             if flow == Flow::Job {
                 connection.job = self.worker.running.take();
                 self.jobs.push(place);
@@ -145,13 +147,19 @@ impl EventLoop {
                 );
                 return true;
             }
+            if is_beyond_buffer {
+                self.limit_output(place);
+            }
+            let Some(connection) = &mut self.connections[place] else {
+                return true;
+            };
             if connection.session.is_closing() {
                 connection.backlog.clear();
             }
             if connection.session.sync.is_some() {
                 return true;
             }
-            connection.parked = connection.backlog.pop_front();
+            connection.parked = connection.backlog.pop();
         }
         true
     }
@@ -203,7 +211,7 @@ impl EventLoop {
                 && connection.job.is_none()
                 && connection.blocked.is_none()
             {
-                connection.parked = connection.backlog.pop_front();
+                connection.parked = connection.backlog.pop();
                 if !self.retry(shared, place) {
                     self.parked.push(place);
                 }

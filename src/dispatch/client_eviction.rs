@@ -1,15 +1,16 @@
 //! `maxmemory-clients`: when all clients together take too much memory, the largest are closed.
 //!
-//! Workers keep the sum; whoever finds it over the limit picks the victims among all workers'
-//! clients by the memory that they published. A victim's worker closes it. Victims that are still
-//! on their way out do not count any more, so that nobody is closed for them.
+//! Workers count what their clients take, replies as they grow. Whoever finds the sum over the limit
+//! picks the victims among all workers' clients; a victim's worker closes it. Victims that are still
+//! on their way out do not count any more, so that nobody is closed for them; neither do they for
+//! `maxmemory`, within the limit of clients, so that no key is evicted for them.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::context::Shared;
 use crate::client::registry::{Class, Handle, flag};
 use crate::config::Settings;
-use crate::dispatch::context::{Shared, Worker};
 
 /// No limit is lower, in bytes: below it nobody could connect any more to raise it again.
 const LOWEST_LIMIT: usize = 128 * 1024;
@@ -26,34 +27,47 @@ fn limit(settings: &Settings) -> usize {
     bytes.max(LOWEST_LIMIT)
 }
 
-/// Evicts the largest clients until the rest is below the limit.
-pub fn clients(shared: &Shared, worker: &Worker) {
-    let limit = limit(&worker.settings);
-    if limit == 0 || shared.status.client_memory.load(Relaxed) < limit {
-        return;
+/// Evicts the largest clients until the rest is below the limit; their ids.
+pub fn evict(shared: &Shared, settings: &Settings, now_ms: i64) -> Vec<u64> {
+    let limit = limit(settings);
+    let memory = &shared.clients.memory;
+    if limit == 0 || memory.staying() < limit {
+        return Vec::new();
     }
-    let size = |client: &Arc<Handle>| client.live.total_memory.load(Relaxed);
     let mut candidates = shared.clients.all();
     candidates.retain(|client| {
         let exempt = client.live.flags.load(Relaxed) & flag::NO_EVICT != 0;
         !exempt && !client.is_killed() && matches!(client.class(), Class::Normal | Class::PubSub)
     });
-    let mut sum: usize = candidates.iter().map(size).sum();
-    candidates.sort_by_cached_key(size);
-    while sum >= limit {
+    candidates.sort_by_cached_key(|client| client.memory.held());
+    let mut evicted = Vec::new();
+    while memory.staying() >= limit {
         let Some(victim) = candidates.pop() else {
             tracing::warn!("Over client maxmemory after evicting all evictable clients");
-            return;
+            break;
         };
-        sum = sum.saturating_sub(size(&victim));
-        let name = |id: u32| shared.commands.get(id as usize).full_name.clone();
-        let text = victim.describe(worker.now.ms, &name);
-        tracing::info!("Evicting client: {text}");
-        shared.clients.remove(victim.id);
-        victim.kill();
-        let evicted = &shared.stats.global.evicted_clients;
-        evicted.fetch_add(1, Relaxed);
+        // Another thread may have been faster.
+        if victim.memory.leave() > 0 {
+            expel(shared, &victim, now_ms);
+            evicted.push(victim.id);
+        }
     }
+    evicted
+}
+
+fn expel(shared: &Shared, victim: &Arc<Handle>, now_ms: i64) {
+    let name = |id: u32| shared.commands.get(id as usize).full_name.clone();
+    let text = victim.describe(now_ms, &name);
+    tracing::info!("Evicting client: {text}");
+    shared.clients.remove(victim.id);
+    victim.kill();
+    shared.stats.global.evicted_clients.fetch_add(1, Relaxed);
+}
+
+/// Bytes that do not count for `maxmemory`, because clients that are on their way out hold them: not
+/// more than clients may hold at all.
+pub fn leaving(shared: &Shared, settings: &Settings) -> usize {
+    shared.clients.memory.leaving().min(limit(settings))
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use crate::base::number::format_g17;
 
 mod chain;
 
-pub use chain::{Beyond, Deferred, Limit, Mark};
+pub use chain::{Beyond, Deferred, Limit, Mark, give_back_spare};
 use chain::{Chain, Value};
 
 /// Values of at least this many bytes are worth a splice instead of a copy.

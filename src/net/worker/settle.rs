@@ -10,6 +10,7 @@ use crate::dispatch::{blocking, client_eviction, execute};
 use crate::net::connection::Connection;
 use crate::observe::stats::bump;
 use crate::replication::primary;
+use crate::resp::write::give_back_spare;
 
 impl EventLoop {
     /// Writes replies and settles every connection that this turn touched.
@@ -218,6 +219,7 @@ impl EventLoop {
                 self.evict_clients();
             }
         }
+        give_back_spare();
         if self.buffers.len() > 8 {
             self.buffers.truncate(8);
         }

@@ -21,6 +21,7 @@
 //! Limits, and what CLIENT LIST shows, count as Redis does: what does not fit the own buffer waits in
 //! blocks of a fixed size, whole ones. Those bytes are counted here, wherever they lie in truth.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -31,6 +32,15 @@ use crate::base::meter::Meter;
 
 /// Bytes of a chunk, and of a block as Redis counts them.
 const CHUNK: usize = 20 * 1024 - 16;
+
+/// Bytes of text behind which chunks are bigger: fewer to be allocated and written, at little loss.
+const MUCH: usize = 8 * CHUNK;
+
+/// Bytes of a bigger chunk.
+const BIG_CHUNK: usize = 4 * CHUNK;
+
+/// Free chunks that a thread keeps at most.
+const MOST_SPARE: usize = 100;
 
 /// What Redis counts for each block, beside its bytes.
 const BLOCK_OVERHEAD: usize = 40;
@@ -219,7 +229,10 @@ impl Chain {
             self.own_size = self.tail.capacity();
             return;
         }
-        let chunk = Vec::with_capacity(len.max(CHUNK));
+        let chunk = take_chunk(len.max(match self.full_len {
+            ..MUCH => CHUNK,
+            _ => BIG_CHUNK,
+        }));
         self.hold(chunk.capacity());
         let full = std::mem::replace(&mut self.tail, chunk);
         self.full_len += full.len();
@@ -337,6 +350,7 @@ impl Chain {
     fn put_aside(&mut self, mut chunk: Vec<u8>) {
         if self.own.is_some() {
             self.give_back(chunk.capacity());
+            keep_chunk(chunk);
         } else if chunk.capacity() > self.own_size {
             // The header of an aggregate had to be squeezed in.
             self.give_back(chunk.capacity() - self.own_size);
@@ -405,6 +419,7 @@ impl Chain {
             self.full_len -= before.len();
             let tail = std::mem::replace(&mut self.tail, before);
             self.give_back(tail.capacity());
+            keep_chunk(tail);
         }
         self.tail.truncate(keep.saturating_sub(self.full_len));
         self.reset_if_empty();
@@ -611,6 +626,48 @@ impl Chain {
         self.recount();
         self.count.peak = self.count.used;
     }
+}
+
+thread_local! {
+    /// Chunks that are free. Replies of some chunks come again and again, and the allocator would take
+    /// its locks for each.
+    static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// An empty chunk with room for `len` bytes.
+fn take_chunk(len: usize) -> Vec<u8> {
+    let spare = match len {
+        CHUNK => SPARE.try_with(|spare| spare.borrow_mut().pop()).ok(),
+        _ => None,
+    };
+    let spare = spare.flatten();
+    spare.unwrap_or_else(|| Vec::with_capacity(len))
+}
+
+/// Keeps a chunk that is free, if there are not too many.
+fn keep_chunk(mut chunk: Vec<u8>) {
+    if chunk.capacity() != CHUNK {
+        return;
+    }
+    // A thread that ends keeps nothing.
+    let _ = SPARE.try_with(|spare| {
+        let mut spare = spare.borrow_mut();
+        if spare.len() < MOST_SPARE {
+            chunk.clear();
+            spare.push(chunk);
+        }
+    });
+}
+
+/// Gives back half of the chunks that the calling thread keeps: now and then, so that one that has
+/// nothing to reply keeps none.
+pub fn give_back_spare() {
+    let _ = SPARE.try_with(|spare| {
+        let mut spare = spare.borrow_mut();
+        let keep = spare.len() / 2;
+        spare.truncate(keep);
+        spare.shrink_to(MOST_SPARE / 4);
+    });
 }
 
 impl Count {

@@ -297,6 +297,25 @@ fn nothing_is_left_unfinished() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// What locks shards. Commands and connections do not know what their thread holds: they reach
+/// shards through the context of the command, which does.
+const LOCKS: &[&str] = &["keyspace.lock(", ".lock_one(", ".lock_many(", ".lock_all("];
+
+#[test]
+fn commands_reach_shards_through_their_context() {
+    let mut wrong = Vec::new();
+    for (path, text) in src() {
+        if !["commands", "net"].contains(&&*module_of(&path)) {
+            continue;
+        }
+        let code: String = code(&text).split_whitespace().collect();
+        for lock in LOCKS.iter().filter(|lock| code.contains(**lock)) {
+            wrong.push(format!("{}: {lock}", path.display()));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 /// `base::alloc` for `base/alloc.rs`, `keyspace` for `keyspace/mod.rs`.
 fn module_path(path: &Path) -> String {
     let text = path.to_string_lossy().replace('/', "::");

@@ -439,21 +439,13 @@ fn htstats(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
         return Err(Error::line("ERR Out of range database"));
     }
     let db = db as usize;
-    let (mut buckets, mut bytes) = (0, 0);
-    for shard in 0..SHARDS {
-        if ctx.shared.keyspace.shard_len(db, shard).0 > 0 {
-            let (b, n) = ctx.with_shard(shard, |view| view.other(db).footprint_of_shard(shard));
-            buckets += b;
-            bytes += n;
-        }
-    }
+    let (places, bytes) = ctx.shared.keyspace.footprint(db);
     let keys = ctx.shared.keyspace.len(db);
     let volatile = ctx.shared.keyspace.volatile(db);
     let text = format!(
-        "[Dictionary HT]\nHash table 0 stats (main hash table):\n table size: {}\n number of \
+        "[Dictionary HT]\nHash table 0 stats (main hash table):\n table size: {places}\n number of \
          elements: {keys}\n bytes: {bytes}\n[Expires HT]\nHash table 0 stats (main hash table):\n \
-         number of elements: {volatile}\n",
-        buckets * 7
+         number of elements: {volatile}\n"
     );
     ctx.out.verbatim("txt", text.into_bytes());
     Ok(())

@@ -7,10 +7,9 @@ use crate::dispatch::command::{Acl, Command, Flags, Handler, ROW, Scope};
 use crate::dispatch::context::{ServerCtx, Shared, Worker};
 use crate::dispatch::durability;
 use crate::dispatch::error::Error;
-use crate::dispatch::job::{Job, SLICE_NANOS};
-use crate::keyspace::db::{Db, Effects};
+use crate::dispatch::job::{Job, SLICE_NANOS, look_at_shard};
 use crate::keyspace::scan::{self, Found};
-use crate::keyspace::shards::{Keyspace, LockSet};
+use crate::keyspace::shards::Keyspace;
 use crate::keyspace::table::{Position, position_of_shard, shard_of_position};
 use crate::resp::write::Output;
 
@@ -203,10 +202,9 @@ impl Job for KeysWalk {
         let (keyspace, db, start) = (&shared.keyspace, self.db, Ticks::now());
         while self.next.is_some() && Ticks::now().nanos_since(start) < SLICE_NANOS {
             self.advance(keyspace, |shard, at, found| {
-                let mut locks = LockSet::One(keyspace.lock(shard));
-                let mut effects = Effects::default();
-                let view = Db::new(keyspace, &mut locks, &worker.env, &mut effects, db, &[]);
-                scan::slice(&view, at, scan::SLICE, usize::MAX, found).0
+                look_at_shard(shared, worker, db, shard, |view| {
+                    scan::slice(view, at, scan::SLICE, usize::MAX, found).0
+                })
             });
         }
         self.next.is_none()

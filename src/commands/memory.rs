@@ -8,7 +8,6 @@ use crate::dispatch::command::{Command, Flags, Handler, KeyFlags, KeySpec, Keys,
 use crate::dispatch::context::{DataCtx, ServerCtx, Shared};
 use crate::dispatch::error::Error;
 use crate::dispatch::upkeep::{StreamMemory, stream_memory};
-use crate::keyspace::shards::SHARDS;
 use crate::observe::doctor::{self, MemoryFigures};
 use crate::observe::process::{self, Allocator};
 
@@ -84,7 +83,7 @@ pub struct Overview {
 }
 
 impl Overview {
-    /// Measures.
+    /// Measures, without a lock: within transactions too, and for the report of a crash.
     pub fn new(shared: &Shared) -> Self {
         let used = alloc::used();
         let peak = shared.status.peak_memory.fetch_max(used, Relaxed).max(used);
@@ -93,7 +92,7 @@ impl Overview {
         let tables: Vec<_> = (0..shared.keyspace.databases())
             .map(|db| (db, shared.keyspace.len(db)))
             .filter(|(_, keys)| *keys > 0)
-            .map(|(db, keys)| (db, keys, table_bytes(shared, db)))
+            .map(|(db, keys)| (db, keys, shared.keyspace.footprint(db).1))
             .collect();
         let StreamMemory { all: log, waiting } = stream_memory(shared);
         let (backlog, replicas, append_only) = match shared.replication.is_fed() {
@@ -127,14 +126,6 @@ impl Overview {
         let net = self.used.saturating_sub(self.startup).max(1);
         (self.dataset() as f64 * 100.0 / net as f64).min(100.0)
     }
-}
-
-/// Bytes of a database's tables, one shard locked at a time.
-fn table_bytes(shared: &Shared, db: usize) -> usize {
-    (0..SHARDS)
-        .filter(|&shard| shared.keyspace.shard_len(db, shard).0 > 0)
-        .map(|shard| shared.keyspace.lock(shard).table(db).footprint().1)
-        .sum()
 }
 
 /// `MEMORY USAGE key [SAMPLES count]`

@@ -7,6 +7,8 @@
 
 use super::context::{Shared, Worker};
 use crate::client::session::Session;
+use crate::keyspace::db::{Db, Effects};
+use crate::keyspace::shards::LockSet;
 use crate::resp::write::Output;
 
 /// How long one slice may take, in nanoseconds.
@@ -18,6 +20,20 @@ pub trait Job: Send {
     fn step(&mut self, shared: &Shared, worker: &mut Worker, session: &Session) -> bool;
     /// Writes the reply, after the last step.
     fn reply(&mut self, out: &mut Output);
+}
+
+/// Lets a job look at a shard of database `db`, under its lock.
+pub fn look_at_shard<R>(
+    shared: &Shared,
+    worker: &Worker,
+    db: usize,
+    shard: usize,
+    look: impl FnOnce(&Db<'_, '_>) -> R,
+) -> R {
+    let keyspace = &shared.keyspace;
+    let (mut locks, mut effects) = (LockSet::One(keyspace.lock(shard)), Effects::default());
+    let view = Db::new(keyspace, &mut locks, &worker.env, &mut effects, db, &[]);
+    look(&view)
 }
 
 /// A job with what its statistics need.

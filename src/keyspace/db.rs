@@ -545,11 +545,6 @@ impl<'c, 'k> Db<'c, 'k> {
         }
     }
 
-    /// Buckets and bytes of a held shard's table.
-    pub fn footprint_of_shard(&mut self, shard: usize) -> (usize, usize) {
-        self.locks.shard(shard).table(self.index).footprint()
-    }
-
     /// Frees an entry that is in no table any more: its value after the locks are released.
     fn free(&mut self, entry: Entry, lazy: bool) {
         if let Some(garbage) = entry.into_garbage() {

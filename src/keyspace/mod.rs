@@ -16,6 +16,7 @@ pub mod event;
 pub mod eviction;
 pub mod expiry;
 pub mod field_expiry;
+mod held;
 pub mod lazyfree;
 pub mod outbox;
 pub mod scan;

@@ -21,6 +21,7 @@ use super::cut::Cut;
 use super::entry::Entry;
 use super::expiry::Figures;
 use super::field_expiry::TimedHashes;
+use super::held::{self, Held};
 use super::lazyfree::{Detached, Lazyfree};
 use super::outbox::Outbox;
 use super::table::{Ahead, Locked, Position, SKIP, SLOTS, Table, position_of_hash, prefetch};
@@ -89,6 +90,7 @@ pub struct ShardGuard<'k> {
     keyspace: &'k Keyspace,
     index: usize,
     state: MutexGuard<'k, ShardState>,
+    _held: Held,
 }
 
 /// The shards a command holds.
@@ -264,44 +266,61 @@ impl Keyspace {
             .then(|| entry.kind())
     }
 
-    /// Locks one shard.
+    /// Locks one shard. As all that lock, it is for threads that hold none.
     #[inline(always)]
+    #[track_caller]
     pub fn lock(&self, shard: usize) -> ShardGuard<'_> {
+        held::assert_none(self);
+        self.lock_next(shard)
+    }
+
+    /// Locks one shard, by whoever holds lower ones at most.
+    #[inline(always)]
+    fn lock_next(&self, shard: usize) -> ShardGuard<'_> {
         ShardGuard {
             keyspace: self,
             index: shard,
             state: self.shards[shard].state.lock(),
+            _held: Held::note(self),
         }
     }
 
-    /// Places for keys in the tables of a database. Locks its shards, one at a time.
-    pub fn slots(&self, db: usize) -> usize {
-        let used = (0..SHARDS).filter(|&shard| self.shard_len(db, shard).0 > 0);
-        used.map(|shard| self.lock(shard).table(db).footprint().0 * SLOTS)
-            .sum()
+    /// Places for keys in the tables of a database, and their bytes: a recent value, which needs no
+    /// lock.
+    pub fn footprint(&self, db: usize) -> (usize, usize) {
+        let tables = self.tables(db).into_iter().flatten();
+        tables.fold((0, 0), |(places, bytes), table| {
+            let (buckets, more) = table.footprint();
+            (places + buckets * SLOTS, bytes + more)
+        })
     }
 
     /// Locks the shard of one hash.
     #[inline(always)]
+    #[track_caller]
     pub fn lock_one(&self, hash: u64) -> LockSet<'_> {
         LockSet::One(self.lock(Self::shard_of(hash)))
     }
 
     /// Locks the shards of all `hashes`, lowest first.
+    #[track_caller]
     pub fn lock_many(&self, hashes: impl Iterator<Item = u64>) -> LockSet<'_> {
+        held::assert_none(self);
         let mut wanted: SmallVec<[usize; 16]> = hashes.map(Self::shard_of).collect();
         wanted.sort_unstable();
         wanted.dedup();
         match wanted[..] {
             [] => LockSet::None,
-            [one] => LockSet::One(self.lock(one)),
-            _ => LockSet::Many(wanted.into_iter().map(|s| self.lock(s)).collect()),
+            [one] => LockSet::One(self.lock_next(one)),
+            _ => LockSet::Many(wanted.into_iter().map(|s| self.lock_next(s)).collect()),
         }
     }
 
     /// Locks every shard, which stops all access to keys.
+    #[track_caller]
     pub fn lock_all(&self) -> LockSet<'_> {
-        LockSet::Many((0..SHARDS).map(|s| self.lock(s)).collect())
+        held::assert_none(self);
+        LockSet::Many((0..SHARDS).map(|s| self.lock_next(s)).collect())
     }
 }
 

@@ -98,11 +98,7 @@ mod tests {
                 .table(1)
                 .insert(hash, entry, false, &|key| keyspace.hash(key));
         }
-        let footprint = || -> usize {
-            (0..SHARDS)
-                .map(|s| keyspace.lock(s).table(1).footprint().1)
-                .sum()
-        };
+        let footprint = || keyspace.footprint(1).1;
         let mut tidy = Tidy::default();
         assert!(!tidy.run(&keyspace, 1_000_000));
         let full = footprint();

@@ -67,7 +67,10 @@ fn log_sizes(shared: &Shared) {
     for db in 0..shared.keyspace.databases() {
         let keys = shared.keyspace.len(db);
         if keys > 0 {
-            let (volatile, slots) = (shared.keyspace.volatile(db), shared.keyspace.slots(db));
+            let (volatile, slots) = (
+                shared.keyspace.volatile(db),
+                shared.keyspace.footprint(db).0,
+            );
             tracing::debug!("DB {db}: {keys} keys ({volatile} volatile) in {slots} slots HT.");
         }
     }

@@ -1,0 +1,88 @@
+//! Which thread holds shards: debug builds refuse to lock further ones.
+//!
+//! A thread takes all the shards of one step at once ([`super::shards::LockSet`]), lowest first. Who
+//! locks another one on top waits for itself, or for somebody who waits for it. Tests would hang there
+//! only if the shards happened to collide; with this record they stop at the first attempt. Release
+//! builds keep no record.
+
+#[cfg(debug_assertions)]
+use std::cell::RefCell;
+
+#[cfg(debug_assertions)]
+thread_local! {
+    /// The keyspaces (by address) of which this thread holds shards, and how many.
+    static HOLDS: RefCell<Vec<(usize, usize)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// One held shard of a keyspace, while it lives.
+pub struct Held {
+    #[cfg(debug_assertions)]
+    keyspace: usize,
+}
+
+/// To be called before shards of a keyspace are locked.
+///
+/// # Panics
+/// In debug builds, when this thread holds some already.
+#[inline(always)]
+#[track_caller]
+pub fn assert_none<K>(keyspace: &K) {
+    #[cfg(debug_assertions)]
+    {
+        let address = std::ptr::from_ref(keyspace) as usize;
+        let holds = HOLDS.with_borrow(|all| all.iter().any(|(of, _)| *of == address));
+        assert!(!holds, "a thread that holds shards locks further ones");
+    }
+    let _ = keyspace;
+}
+
+impl Held {
+    /// Notes that this thread holds one more shard of a keyspace.
+    #[inline(always)]
+    pub fn note<K>(keyspace: &K) -> Self {
+        #[cfg(debug_assertions)]
+        {
+            let keyspace = std::ptr::from_ref(keyspace) as usize;
+            HOLDS.with_borrow_mut(|all| match all.iter_mut().find(|(of, _)| *of == keyspace) {
+                Some((_, count)) => *count += 1,
+                None => all.push((keyspace, 1)),
+            });
+            Self { keyspace }
+        }
+        #[cfg(not(debug_assertions))]
+        {
+            let _ = keyspace;
+            Self {}
+        }
+    }
+}
+
+#[cfg(debug_assertions)]
+impl Drop for Held {
+    fn drop(&mut self) {
+        HOLDS.with_borrow_mut(|all| {
+            let at = all.iter().position(|(of, _)| *of == self.keyspace);
+            let at = at.expect("noted when it was locked");
+            all[at].1 -= 1;
+            if all[at].1 == 0 {
+                all.swap_remove(at);
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::shards::Keyspace;
+
+    #[test]
+    fn shards_of_one_step_are_locked_at_once() {
+        let (one, other) = (Keyspace::new(1, false), Keyspace::new(1, false));
+        drop((one.lock(1), other.lock(0)));
+        drop(one.lock_all());
+        let again = || drop((one.lock(1), one.lock(2)));
+        let refused = std::panic::catch_unwind(std::panic::AssertUnwindSafe(again));
+        assert_eq!(refused.is_err(), cfg!(debug_assertions));
+        drop(one.lock_all());
+    }
+}

@@ -487,17 +487,12 @@ pub fn turn_off(shared: &Shared) {
         tracing::info!("Killing running AOF rewrite child: {}", std::process::id());
         shared.durability.saves.cancel_cut();
     }
-    let Some(closing) = closing else {
-        return;
-    };
-    // Without a thread it is finished when it is dropped: written, and synced by the system.
-    let finished = shared.threads.start("aof-close", move |shared| {
-        if let Err(error) = shared.append_only.log.finish(closing) {
-            tracing::warn!("Fail to fsync the AOF file: {}", strerror(&error));
-        }
-    });
-    if let Err(error) = finished {
-        tracing::warn!("Cannot sync the AOF file: {}", strerror(&error));
+    if let Some(closing) = closing {
+        shared.threads.start_or_do("aof-close", move |shared| {
+            if let Err(error) = shared.append_only.log.finish(closing) {
+                tracing::warn!("Fail to fsync the AOF file: {}", strerror(&error));
+            }
+        });
     }
 }
 
@@ -533,6 +528,21 @@ pub fn close(shared: &Shared) {
     {
         tracing::warn!("Fail to fsync the AOF file: {}", strerror(&error));
         exit_if_always(shared);
+    }
+}
+
+/// A write of the file that takes this long, in milliseconds, is told of in the log.
+const LONG_WRITE_MS: i64 = 2000;
+
+/// Tells of a write that hangs, and with it everybody whose reply waits for the file.
+pub fn tell_of_stall(shared: &Shared) {
+    let ms = shared.append_only.log.writing_ms();
+    if ms >= LONG_WRITE_MS {
+        tracing::warn!(
+            "Writing the AOF file is taking too long (disk is busy?): clients wait for their \
+             replies since {} seconds",
+            ms / 1000
+        );
     }
 }
 

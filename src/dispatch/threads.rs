@@ -6,7 +6,10 @@
 use std::io;
 use std::sync::{Arc, Weak};
 
+use parking_lot::Mutex;
+
 use super::context::Shared;
+use crate::config::strerror;
 
 /// The way to a thread of one's own.
 pub struct Threads(Weak<Shared>);
@@ -31,5 +34,25 @@ impl Threads {
         let shared = shared.expect("whoever calls this has the server borrowed");
         let thread = std::thread::Builder::new().name(name.to_owned());
         thread.spawn(move || work(&shared)).map(drop)
+    }
+
+    /// As [`Threads::start`], for work that has to be done: where there can be no more threads, the
+    /// calling one does it.
+    pub fn start_or_do(&self, name: &str, work: impl FnOnce(&Arc<Shared>) + Send + 'static) {
+        // Whichever thread comes to it takes it.
+        let work = Arc::new(Mutex::new(Some(work)));
+        let taken = Arc::clone(&work);
+        let do_it = move |shared: &Arc<Shared>| {
+            if let Some(work) = taken.lock().take() {
+                work(shared);
+            }
+        };
+        if let Err(error) = self.start(name, do_it) {
+            tracing::warn!("Can't start a thread ({name}): {}", strerror(&error));
+            let (work, shared) = (work.lock().take(), self.0.upgrade());
+            if let (Some(work), Some(shared)) = (work, shared) {
+                work(&shared);
+            }
+        }
     }
 }

@@ -39,6 +39,7 @@ pub fn run(shared: &Arc<Shared>, links: &[Arc<Link>], stop: &AtomicBool) {
             primary::cron(shared, seconds);
             seconds += 1;
             if seconds.is_multiple_of(5) {
+                append_only::tell_of_stall(shared);
                 log_sizes(shared);
                 log_loading(shared);
             }

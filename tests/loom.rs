@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use loom::thread;
+use tessera::base::meter::{Meter, Pool};
 use tessera::base::sync::Mutex;
 use tessera::base::sync::atomic::{AtomicBool, Ordering};
 use tessera::client::mailbox::{Bell, Mailbox};
@@ -76,6 +77,29 @@ fn mail_arrives_whole_and_in_the_order_of_each_sender() {
         for sender in senders {
             sender.join().expect("it only sends");
         }
+    });
+}
+
+#[test]
+fn what_a_party_that_is_asked_to_leave_holds_comes_back_once() {
+    model(|| {
+        let pool = Arc::new(Pool::default());
+        let meter = Arc::new(Meter::new(&pool));
+        meter.grow(10);
+        let ask = || {
+            let meter = Arc::clone(&meter);
+            thread::spawn(move || meter.leave())
+        };
+        let askers = [ask(), ask()];
+        meter.grow(5);
+        meter.shrink(12);
+        meter.end();
+        let asked = askers.map(|asker| asker.join().expect("it only asks"));
+        assert!(
+            asked.contains(&0),
+            "one of them at most is heard: {asked:?}"
+        );
+        assert_eq!((pool.held(), pool.leaving()), (0, 0));
     });
 }
 

@@ -53,12 +53,23 @@ impl EventLoop {
                 self.jobs.push(place);
                 continue;
             }
-            connection.parked = connection.backlog.pop();
-            if !self.retry(shared, place) {
-                self.parked.push(place);
-            }
-            self.list(place);
+            self.go_on(shared, place);
         }
+    }
+
+    /// Runs what waited behind a request that has its reply.
+    fn go_on(&mut self, shared: &Shared, place: usize) {
+        let Some(connection) = &mut self.connections[place] else {
+            return;
+        };
+        connection.parked = connection.backlog.pop();
+        if connection.out.is_beyond_buffer() {
+            self.limit_output(place);
+        }
+        if !self.retry(shared, place) {
+            self.parked.push(place);
+        }
+        self.list(place);
     }
 
     /// Ends the waits for keys that have their reply or are over their time, and runs what waited
@@ -94,11 +105,7 @@ impl EventLoop {
             connection.out.raw(&reply);
             connection.session.tells = true;
             connection.blocked = None;
-            connection.parked = connection.backlog.pop();
-            if !self.retry(shared, place) {
-                self.parked.push(place);
-            }
-            self.list(place);
+            self.go_on(shared, place);
         }
     }
 
@@ -110,6 +117,10 @@ impl EventLoop {
             let Some(parked) = connection.parked.take() else {
                 return true;
             };
+            if connection.session.is_closing() {
+                connection.backlog.clear();
+                return true;
+            }
             connection.follow_limit(&self.worker.settings);
             let list: SmallVec<[&[u8]; 8]> = parked.iter().map(|a| &a[..]).collect();
             let (db, mut hints) = (connection.session.db, Vec::new());
@@ -153,9 +164,6 @@ impl EventLoop {
             let Some(connection) = &mut self.connections[place] else {
                 return true;
             };
-            if connection.session.is_closing() {
-                connection.backlog.clear();
-            }
             if connection.session.sync.is_some() {
                 return true;
             }

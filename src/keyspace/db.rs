@@ -298,7 +298,7 @@ impl<'c, 'k> Db<'c, 'k> {
         self.announce(&key, event::ON_EXPIRED);
         // Not by `hash`: it may carry the bits of the shard alone.
         let shard = Keyspace::shard_of(hash);
-        self.locks.shard(shard).touch_expired(self.index, &key);
+        self.locks.shard(shard).touch_watchers(self.index, &key);
         self.effects.expired.push((self.index, key));
     }
 

@@ -376,33 +376,28 @@ impl<'k> ShardGuard<'k> {
         }
     }
 
-    /// Raises the flags of those who watch `key`.
+    /// Tells those who watch `key` that it changed, or went. That it goes, in whatever way, is no
+    /// change to who met it expired already; from then on it is absent to them as well.
     #[inline]
-    pub fn touch_watchers(&self, db: usize, key: &[u8]) {
+    pub fn touch_watchers(&mut self, db: usize, key: &[u8]) {
         if !self.state.watched.is_empty() {
             self.touch_watchers_slow(db, key);
         }
     }
 
     #[cold]
-    fn touch_watchers_slow(&self, db: usize, key: &[u8]) {
+    fn touch_watchers_slow(&mut self, db: usize, key: &[u8]) {
         // A change while keys are watched is rare enough for the copy that the lookup needs.
-        if let Some(flags) = self.state.watched.get(&(db, key.into())) {
-            for watcher in flags {
-                watcher.flag.store(true, Ordering::Relaxed);
-            }
-        }
-    }
-
-    /// Tells those who watch `key` that it was removed because its time is over. Who met it
-    /// expired already sees no change; from now on it is absent to them as well.
-    pub fn touch_expired(&mut self, db: usize, key: &[u8]) {
-        if self.state.watched.is_empty() {
+        let Some(watchers) = self.state.watched.get_mut(&(db, key.into())) else {
             return;
-        }
-        let watchers = self.state.watched.get_mut(&(db, key.into()));
-        for watcher in watchers.into_iter().flatten() {
-            if !std::mem::take(&mut watcher.expired) {
+        };
+        let gone = self.keyspace.tables(db).is_none_or(|tables| {
+            // SAFETY: `self` holds the lock, and nothing else claims the table meanwhile.
+            let table = unsafe { tables[self.index].assume_locked() };
+            table.find(self.keyspace.hash(key), key).is_none()
+        });
+        for watcher in watchers {
+            if !gone || !std::mem::take(&mut watcher.expired) {
                 watcher.flag.store(true, Ordering::Relaxed);
             }
         }

@@ -131,10 +131,17 @@ impl<'a> Args<'a> {
         // What a double does not hold is far beyond what counts milliseconds.
         let seconds = number::parse_f64(self.list[i]).unwrap_or(f64::INFINITY);
         let ms = (seconds * 1000.0).ceil();
-        if ms.abs() >= i64::MAX as f64 {
-            return deadline(-1, now_ms);
+        // As Redis, whose number wraps to a negative one there.
+        const TOO_MUCH: i64 = -1;
+        if ms.abs() < EXACT {
+            deadline(ms as i64, now_ms)
+        } else if let Some(ms) = decimal_ms(self.list[i]) {
+            deadline(i64::try_from(ms).unwrap_or(TOO_MUCH), now_ms)
+        } else if ms.abs() < i64::MAX as f64 {
+            deadline(ms as i64, now_ms)
+        } else {
+            deadline(TOO_MUCH, now_ms)
         }
-        deadline(ms as i64, now_ms)
     }
 
     /// As [`Args::timeout_in_seconds`], in milliseconds.
@@ -147,6 +154,26 @@ impl<'a> Args<'a> {
     pub fn float(&self, i: usize) -> Result<f64, Error> {
         number::parse_f64(self.list[i]).ok_or(Error::NotFloat)
     }
+}
+
+/// From here on not every integer is a double.
+const EXACT: f64 = (1_u64 << 53) as f64;
+
+/// Seconds in plain decimal notation as milliseconds, rounded up; `None` when they are written
+/// otherwise.
+fn decimal_ms(text: &[u8]) -> Option<i128> {
+    let digits = |part: &[u8]| part.iter().all(u8::is_ascii_digit);
+    let dot = text.iter().position(|b| *b == b'.').unwrap_or(text.len());
+    let (whole, part) = (&text[..dot], text.get(dot + 1..).unwrap_or_default());
+    // Longer ones are out of any range.
+    if whole.is_empty() || whole.len() > 30 || !digits(whole) || !digits(part) {
+        return None;
+    }
+    let digit = |ms: i128, b: &u8| ms * 10 + i128::from(b - b'0');
+    let ms = whole.iter().fold(0, digit);
+    let ms = part.iter().chain(b"000").take(3).fold(ms, digit);
+    let more = part.iter().skip(3).any(|b| *b != b'0');
+    Some(ms + i128::from(more))
 }
 
 /// When a wait of `ms` milliseconds is over.
@@ -163,5 +190,33 @@ impl Index<usize> for Args<'_> {
     #[inline]
     fn index(&self, i: usize) -> &[u8] {
         self.list[i]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_may_last_as_long_as_milliseconds_can_tell() {
+        let check = |text: &str, expected: Option<i64>| {
+            let list = [text.as_bytes()];
+            let deadline = Args::new(&list).timeout_in_seconds(0, 0);
+            assert_eq!(deadline.ok(), expected.map(Some), "{text}");
+        };
+        check("0.001", Some(1));
+        check("0.0011", Some(2));
+        check("9007199254740.9931", Some(9_007_199_254_740_994));
+        check("9223372036854775", Some(9_223_372_036_854_775_000));
+        check("9223372036854775.807", Some(i64::MAX));
+        for negative in [
+            "9223372036854775.808",
+            "1e18",
+            "99999999999999999999",
+            "-1",
+            "inf",
+        ] {
+            check(negative, None);
+        }
     }
 }

@@ -286,7 +286,7 @@ fn is_lazy_flush(ctx: &ServerCtx<'_, '_>) -> Result<bool, Error> {
 /// `FLUSHDB [ASYNC | SYNC]`
 fn flushdb(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     let index = ctx.session.db;
-    flush(ctx, index..index + 1)
+    flush(ctx, index..index + 1, |_, _| {})
 }
 
 /// `FLUSHALL [ASYNC | SYNC]`
@@ -295,14 +295,22 @@ fn flushall(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     is_lazy_flush(ctx)?;
     // First, as a snapshot would be complete once every key is shown to it that goes.
     ctx.shared.durability.saves.cancel();
-    flush(ctx, 0..databases)?;
-    let later = ctx.held.is_some() || ctx.worker.is_playback;
-    durability::reset_file(ctx.shared, later);
+    flush(ctx, 0..databases, |shared, dirty| {
+        let changes = shared.changes() + dirty;
+        shared.durability.saves.flushed(changes);
+    })?;
+    durability::reset_file(ctx);
     Ok(())
 }
 
-fn flush(ctx: &mut ServerCtx<'_, '_>, databases: std::ops::Range<usize>) -> Result<(), Error> {
+/// Empties databases, and calls `done` with how many keys went while all shards are still locked.
+fn flush(
+    ctx: &mut ServerCtx<'_, '_>,
+    databases: std::ops::Range<usize>,
+    done: impl FnOnce(&Shared, u64),
+) -> Result<(), Error> {
     let lazy = is_lazy_flush(ctx)?;
+    let shared = ctx.shared;
     ctx.with_all(|db| {
         for index in databases {
             if db.keyspace().is_used(index) {
@@ -312,6 +320,7 @@ fn flush(ctx: &mut ServerCtx<'_, '_>, databases: std::ops::Range<usize>) -> Resu
         }
         // Replicas flush even when there is nothing here.
         db.effects.forced = true;
+        done(shared, db.effects.dirty);
     });
     ctx.out.ok();
     Ok(())

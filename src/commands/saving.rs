@@ -7,7 +7,7 @@ use crate::dispatch::command::{Acl, Command, Flags, Handler, ROW};
 use crate::dispatch::context::{ServerCtx, Shared, Worker};
 use crate::dispatch::error::Error;
 use crate::dispatch::job::Job;
-use crate::dispatch::{append_only, durability};
+use crate::dispatch::{append_only, blocking, durability};
 use crate::resp::write::Output;
 
 const FOR_ADMINS: Flags = Flags::NO_ASYNC_LOADING.or(Flags::ADMIN).or(Flags::NOSCRIPT);
@@ -50,14 +50,13 @@ const IN_PROGRESS: Error = Error::line("ERR Background save already in progress"
 
 /// `SAVE`
 fn save(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
-    if ctx.shared.durability.saves.running.load(Relaxed) {
+    let state = &ctx.shared.durability;
+    // A rewrite of the append-only file, and another one's SAVE, are waited for.
+    let waits = ctx.shared.append_only.is_rewriting() || state.saving.is_active();
+    if state.saves.running.load(Relaxed) || (state.saves.is_busy() && !waits) {
         return Err(IN_PROGRESS);
     }
-    match durability::try_save(ctx.shared) {
-        Some(true) => ctx.out.ok(),
-        Some(false) => return Err(Error::line("ERR")),
-        None => return Err(IN_PROGRESS),
-    }
+    blocking::park_for_chore(ctx, &durability::SAVE);
     Ok(())
 }
 

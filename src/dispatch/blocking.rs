@@ -13,7 +13,8 @@
 //! that are left in queues of other shards mean nothing and are removed without haste.
 //!
 //! WAIT is parked here too: it waits for no keys but until replicas have confirmed what its client
-//! wrote.
+//! wrote. So is who waits for another thread to do a [`Chore`]; but to the outside that client is busy,
+//! not blocked: nothing but the thread's answer or the end of the connection ends it.
 //!
 //! Lock order: shards, then a ticket's state. Replies are handed over when no shard is held.
 
@@ -26,6 +27,7 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 
 use super::args::Args;
+use super::chore::Chore;
 use super::command::Handler;
 use super::context::{DataCtx, ServerCtx, Shared, Worker};
 use super::error::Error;
@@ -65,6 +67,16 @@ pub struct Acks {
     pub replicas: usize,
 }
 
+/// What a client waits for.
+enum Awaited {
+    /// One of its keys.
+    Keys,
+    /// Confirmations of replicas.
+    Acks(Acks),
+    /// What another thread does.
+    Chore,
+}
+
 /// How far a wait is.
 enum State {
     Waiting,
@@ -85,7 +97,7 @@ pub struct Parked {
     on: Type,
     also: Option<Vec<u8>>,
     on_removal: bool,
-    acks: Option<Acks>,
+    awaited: Awaited,
     /// Until when, in Unix milliseconds.
     pub deadline: Option<i64>,
     protocol: Protocol,
@@ -128,8 +140,33 @@ impl Parked {
 
     /// It waits for replicas, and enough of them have confirmed.
     fn has_acks(&self, shared: &Shared) -> bool {
-        self.acks
-            .is_some_and(|acks| shared.replication.acknowledged(acks.offset) >= acks.replicas)
+        match self.awaited {
+            Awaited::Acks(acks) => shared.replication.acknowledged(acks.offset) >= acks.replicas,
+            _ => false,
+        }
+    }
+
+    /// It waits for another thread: what was answered before stays in the output, unsent, and the
+    /// client need not be there to the end.
+    pub fn is_for_chore(&self) -> bool {
+        matches!(self.awaited, Awaited::Chore)
+    }
+
+    /// Ends the wait for another thread by its reply, unless the client is gone.
+    pub(super) fn answer(&self, reply: Vec<u8>) {
+        if self.end() {
+            self.reply(reply);
+        }
+    }
+
+    /// Waits on this thread for the reply: for callers that serve nobody else.
+    pub(super) fn await_reply(&self) -> Vec<u8> {
+        loop {
+            match self.take_reply() {
+                Some(reply) => return reply,
+                None => std::thread::yield_now(),
+            }
+        }
     }
 
     /// Ends the wait, if nobody else did.
@@ -176,7 +213,7 @@ impl Blocked {
         if parked.on_removal {
             self.on_removal.fetch_add(1, Relaxed);
         }
-        if parked.acks.is_some() {
+        if matches!(parked.awaited, Awaited::Acks(_)) {
             self.on_acks.fetch_add(1, Relaxed);
         }
         self.tickets.insert(parked.ticket, Arc::clone(parked));
@@ -192,7 +229,7 @@ impl Blocked {
         if parked.on_removal {
             self.on_removal.fetch_sub(1, Relaxed);
         }
-        if parked.acks.is_some() {
+        if matches!(parked.awaited, Awaited::Acks(_)) {
             self.on_acks.fetch_sub(1, Relaxed);
         }
     }
@@ -236,7 +273,7 @@ pub(super) fn park(
         on: block.on,
         also: block.also,
         on_removal: block.on_removal,
-        acks: None,
+        awaited: Awaited::Keys,
         deadline: block.deadline,
         protocol: out.protocol(),
         silent: session.replies != Replies::On,
@@ -254,9 +291,27 @@ pub(super) fn park(
 
 /// Parks the client of WAIT until replicas have confirmed what it wrote.
 pub fn park_for_acks(ctx: &mut ServerCtx<'_, '_>, acks: Acks, deadline: Option<i64>) {
+    let parked = without_keys(ctx, Awaited::Acks(acks), deadline);
+    ctx.shared.blocked.add(&ctx.shared.keyspace, &parked);
+    ctx.worker.parked = Some(parked);
+}
+
+/// Has the client wait for `chore`, which another thread does. Within a transaction that begins when
+/// EXEC has let the shards go, and EXEC's reply is what waits.
+pub fn park_for_chore(ctx: &mut ServerCtx<'_, '_>, chore: &'static Chore) {
+    if ctx.held.is_some() {
+        ctx.worker.chore = Some(chore);
+        return;
+    }
+    let parked = without_keys(ctx, Awaited::Chore, None);
+    chore.ask(ctx.shared, &parked);
+    ctx.worker.parked = Some(parked);
+}
+
+fn without_keys(ctx: &ServerCtx<'_, '_>, awaited: Awaited, deadline: Option<i64>) -> Arc<Parked> {
     let (blocked, session) = (&ctx.shared.blocked, &ctx.session);
     let request: Vec<Vec<u8>> = ctx.args.all().iter().map(|a| a.to_vec()).collect();
-    let parked = Arc::new(Parked {
+    Arc::new(Parked {
         ticket: blocked.last_ticket.fetch_add(1, Relaxed) + 1,
         handle: Arc::clone(&session.handle),
         command: ctx.shared.commands.find(&request[0]).map_or(0, |k| k.id),
@@ -266,16 +321,14 @@ pub fn park_for_acks(ctx: &mut ServerCtx<'_, '_>, acks: Acks, deadline: Option<i
         on: Type::String,
         also: None,
         on_removal: false,
-        acks: Some(acks),
+        awaited,
         deadline,
         protocol: ctx.out.protocol(),
         silent: session.replies != Replies::On,
         no_touch: session.no_touch,
         nanos: Ticks::now().nanos_since(ctx.worker.ticks),
         state: Mutex::new(State::Waiting),
-    });
-    blocked.add(&ctx.shared.keyspace, &parked);
-    ctx.worker.parked = Some(parked);
+    })
 }
 
 /// A replica confirmed something: has the clients looked at that wait for it. Called without
@@ -495,9 +548,9 @@ fn end_with(
     let mut out = Output::new();
     out.set_protocol(parked.protocol);
     match result {
-        Ok(()) => match parked.acks {
-            Some(acks) => out.uint(shared.replication.acknowledged(acks.offset) as u64),
-            None => out.null_array(),
+        Ok(()) => match parked.awaited {
+            Awaited::Acks(acks) => out.uint(shared.replication.acknowledged(acks.offset) as u64),
+            _ => out.null_array(),
         },
         Err(error) => execute::failed(shared, worker, known, &mut out, &error),
     }

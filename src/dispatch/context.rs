@@ -17,7 +17,7 @@ use crate::keyspace::shards::{Keyspace, LockSet};
 use crate::observe::latency::Latency;
 use crate::observe::rates::Rates;
 use crate::observe::slowlog::SlowLog;
-use crate::observe::stats::{Stats, WorkerStats};
+use crate::observe::stats::{Stats, WorkerStats, bump};
 use crate::propagation::{Replication, Stream};
 use crate::pubsub::Hub;
 use crate::resp::write::Output;
@@ -25,6 +25,7 @@ use crate::resp::write::Output;
 use super::append_only::AppendOnly;
 use super::args::Args;
 use super::blocking::{Aftermath, Block, Blocked, Parked};
+use super::chore::Chore;
 use super::command::Command;
 use super::control::Control;
 use super::durability::Durability;
@@ -191,6 +192,8 @@ pub struct Worker {
     pub running: Option<Running>,
     /// The wait that the command that just ran began, to be taken by its connection.
     pub parked: Option<Arc<Parked>>,
+    /// What EXEC is to wait for once its shards are let go.
+    pub chore: Option<&'static Chore>,
     /// What commands do is in the log already, from which they are played back.
     pub is_playback: bool,
     /// What serving waiting clients left to be done without locks.
@@ -235,6 +238,7 @@ impl Worker {
             job: None,
             running: None,
             parked: None,
+            chore: None,
             is_playback: false,
             aftermath: Aftermath::default(),
             pending: Vec::new(),
@@ -297,6 +301,17 @@ impl Worker {
     #[inline]
     pub fn follow_pause(&mut self, shared: &Shared) {
         self.env.expires_keys = !shared.pause.is_set() || shared.pause.at(self.now.ms).is_none();
+    }
+
+    /// Counts what the command found expired, and forgets it.
+    #[cold]
+    pub(super) fn count_expired(&mut self) {
+        let (counters, effects) = (&self.stats.counters, &mut self.effects);
+        bump(&counters.expired, effects.expired.len() as u64);
+        let fields = effects.expired_fields.len() as u64;
+        bump(&counters.expired_fields, fields);
+        effects.expired.clear();
+        effects.expired_fields.clear();
     }
 
     /// Takes over changed parameters without reading the clock.

@@ -1,12 +1,14 @@
 //! Saving and loading, seen by the whole server: what is written when, and who is told.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
 use parking_lot::Mutex;
 
-use super::context::{Shared, env_of};
+use super::blocking;
+use super::chore::{self, Chore};
+use super::context::{ServerCtx, Shared, env_of};
 use super::control::Request;
 use super::layouts;
 use crate::base::{alloc, clock};
@@ -32,6 +34,10 @@ pub struct Durability {
     pub saves: Saves,
     /// The data set is being loaded.
     pub loading: Loading,
+    /// Clients that wait for SAVE.
+    pub saving: chore::Queue,
+    /// Clients that wait for the file to be replaced after FLUSHALL.
+    pub flushing: chore::Queue,
     /// Sources of function libraries that a file held: kept for the files we write.
     pub functions: Mutex<Vec<Vec<u8>>>,
 }
@@ -104,50 +110,87 @@ pub fn save_at_end(shared: &Shared) -> bool {
     save_in_turn(shared, || {})
 }
 
-/// As [`save`], but `None` when another snapshot is under way: a worker must not wait for that.
-pub fn try_save(shared: &Shared) -> Option<bool> {
-    let _turn = shared.durability.saves.try_turn()?;
-    Some(save_in_turn(shared, || {}))
-}
+/// The file that SAVE's clients wait for.
+pub static SAVE: Chore = Chore {
+    name: "save",
+    queue: |shared| &shared.durability.saving,
+    run: |shared| match save(shared) {
+        true => b"+OK\r\n".to_vec(),
+        false => {
+            shared.stats.count_error(b"ERR");
+            b"-ERR\r\n".to_vec()
+        }
+    },
+};
 
-/// Where a dump file is written before it is complete.
-fn temporary() -> PathBuf {
-    PathBuf::from(format!("temp-{}.rdb", std::process::id()))
+/// The file that FLUSHALL's clients wait for, which have their reply in their output.
+pub static REPLACE_FLUSHED: Chore = Chore {
+    name: "flush-save",
+    queue: |shared| &shared.durability.flushing,
+    run: |shared| {
+        replace_flushed(shared);
+        Vec::new()
+    },
+};
+
+/// Where a dump file is written before it is complete: a snapshot, and an empty one for FLUSHALL.
+fn temporaries() -> [PathBuf; 2] {
+    ["temp-", "temp-flushed-"].map(|name| format!("{name}{}.rdb", std::process::id()).into())
 }
 
 /// Removes a dump file that is not complete, when the process is about to end at once.
 pub fn remove_temporary() {
-    // There is none unless a save was under way.
-    let _ = std::fs::remove_file(temporary());
-}
-
-/// `at_cut` runs once the cut is taken, if it comes to that.
-fn save_in_turn(shared: &Shared, at_cut: impl FnOnce()) -> bool {
-    let settings = shared.config.load();
-    let target = PathBuf::from(settings.dbfilename.as_path());
-    match write_file(shared, &settings, &target, at_cut) {
-        Ok(()) => {
-            tracing::info!("DB saved on disk");
-            true
-        }
-        Err(error) if error.kind() == io::ErrorKind::Interrupted => false,
-        Err(error) => {
-            tracing::warn!("Write error saving DB on disk: {}", strerror(&error));
-            false
-        }
+    for file in temporaries() {
+        // There is none unless a save was under way.
+        let _ = std::fs::remove_file(file);
     }
 }
 
-fn write_file(
-    shared: &Shared,
-    settings: &Settings,
-    target: &std::path::Path,
-    taken: impl FnOnce(),
-) -> io::Result<()> {
+/// `at_cut` runs once a cut is taken, if it comes to that.
+fn save_in_turn(shared: &Shared, at_cut: impl Fn()) -> bool {
     let saves = &shared.durability.saves;
-    let temporary = temporary();
+    let result = loop {
+        match write_file(shared, &shared.config.load(), &at_cut) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => break Err(error),
+            Err(_) if saves.is_cancelled() => return false,
+            // FLUSHALL came between its cut and its end.
+            Err(_) => {}
+            Ok(()) => break Ok(()),
+        }
+    };
+    tell_saved(&result);
+    result.is_ok()
+}
+
+fn tell_saved(result: &io::Result<()>) {
+    match result {
+        Ok(()) => tracing::info!("DB saved on disk"),
+        Err(error) => tracing::warn!("Write error saving DB on disk: {}", strerror(error)),
+    }
+}
+
+/// Puts a dump without keys in the place of one from before the last FLUSHALL. That is the data set
+/// as of then: it takes neither a cut nor the turn of those who take one, who may be long at it.
+fn replace_flushed(shared: &Shared) {
+    let settings = shared.config.load();
+    let [_, temporary] = temporaries();
+    let replaced = shared.durability.saves.replace_flushed(|| {
+        let mut file = create(&settings, &temporary)?;
+        let head = snapshot_head(shared, false);
+        snapshot::write_head(snapshot_options(&settings), &mut file, &head)?;
+        file.commit()
+    });
+    match replaced {
+        Ok(false) => {}
+        done => tell_saved(&done.map(drop)),
+    }
+}
+
+/// A new dump file, to be put in its place when it is complete.
+fn create(settings: &Settings, temporary: &Path) -> io::Result<Replacement> {
+    let target = settings.dbfilename.as_path();
     let incremental = settings.rdb_save_incremental_fsync;
-    let mut file = Replacement::create(&temporary, target, incremental).inspect_err(|error| {
+    Replacement::create(temporary, target, incremental).inspect_err(|error| {
         let directory = std::env::current_dir().unwrap_or_default();
         tracing::warn!(
             "Failed opening the temp RDB file {} (in server root dir {}) for saving: {}",
@@ -155,10 +198,16 @@ fn write_file(
             directory.display(),
             strerror(error)
         );
-    })?;
-    let mut changes = 0;
+    })
+}
+
+fn write_file(shared: &Shared, settings: &Settings, taken: &impl Fn()) -> io::Result<()> {
+    let saves = &shared.durability.saves;
+    let [temporary, _] = temporaries();
+    let mut file = create(settings, &temporary)?;
+    let mut moment = (0, 0);
     let at_cut = |_: &mut LockSet<'_>| {
-        changes = shared.changes();
+        moment = (saves.flushes(), shared.changes());
         snapshot_head(shared, false)
     };
     let options = snapshot_options(settings);
@@ -173,12 +222,7 @@ fn write_file(
             taken();
         },
     )?;
-    file.commit()?;
-    saves.saved_changes.store(changes, Relaxed);
-    saves.last_success.store(clock::unix_ms() / 1000, Relaxed);
-    saves.last_ok.store(true, Relaxed);
-    saves.count.fetch_add(1, Relaxed);
-    Ok(())
+    saves.put_in_place(moment, || file.commit())
 }
 
 /// Has a dump file written in the background; false when one is being written.
@@ -369,14 +413,17 @@ pub fn empty(shared: &Shared) {
     drop(locks);
 }
 
-/// The file is out of date at once: FLUSHALL. It is written anew if there are save points: now, or
-/// (`later`) in the background, when the caller has locks, or while another snapshot is taken.
-pub fn reset_file(shared: &Shared, later: bool) {
-    if shared.config.settings().save.is_empty() {
+/// The file is out of date at once: FLUSHALL, which has told [`Saves::flushed`]. If there are save
+/// points, its client has its reply when another file is in place, as Redis writes one in between.
+pub fn reset_file(ctx: &mut ServerCtx<'_, '_>) {
+    if ctx.shared.config.settings().save.is_empty() {
         return;
     }
-    if later || try_save(shared).is_none() {
-        shared.durability.saves.scheduled.store(true, Relaxed);
+    if ctx.worker.is_playback {
+        // There is nothing to lose: the log has it.
+        ctx.shared.durability.saves.scheduled.store(true, Relaxed);
+    } else {
+        blocking::park_for_chore(ctx, &REPLACE_FLUSHED);
     }
 }
 

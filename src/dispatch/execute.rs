@@ -282,7 +282,9 @@ fn perform<'k>(
                 nanos,
             });
         }
-        None if worker.parked.is_some() => account_wait(worker, known, nanos),
+        None if worker.parked.as_ref().is_some_and(|p| !p.is_for_chore()) => {
+            account_wait(worker, known, nanos);
+        }
         None => account(shared, worker, &session.handle, known, args, nanos),
     }
     // Afterwards, so that EXEC is shown behind what it ran and SELECT with its new database.
@@ -333,11 +335,14 @@ pub fn step(
     done
 }
 
-/// Steps the command that just ran, if it goes on in slices, to its end: for callers that serve
-/// nobody else.
+/// Brings the command that just ran to its end, if it goes on in slices or another thread does: for
+/// callers that serve nobody else.
 pub fn to_end(shared: &Shared, worker: &mut Worker, session: &Session, out: &mut Output) {
     if let Some(mut running) = worker.running.take() {
         while !step(shared, worker, session, out, &mut running) {}
+    }
+    if let Some(parked) = worker.parked.take_if(|parked| parked.is_for_chore()) {
+        out.raw(&parked.await_reply());
     }
 }
 
@@ -590,19 +595,6 @@ impl<'k> Call<'_, 'k> {
             worker.count_expired();
         }
         result
-    }
-}
-
-impl Worker {
-    /// Counts what the command found expired, and forgets it.
-    #[cold]
-    fn count_expired(&mut self) {
-        let (counters, effects) = (&self.stats.counters, &mut self.effects);
-        bump(&counters.expired, effects.expired.len() as u64);
-        let fields = effects.expired_fields.len() as u64;
-        bump(&counters.expired_fields, fields);
-        effects.expired.clear();
-        effects.expired_fields.clear();
     }
 }
 

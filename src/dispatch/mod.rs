@@ -9,6 +9,7 @@ pub mod append_only;
 pub mod append_only_load;
 pub mod args;
 pub mod blocking;
+pub mod chore;
 pub mod client_eviction;
 pub mod command;
 pub mod context;

@@ -7,6 +7,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::args::Args;
+use super::blocking;
 use super::command::Command;
 use super::context::{ServerCtx, Shared};
 use super::error::Error;
@@ -117,6 +118,9 @@ pub fn exec(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
         ctx.worker.catch_up();
     }
     execute::conclude(shared, ctx.worker, locks);
+    if let Some(chore) = ctx.worker.chore.take() {
+        blocking::park_for_chore(ctx, chore);
+    }
     // EXEC's own time is that of everything it ran.
     ctx.worker.ticks = started;
     Ok(())

@@ -59,7 +59,7 @@ pub struct Connection {
     pub parked: Option<Vec<Vec<u8>>>,
     /// A command that goes on in slices.
     pub job: Option<Running>,
-    /// A command that waits for keys.
+    /// A command that waits for keys, or for another thread.
     pub blocked: Option<Arc<Parked>>,
     /// Requests that were parsed behind the parked one, the job or the wait.
     pub backlog: Backlog,
@@ -398,6 +398,11 @@ impl Connection {
         }
     }
 
+    /// True while a command waits for another thread: nothing is sent, and the client need not stay.
+    pub fn awaits_chore(&self) -> bool {
+        self.blocked.as_ref().is_some_and(|b| b.is_for_chore())
+    }
+
     /// Writes what the socket takes; false when the connection is broken.
     pub fn flush(&mut self, driver: &Driver) -> io::Result<usize> {
         let mut total = 0;
@@ -460,7 +465,8 @@ impl Connection {
             live.commands
                 .store(live.commands.load(Relaxed) + served, Relaxed);
         }
-        if self.parked.is_some() || self.blocked.is_some() {
+        let blocked = self.blocked.is_some() && !self.awaits_chore();
+        if self.parked.is_some() || blocked {
             live.flags.fetch_or(flag::BLOCKED, Relaxed);
         } else {
             live.flags.fetch_and(!flag::BLOCKED, Relaxed);

@@ -1,5 +1,6 @@
 //! Who takes snapshots, in turn, and what is told of them.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{
     AtomicBool, AtomicI64, AtomicU64,
@@ -43,6 +44,10 @@ pub struct Saves {
     pub started: AtomicI64,
     /// Saves so far.
     pub count: AtomicU64,
+    /// The last FLUSHALL.
+    flushed: Mutex<Flushed>,
+    /// How many FLUSHALLs the dump in its place knows of; held while one takes its place.
+    in_place: Mutex<u64>,
     /// The server's count of changes that the last success holds.
     pub saved_changes: AtomicU64,
 }
@@ -62,9 +67,20 @@ impl Default for Saves {
             last_seconds: AtomicI64::new(-1),
             started: AtomicI64::new(-1),
             count: AtomicU64::new(0),
+            flushed: Mutex::default(),
+            in_place: Mutex::new(0),
             saved_changes: AtomicU64::new(0),
         }
     }
+}
+
+/// What FLUSHALL left: a dump whose cut is older is out of date.
+#[derive(Clone, Copy, Default)]
+struct Flushed {
+    /// How many there were.
+    count: u64,
+    /// The server's count of changes at the last one.
+    changes: u64,
 }
 
 /// The snapshot that is under way, or about to begin.
@@ -152,6 +168,63 @@ impl Saves {
         snapshot.cut = Some(Arc::clone(cut));
     }
 
+    /// FLUSHALL emptied all databases, after `changes` changes. Called with all shards locked.
+    pub fn flushed(&self, changes: u64) {
+        let mut flushed = self.flushed.lock();
+        flushed.count += 1;
+        flushed.changes = changes;
+    }
+
+    /// How many FLUSHALLs there were; of a cut, asked while all shards are locked.
+    pub fn flushes(&self) -> u64 {
+        self.flushed.lock().count
+    }
+
+    /// Has `commit` put a dump in its place whose cut came after `flushes` FLUSHALLs and `changes`
+    /// changes.
+    ///
+    /// # Errors
+    /// Those of `commit`; `Interrupted`, with nothing done, when FLUSHALL came after the cut: keys
+    /// that its client knows to be gone must not come back.
+    pub fn put_in_place(
+        &self,
+        (flushes, changes): (u64, u64),
+        commit: impl FnOnce() -> io::Result<()>,
+    ) -> io::Result<()> {
+        let mut in_place = self.in_place.lock();
+        if self.flushes() != flushes {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        commit()?;
+        *in_place = flushes;
+        self.succeeded(changes);
+        Ok(())
+    }
+
+    /// Has `replace` put an empty dump in its place, unless the one there knows of the last FLUSHALL
+    /// already; whether it did.
+    ///
+    /// # Errors
+    /// Those of `replace`.
+    pub fn replace_flushed(&self, replace: impl FnOnce() -> io::Result<()>) -> io::Result<bool> {
+        let mut in_place = self.in_place.lock();
+        let Flushed { count, changes } = *self.flushed.lock();
+        if *in_place == count {
+            return Ok(false);
+        }
+        replace()?;
+        *in_place = count;
+        self.succeeded(changes);
+        Ok(true)
+    }
+
+    fn succeeded(&self, changes: u64) {
+        self.saved_changes.store(changes, Relaxed);
+        self.last_success.store(unix_ms() / 1000, Relaxed);
+        self.last_ok.store(true, Relaxed);
+        self.count.fetch_add(1, Relaxed);
+    }
+
     /// The save in the background is over.
     pub fn ended(&self) {
         self.started.store(-1, Relaxed);
@@ -207,6 +280,26 @@ mod tests {
         drop(turn);
         let _turn = saves.turn();
         assert!(!saves.is_cancelled());
+    }
+
+    #[test]
+    fn no_dump_from_before_a_flush_takes_its_place_after_it() {
+        let saves = Saves::default();
+        let old = (saves.flushes(), 1);
+        saves.flushed(7);
+        let refused = saves.put_in_place(old, || unreachable!("it is out of date"));
+        let kind = refused.expect_err("refused").kind();
+        assert_eq!(kind, io::ErrorKind::Interrupted);
+        let failed = saves.replace_flushed(|| Err(io::ErrorKind::StorageFull.into()));
+        assert!(failed.is_err() && saves.count.load(Relaxed) == 0);
+        assert!(saves.replace_flushed(|| Ok(())).expect("replaced"));
+        assert_eq!(saves.saved_changes.load(Relaxed), 7);
+        assert!(!saves.replace_flushed(|| unreachable!()).expect("done"));
+        saves.flushed(8);
+        let new = (saves.flushes(), 9);
+        saves.put_in_place(new, || Ok(())).expect("it is of today");
+        assert!(!saves.replace_flushed(|| unreachable!()).expect("done"));
+        assert_eq!(saves.saved_changes.load(Relaxed), 9);
     }
 
     #[test]

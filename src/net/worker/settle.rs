@@ -54,7 +54,8 @@ impl EventLoop {
         let now_ms = self.worker.now.ms;
         let session = &connection.session;
         // A request that waits for the end of a pause, or for keys, dies with its client.
-        let waits = connection.parked.is_some() || connection.blocked.is_some();
+        let awaits_chore = connection.awaits_chore();
+        let waits = connection.parked.is_some() || connection.blocked.is_some() && !awaits_chore;
         let gone = connection.ended && waits;
         if session.handle.is_killed() || session.close_now || gone {
             self.close(place);
@@ -70,7 +71,11 @@ impl EventLoop {
             self.close(place);
             return;
         }
-        match connection.flush(&self.driver) {
+        let flushed = match awaits_chore {
+            true => Ok(0),
+            false => connection.flush(&self.driver),
+        };
+        match flushed {
             Ok(0) => {}
             Ok(written) => {
                 bump(&self.worker.stats.counters.output_bytes, written as u64);
@@ -83,7 +88,7 @@ impl EventLoop {
         }
         // A peer that closed its sending half still gets its replies.
         let last = connection.session.close_after_reply || connection.ended;
-        if last && connection.out.is_empty() && connection.job.is_none() {
+        if last && connection.out.is_empty() && connection.job.is_none() && !awaits_chore {
             self.close(place);
             return;
         }
@@ -131,7 +136,7 @@ impl EventLoop {
         let Some(connection) = &mut self.connections[place] else {
             return;
         };
-        let wants_write = !connection.out.is_empty();
+        let wants_write = !connection.out.is_empty() && !connection.awaits_chore();
         let reads = !connection.ended;
         if (wants_write, reads) != (connection.wants_write, connection.reads) {
             connection.wants_write = wants_write;

@@ -11,8 +11,12 @@ use crate::dispatch::args::{Args, Origin};
 use crate::dispatch::context::Shared;
 use crate::dispatch::execute::{self, Flow, Prepared};
 use crate::keyspace::db::Hint;
+use crate::net::connection::Connection;
 use crate::net::wave::{self, Planned, RUN, SHARE, Wave};
 use crate::resp::parse::{ProtocolError, Request};
+
+/// Replies of so many bytes are written before the end of the turn.
+const LONG_REPLIES: usize = 64 * 1024;
 
 impl EventLoop {
     /// Parses, prefetches and runs requests in waves until no parsed one is left.
@@ -45,14 +49,37 @@ impl EventLoop {
         self.worker.look_around(shared);
         // The time that parsing and waiting took is nobody's command's.
         self.worker.ticks = Ticks::now();
+        let mut long: SmallVec<[usize; 8]> = SmallVec::new();
         for index in 0..wave.len() {
             let (planned, hints) = wave.take(index);
             let place = planned.connection;
             if self.run_one(shared, planned, hints) {
                 self.limit_output(place);
+                if long.last() != Some(&place) {
+                    long.push(place);
+                }
             }
         }
         wave.clear();
+        for place in long {
+            self.write_early(shared, place);
+        }
+    }
+
+    /// Writes long replies before the end of the turn: while they are in the processor's cache, and
+    /// before those of others take memory too. Not while somebody follows the stream: then replies may
+    /// have to wait.
+    fn write_early(&mut self, shared: &Shared, place: usize) {
+        let waits = |connection: &Connection| {
+            let is_long = connection.out.len_pending() >= LONG_REPLIES;
+            is_long && !connection.wants_write && !connection.session.is_closing()
+        };
+        let connection = self.connections[place].as_deref();
+        if !connection.is_some_and(waits) || shared.stream.is_active() || !self.may_go_on() {
+            return;
+        }
+        // If that fails, so does the next write, at the end of the turn.
+        let _ = self.write(place);
     }
 
     /// Reads ahead for runs of requests that each name an element of the same key's collection.

@@ -1,6 +1,7 @@
 //! The end of a turn: replies are written, what changed of a connection is published, and those
 //! that are done, broken, too slow or idle are closed.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -71,21 +72,13 @@ impl EventLoop {
             self.close(place);
             return;
         }
-        let flushed = match awaits_chore {
-            true => Ok(0),
-            false => connection.flush(&self.driver),
-        };
-        match flushed {
-            Ok(0) => {}
-            Ok(written) => {
-                bump(&self.worker.stats.counters.output_bytes, written as u64);
-                bump(&self.worker.stats.counters.writes, 1);
-            }
-            Err(_) => {
-                self.close(place);
-                return;
-            }
+        if self.write(place).is_err() {
+            self.close(place);
+            return;
         }
+        let Some(connection) = &mut self.connections[place] else {
+            return;
+        };
         // A peer that closed its sending half still gets its replies.
         let last = connection.session.close_after_reply || connection.ended;
         if last && connection.out.is_empty() && connection.job.is_none() && !awaits_chore {
@@ -98,6 +91,22 @@ impl EventLoop {
         connection.publish(now_ms, served);
         self.evict_clients();
         self.watch(place);
+    }
+
+    /// Writes what the socket takes of a connection's replies, unless another thread is to answer first.
+    pub(super) fn write(&mut self, place: usize) -> io::Result<()> {
+        let Some(connection) = &mut self.connections[place] else {
+            return Ok(());
+        };
+        if connection.awaits_chore() {
+            return Ok(());
+        }
+        let written = connection.flush(&self.driver)?;
+        if written > 0 {
+            bump(&self.worker.stats.counters.output_bytes, written as u64);
+            bump(&self.worker.stats.counters.writes, 1);
+        }
+        Ok(())
     }
 
     /// Lets a connection go that becomes a replica.

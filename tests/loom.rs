@@ -88,7 +88,7 @@ fn what_a_party_that_is_asked_to_leave_holds_comes_back_once() {
         meter.grow(10);
         let ask = || {
             let meter = Arc::clone(&meter);
-            thread::spawn(move || meter.leave())
+            thread::spawn(move || meter.leave(1))
         };
         let askers = [ask(), ask()];
         meter.grow(5);

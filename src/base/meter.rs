@@ -9,13 +9,14 @@
 use std::sync::Arc;
 
 use super::sync::Mutex;
-use super::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use super::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering::Relaxed};
 
 /// What all parties hold together, in bytes.
 #[derive(Default)]
 pub struct Pool {
     held: AtomicUsize,
     leaving: AtomicUsize,
+    asked_ms: AtomicI64,
 }
 
 impl Pool {
@@ -27,6 +28,11 @@ impl Pool {
     /// Bytes that are about to come back.
     pub fn leaving(&self) -> usize {
         self.leaving.load(Relaxed)
+    }
+
+    /// When a party was last asked to leave, in Unix milliseconds.
+    pub fn asked_ms(&self) -> i64 {
+        self.asked_ms.load(Relaxed)
     }
 
     /// Bytes that are held by parties that are not leaving.
@@ -101,13 +107,14 @@ impl Meter {
         self.exempt.store(exempt, Relaxed);
     }
 
-    /// Asks the owner to end it, whose memory counts as about to come back from now on; the number of
-    /// bytes that is. 0 when it was asked before, or has ended.
-    pub fn leave(&self) -> usize {
+    /// Asks the owner to end it, whose memory counts as about to come back from now on (Unix
+    /// milliseconds); the number of bytes that is. 0 when it was asked before, or has ended.
+    pub fn leave(&self, now_ms: i64) -> usize {
         let mut leaving = self.leaving.lock();
         if leaving.ended || self.is_leaving.swap(true, Relaxed) {
             return 0;
         }
+        self.pool.asked_ms.store(now_ms, Relaxed);
         if !self.exempt.load(Relaxed) {
             leaving.bytes = self.held();
             self.pool.leaving.fetch_add(leaving.bytes, Relaxed);
@@ -145,12 +152,13 @@ mod tests {
         a.grow(100);
         b.grow(10);
         assert_eq!((pool.held(), pool.staying()), (110, 110));
-        assert_eq!(a.leave(), 100);
-        assert_eq!(a.leave(), 0, "once");
+        assert_eq!(a.leave(1), 100);
+        assert_eq!(a.leave(1), 0, "once");
         assert_eq!(
             (pool.held(), pool.staying(), pool.leaving()),
             (110, 10, 100)
         );
+        assert_eq!(pool.asked_ms(), 1);
         a.shrink(60);
         assert_eq!((pool.held(), pool.staying(), pool.leaving()), (50, 10, 40));
         // What it grows by meanwhile was not foreseen to come back.
@@ -158,7 +166,7 @@ mod tests {
         assert_eq!(pool.staying(), 15);
         a.end();
         assert_eq!((pool.held(), pool.staying(), pool.leaving()), (10, 10, 0));
-        assert_eq!(a.leave(), 0, "it has ended");
+        assert_eq!(a.leave(1), 0, "it has ended");
         assert_eq!(pool.leaving(), 0);
     }
 
@@ -171,7 +179,7 @@ mod tests {
         meter.set_exempt(true);
         meter.grow(3);
         assert_eq!((pool.held(), meter.held()), (0, 10));
-        assert_eq!(meter.leave(), 10);
+        assert_eq!(meter.leave(1), 10);
         assert_eq!(pool.leaving(), 0);
         meter.set_exempt(false);
         assert_eq!(pool.held(), 10);

@@ -3,17 +3,22 @@
 //! Workers count what their clients take, replies as they grow. Whoever finds the sum over the limit
 //! picks the victims among all workers' clients; a victim's worker closes it. Victims that are still
 //! on their way out do not count any more, so that nobody is closed for them; neither do they for
-//! `maxmemory`, within the limit of clients, so that no key is evicted for them.
+//! `maxmemory`, so that no key is evicted for them. Their workers free what they hold as soon as they come
+//! by: at the next chunk of a reply, at the latest at the end of the turn.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::context::Shared;
+use crate::base::clock;
 use crate::client::registry::{Class, Handle, flag};
 use crate::config::Settings;
 
 /// No limit is lower, in bytes: below it nobody could connect any more to raise it again.
 const LOWEST_LIMIT: usize = 128 * 1024;
+
+/// How long a worker may take to free what a client held, in milliseconds.
+const LEAVING_MS: i64 = 1000;
 
 /// The limit in bytes, 0 for none. A negative parameter is a percentage of `maxmemory`.
 fn limit(settings: &Settings) -> usize {
@@ -47,7 +52,7 @@ pub fn evict(shared: &Shared, settings: &Settings, now_ms: i64) -> Vec<u64> {
             break;
         };
         // Another thread may have been faster.
-        if victim.memory.leave() > 0 {
+        if victim.memory.leave(clock::unix_ms()) > 0 {
             expel(shared, &victim, now_ms);
             evicted.push(victim.id);
         }
@@ -64,10 +69,16 @@ fn expel(shared: &Shared, victim: &Arc<Handle>, now_ms: i64) {
     shared.stats.global.evicted_clients.fetch_add(1, Relaxed);
 }
 
-/// Bytes that do not count for `maxmemory`, because clients that are on their way out hold them: not
-/// more than clients may hold at all.
+/// Bytes that do not count for `maxmemory`, because clients that are on their way out hold them. Some time
+/// after the last was sent off a worker must hang that has not freed them: then not more than clients may
+/// hold at all.
 pub fn leaving(shared: &Shared, settings: &Settings) -> usize {
-    shared.clients.memory.leaving().min(limit(settings))
+    let memory = &shared.clients.memory;
+    match memory.leaving() {
+        0 => 0,
+        bytes if clock::unix_ms() - memory.asked_ms() < LEAVING_MS => bytes,
+        bytes => bytes.min(limit(settings)),
+    }
 }
 
 #[cfg(test)]

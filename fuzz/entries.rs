@@ -277,7 +277,11 @@ pub fn rdb_file(data: &[u8]) {
 
 /// A file of commands: what is sound is known, and is as long as its parts.
 pub fn aof_reader(data: &[u8]) {
-    let mut reader = reader::Reader::new(data, 0);
+    read_aof(data, reader::Reader::new(data, 0));
+    read_aof(data, reader::Reader::lenient(data, 0));
+}
+
+fn read_aof(data: &[u8], mut reader: reader::Reader<&[u8]>) {
     loop {
         let before = reader.offset();
         match reader.next_item() {

@@ -46,6 +46,22 @@ pub fn parse_u64(text: &[u8]) -> Option<u64> {
     Some(value)
 }
 
+/// The number that `text` begins with, as C's `strtol` reads it: blanks before it are passed over, and
+/// where none begins it is 0. `None` for one that is too great.
+pub fn leading_i64(text: &[u8]) -> Option<i64> {
+    let text = text.trim_ascii_start();
+    let (sign, digits) = match text {
+        [b'-', digits @ ..] => (-1, digits),
+        [b'+', digits @ ..] => (1, digits),
+        digits => (1, digits),
+    };
+    let mut digits = digits.iter().take_while(|byte| byte.is_ascii_digit());
+    digits.try_fold(0i64, |number, digit| {
+        let digit = sign * i64::from(digit - b'0');
+        number.checked_mul(10)?.checked_add(digit)
+    })
+}
+
 /// Number of characters of `n` in decimal, its sign included.
 pub fn digits10(n: i64) -> usize {
     let sign = usize::from(n < 0);
@@ -158,6 +174,22 @@ pub fn format_i64(out: &mut Vec<u8>, value: i64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_end_with_their_digits() {
+        for (text, number) in [
+            ("12", Some(12)),
+            (" +012x3", Some(12)),
+            ("-9223372036854775808,", Some(i64::MIN)),
+            ("9223372036854775808", None),
+            ("", Some(0)),
+            ("-", Some(0)),
+            ("- 1", Some(0)),
+            ("x1", Some(0)),
+        ] {
+            assert_eq!(leading_i64(text.as_bytes()), number, "{text}");
+        }
+    }
 
     #[test]
     fn integers_are_canonical() {

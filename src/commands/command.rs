@@ -299,10 +299,8 @@ fn keys_of(ctx: &ServerCtx<'_, '_>) -> Result<Vec<keys::Found>, Error> {
             "ERR Invalid number of arguments specified for command",
         ));
     }
-    let mut found = keys::collect(known.row, inner);
-    found.retain(|(_, flags)| is_key(*flags));
-    let too_few = found.is_empty() || !keys::are_reached(known.row, inner.len());
-    if too_few && !known.flags.has(Flags::NO_MANDATORY_KEYS) {
+    let found = keys::told(known.row, inner);
+    if found.is_empty() && !known.flags.has(Flags::NO_MANDATORY_KEYS) {
         return Err(Error::line("ERR Invalid arguments specified for command"));
     }
     Ok(found)

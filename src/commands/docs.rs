@@ -12,6 +12,7 @@ use crate::resp::write::Output;
 
 const FILES: &[&str] = &[
     include_str!("docs/bitmap.json"),
+    include_str!("docs/cluster.json"),
     include_str!("docs/connection.json"),
     include_str!("docs/generic.json"),
     include_str!("docs/geo.json"),

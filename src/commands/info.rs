@@ -126,7 +126,6 @@ fn server(shared: &Shared, text: &mut String) {
         "redis_git_dirty": 0,
         "redis_build_id": format_args!("{:016x}", shared.commands.fingerprint()),
         "redis_mode": "standalone",
-        "server_name": "tessera",
         "tessera_version": env!("CARGO_PKG_VERSION"),
         "os": format_args!("{} {} {}", lossy(uname.sysname()), lossy(uname.release()), lossy(uname.machine())),
         "arch_bits": usize::BITS,

@@ -19,6 +19,7 @@ use crate::dispatch::command::{
 };
 use crate::dispatch::context::ServerCtx;
 use crate::dispatch::error::Error;
+use crate::dispatch::playback;
 use crate::keyspace::db::Db;
 use crate::keyspace::event;
 use crate::persistence::rdb::payload;
@@ -134,12 +135,19 @@ impl<'a> Options<'a> {
     }
 }
 
+/// Of options that are none, the keys are found all the same: those of a request that is refused.
 fn find_keys(args: Args<'_>, show: &mut dyn FnMut(usize, KeyFlags)) {
-    let from = Options::parse(args).ok().and_then(|o| o.keys_from);
-    match from {
-        Some(from) => (from..args.len()).for_each(|i| show(i, MOVED)),
-        None => show(3, MOVED),
+    let mut i = 6;
+    while i < args.len() {
+        i += match &args[i].to_ascii_lowercase()[..] {
+            b"keys" if !args[3].is_empty() => return,
+            b"keys" => return (i + 1..args.len()).for_each(|i| show(i, MOVED)),
+            b"auth" => 2,
+            b"auth2" => 3,
+            _ => 1,
+        };
     }
+    show(3, MOVED);
 }
 
 /// Where user and password are, if they are given.
@@ -168,7 +176,7 @@ impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
         Self::line(match failure.writing {
             true => "IOERR error or timeout writing to target instance",
-            false => "IOERR error or timeout reading from target instance",
+            false => "IOERR error or timeout reading to target instance",
         })
     }
 }
@@ -176,6 +184,10 @@ impl From<Failure> for Error {
 /// `MIGRATE host port key|"" db timeout [COPY] [REPLACE] [AUTH password | AUTH2 user password]
 /// [KEYS key ...]`
 fn migrate(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
+    // A file holds the DEL of what was moved; another server is not to be waited for again.
+    if ctx.worker.is_playback {
+        return Err(playback::out_of_place("MIGRATE"));
+    }
     let args = ctx.args;
     let options = Options::parse(args)?;
     let (timeout, db) = (args.int(5)?, args.int(4)?);
@@ -196,10 +208,9 @@ fn migrate(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     let answer = loop {
         let kept = IDLE.lock().remove(&place);
         let link = kept.map_or_else(|| connect(args, timeout), Ok);
-        let Ok(mut link) = link else {
-            break Err(Error::line(
-                "IOERR error or timeout connecting to the client",
-            ));
+        let mut link = match link {
+            Ok(link) => link,
+            Err(error) => break Err(not_connected(&error)),
         };
         let sent = ctx.with_keys(keys, |local| {
             let found = keys.iter().copied().filter(|key| local.read(key).is_some());
@@ -229,6 +240,19 @@ fn migrate(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     };
     ctx.out.simple(answer?);
     Ok(())
+}
+
+/// Why there is no connection. A refusal by the other side shows in Redis when it first writes, and is
+/// told of as that.
+fn not_connected(error: &io::Error) -> Error {
+    use io::ErrorKind::{ConnectionRefused, ConnectionReset, HostUnreachable};
+    match error.kind() {
+        ConnectionRefused | ConnectionReset | HostUnreachable => Error::from(Failure {
+            writing: true,
+            timed_out: false,
+        }),
+        _ => Error::line("IOERR error or timeout connecting to the client"),
+    }
 }
 
 /// A new connection to the server that `args` name.

@@ -29,6 +29,7 @@ macro_rules! data_rows {
 mod bitfield;
 mod bitmaps;
 mod client;
+mod cluster;
 mod command;
 mod config;
 mod connection;
@@ -52,6 +53,7 @@ mod list_moves;
 mod lists;
 mod memory;
 pub mod migrate;
+mod module;
 mod pubsub;
 mod replication;
 mod rows;
@@ -83,6 +85,7 @@ pub fn all() -> impl Iterator<Item = &'static Command> {
         bitfield::ROWS,
         bitmaps::ROWS,
         client::ROWS,
+        cluster::ROWS,
         command::ROWS,
         config::ROWS,
         connection::ROWS,
@@ -102,6 +105,7 @@ pub fn all() -> impl Iterator<Item = &'static Command> {
         lists::ROWS,
         memory::ROWS,
         migrate::ROWS,
+        module::ROWS,
         pubsub::ROWS,
         replication::ROWS,
         saving::ROWS,

@@ -100,10 +100,12 @@ pub const ROWS: &[Command] = &[
 /// `SUBSCRIBE channel [channel ...]` and its kin.
 fn subscribe(ctx: &mut ServerCtx<'_, '_>, kind: Kind) -> Result<(), Error> {
     // The other two are let through for compatibility, although EXEC has one reply for each.
-    if kind == Kind::Shard && ctx.held.is_some() {
-        return Err(Error::line(
-            "ERR SSUBSCRIBE isn't allowed for a DENY BLOCKING client",
-        ));
+    let (in_transaction, in_playback) = (ctx.held.is_some(), ctx.worker.is_playback);
+    if in_playback || (in_transaction && kind == Kind::Shard) {
+        let name = ctx.command.name.to_ascii_uppercase();
+        return Err(Error::err(format_args!(
+            "{name} isn't allowed for a DENY BLOCKING client"
+        )));
     }
     for &name in ctx.args.rest(1) {
         session::add(ctx.shared, ctx.session, kind, name);

@@ -185,7 +185,7 @@ fn wait(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     let deadline = ctx.args.timeout_in_ms(2, ctx.worker.now.ms)?;
     let offset = ctx.session.written;
     let confirmed = ctx.shared.replication.acknowledged(offset);
-    if confirmed as i64 >= replicas || ctx.held.is_some() {
+    if confirmed as i64 >= replicas || ctx.denies_blocking() {
         ctx.out.int(confirmed as i64);
         return Ok(());
     }

@@ -59,7 +59,7 @@ fn time(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
 /// `MONITOR`
 fn monitor(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     // Within a transaction each command has one reply, and no lines may follow it.
-    if ctx.held.is_some() {
+    if ctx.denies_blocking() {
         return Err(Error::line(
             "ERR MONITOR isn't allowed for DENY BLOCKING client",
         ));

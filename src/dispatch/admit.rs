@@ -126,7 +126,7 @@ pub fn admit<'t>(
 ) -> Result<Verdict<'t>, Error> {
     let flags = known.flags;
     if flags.has(Flags::PROTECTED) {
-        protected(worker, session)?;
+        protected(worker, session, known)?;
     }
     if !session.authenticated
         && !flags.has(Flags::NO_AUTH)
@@ -171,16 +171,23 @@ pub fn admit<'t>(
 }
 
 #[cold]
-fn protected(worker: &Worker, session: &Session) -> Result<(), Error> {
-    let local = session.is_local();
-    if worker.settings.enable_debug_command.allows(local) {
+fn protected(worker: &Worker, session: &Session, known: &Known) -> Result<(), Error> {
+    let settings = &worker.settings;
+    let (name, option, allowed) = if known.flags.has(Flags::MODULES) {
+        let allowed = settings.enable_module_command;
+        ("MODULE", "enable-module-command", allowed)
+    } else {
+        let allowed = settings.enable_debug_command;
+        ("DEBUG", "enable-debug-command", allowed)
+    };
+    if allowed.allows(session.is_local()) {
         return Ok(());
     }
-    Err(Error::line(
-        "ERR DEBUG command not allowed. If the enable-debug-command option is set to \"local\", \
-         you can run it from a local connection, otherwise you need to set this option in the \
-         configuration file, and then restart the server.",
-    ))
+    Err(Error::err(format_args!(
+        "{name} command not allowed. If the {option} option is set to \"local\", you can run it from \
+         a local connection, otherwise you need to set this option in the configuration file, and \
+         then restart the server."
+    )))
 }
 
 /// Flags of a command; of EXEC, those of the queued commands with it.

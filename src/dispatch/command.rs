@@ -164,6 +164,8 @@ flags! {
     NO_MANDATORY_KEYS = 19, "no_mandatory_keys";
     /// Allowed only where `enable-debug-command` (or the like) says so.
     PROTECTED = 20, "";
+    /// Of those, the one that asks `enable-module-command`.
+    MODULES = 21, "";
     /// Not while a replica loads a new data set beside the old one.
     NO_ASYNC_LOADING = 23, "no_async_loading";
     /// Not inside MULTI.
@@ -304,6 +306,9 @@ key_flags! {
 }
 
 impl KeyFlags {
+    /// Nothing is known of what is done with it.
+    pub const NONE: KeyFlags = KeyFlags(0);
+
     /// Both sets.
     pub const fn or(self, other: KeyFlags) -> KeyFlags {
         KeyFlags(self.0 | other.0)

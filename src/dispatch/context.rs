@@ -196,6 +196,8 @@ pub struct Worker {
     pub chore: Option<&'static Chore>,
     /// What commands do is in the log already, from which they are played back.
     pub is_playback: bool,
+    /// Id of the command of the log that is played back.
+    pub played: usize,
     /// What serving waiting clients left to be done without locks.
     pub aftermath: Aftermath,
     /// What a transaction propagates, collected until its end.
@@ -240,6 +242,7 @@ impl Worker {
             parked: None,
             chore: None,
             is_playback: false,
+            played: 0,
             aftermath: Aftermath::default(),
             pending: Vec::new(),
             appended: 0,
@@ -375,7 +378,8 @@ pub struct DataCtx<'c, 'k> {
     pub settings: &'c Settings,
     /// The command waited, and this key became ready: it looks at no other.
     pub woken: Option<&'c [u8]>,
-    /// The command may wait. (Not within a transaction: there it answers as if its time were over.)
+    /// The command may wait. (Not within a transaction, and not when it is played back: there it answers
+    /// as if its time were over.)
     pub may_block: bool,
     /// What [`DataCtx::block`] asked for.
     pub(super) parks: &'c mut Option<Box<Block>>,
@@ -420,6 +424,11 @@ pub struct ServerCtx<'c, 'k> {
 }
 
 impl<'k> ServerCtx<'_, 'k> {
+    /// The command has exactly one reply, at once: it is part of a transaction or played back from a log.
+    pub fn denies_blocking(&self) -> bool {
+        self.held.is_some() || self.worker.is_playback
+    }
+
     /// Runs `work` on a database with all shards locked; what it did is propagated as this
     /// command, and accounted.
     pub fn with_all<R>(&mut self, work: impl FnOnce(&mut Db<'_, 'k>) -> R) -> R {

@@ -264,7 +264,7 @@ fn perform<'k>(
     if let Err(error) = result {
         failed(shared, worker, known, out, &error);
         if worker.is_playback {
-            playback::failed(shared, worker, known, &error.text());
+            playback::failed(shared, worker, &error.text());
         }
     }
     if worker.appended != 0 {
@@ -456,6 +456,7 @@ fn data<'k>(
     hints: &[Hint],
     held: Option<&mut LockSet<'k>>,
 ) -> Result<(), Error> {
+    let may_block = held.is_none() && !worker.is_playback;
     let call = Call {
         shared,
         worker: &mut *worker,
@@ -465,7 +466,6 @@ fn data<'k>(
         no_touch: session.no_touch,
     };
     let mut parks = None;
-    let may_block = held.is_none();
     let work = |db: Db<'_, 'k>, settings: &Settings| {
         let mut ctx = DataCtx {
             args,

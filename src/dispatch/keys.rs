@@ -73,12 +73,6 @@ pub fn is_plain(command: &Command) -> bool {
     })
 }
 
-/// True when a request with `len` arguments reaches to where each specification begins.
-pub fn are_reached(command: &Command, len: usize) -> bool {
-    let reached = |spec: &KeySpec| !matches!(spec.begin, Begin::Index(index) if index >= len);
-    command.find_keys.is_some() || command.keys.0.iter().all(reached)
-}
-
 /// All keys of the request, with the flags that its arguments give them.
 pub fn collect(command: &Command, args: Args<'_>) -> Vec<Found> {
     let mut all = Vec::new();
@@ -93,6 +87,100 @@ pub fn collect(command: &Command, args: Args<'_>) -> Vec<Found> {
         });
     }
     all
+}
+
+/// The keys of a request as COMMAND GETKEYS tells them, none where Redis finds fault with the arguments.
+///
+/// Redis follows the specifications to the first that does not fit or is incomplete, and then looks
+/// in a second way that knows less: for that, see [`KeyFlags::INCOMPLETE`], [`counted_loosely`].
+pub fn told(command: &Command, args: Args<'_>) -> Vec<Found> {
+    let specs = command.keys.0.iter();
+    let specs = specs.filter(|spec| !spec.flags.has(KeyFlags::NOT_KEY));
+    let mut all = Vec::new();
+    for spec in specs {
+        let flags = spec.by_args.map_or(spec.flags, |by_args| by_args(args));
+        let Ok(found) = strictly(spec, args) else {
+            return loosely(command, args);
+        };
+        all.extend(found.map(|index| (index, flags)));
+    }
+    all
+}
+
+/// The arguments do not fit a specification, or it does not say all.
+struct Unfit;
+
+/// Where the keys of a specification are, none when its keyword is missing.
+fn strictly(
+    spec: &KeySpec,
+    args: Args<'_>,
+) -> Result<std::iter::StepBy<std::ops::Range<usize>>, Unfit> {
+    let begin = match spec.begin {
+        Begin::Index(index) => index,
+        Begin::Unknown => return Err(Unfit),
+        Begin::Keyword(..) => match beginning(spec.begin, args) {
+            Some(begin) => begin,
+            None => return Ok((0..0).step_by(1)),
+        },
+    };
+    let len = args.len() as i64;
+    let (first, last, step) = match spec.find {
+        Find::Unknown => return Err(Unfit),
+        Find::Range { last, step, limit } => {
+            let first = begin as i64;
+            let end = match (last, limit) {
+                (0.., _) => first + i64::from(last),
+                (_, 0) => len + i64::from(last),
+                (_, limit) => first + (len - first) / limit as i64 + i64::from(last),
+            };
+            (first, end, step)
+        }
+        Find::Count { at, first, step } => {
+            let count = args.get(begin + at).and_then(number::parse_i64);
+            let count = count.filter(|count| *count >= 0).ok_or(Unfit)?;
+            let first = (begin + first) as i64;
+            // Redis counts keys by 32 bits.
+            (first, first + i64::from(count as i32) - 1, step)
+        }
+    };
+    if last >= len || last < first || first >= len || spec.flags.has(KeyFlags::INCOMPLETE) {
+        return Err(Unfit);
+    }
+    Ok((first as usize..last as usize + 1).step_by(step.max(1)))
+}
+
+/// The keys of a request that does not fit its specifications.
+fn loosely(command: &Command, args: Args<'_>) -> Vec<Found> {
+    let mut all = Vec::new();
+    if let Some(find) = command.find_keys {
+        find(args, &mut |index, flags| all.push((index, flags)));
+        return all;
+    }
+    let counted = command.keys.0.iter().find_map(|spec| match spec.find {
+        Find::Count { at, first, step } => Some((beginning(spec.begin, args)?, at, first, step)),
+        _ => None,
+    });
+    if let Some((begin, at, first, step)) = counted {
+        counted_loosely(args, begin + at, (begin + first, step.max(1)), &mut all);
+        if all.is_empty() {
+            return all;
+        }
+        each_plain(command, args.len(), |index| {
+            all.push((index, KeyFlags::NONE))
+        });
+    }
+    all
+}
+
+/// Keys from `first` on, as many as the number says that argument `at` begins with: nothing is known
+/// of what is done with them.
+fn counted_loosely(args: Args<'_>, at: usize, (first, step): (usize, usize), all: &mut Vec<Found>) {
+    let count = args.get(at).and_then(number::leading_i64).unwrap_or(0);
+    let room = args.len().saturating_sub(first) / step;
+    let count = i64::from(count as i32);
+    if (1..=room as i64).contains(&count) {
+        all.extend((0..count as usize).map(|i| (first + i * step, KeyFlags::NONE)));
+    }
 }
 
 fn each_of(spec: &KeySpec, args: Args<'_>, found: &mut impl FnMut(usize, KeyFlags)) {
@@ -136,7 +224,7 @@ fn beginning(begin: Begin, args: Args<'_>) -> Option<usize> {
         }
         Begin::Keyword(word, from) => {
             let start = (args.len() as i64 + i64::from(from)).max(1) as usize;
-            let at = (1..=start.min(args.len() - 1))
+            let at = (2..=start.min(args.len() - 1))
                 .rev()
                 .find(|&i| args.is(i, word))?;
             (at + 1 < args.len()).then_some(at + 1)

@@ -1,5 +1,9 @@
 //! Playing a log of commands back: what was appended is run again, as by one client that gets no
 //! replies.
+//!
+//! A file holds what somebody wrote to it. What could end the server, have it wait, or change anything
+//! but its data does not belong there: such a command is refused, which is logged, and what follows
+//! it is played. No command of a file waits, within a transaction or without.
 
 use std::io::{self, BufRead};
 use std::sync::Arc;
@@ -8,6 +12,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::args::Args;
 use super::command::Flags;
 use super::context::{Shared, Worker};
+use super::error::Error;
 use super::table::Known;
 use super::{admit, execute, transaction};
 use crate::base::clock::unix_ms;
@@ -48,16 +53,17 @@ pub fn play(shared: &Shared, input: impl BufRead, offset: u64) -> Played {
         now_ms: unix_ms(),
         bell,
     });
+    // It is nobody's connection: not listed, and not to be killed.
+    shared.clients.remove(handle.id);
     let mut session = Session::new(handle, true);
     let played = play_as(shared, &mut session, input, offset);
-    transaction::discard(shared, &mut session);
-    shared.clients.remove(session.handle.id);
+    execute::disconnect(shared, &mut session);
     played
 }
 
 fn play_as(shared: &Shared, session: &mut Session, input: impl BufRead, offset: u64) -> Played {
     let mut worker = Worker::for_playback(shared);
-    let mut reader = Reader::new(input, offset);
+    let mut reader = Reader::lenient(input, offset);
     let mut out = Output::new();
     let mut sound = offset;
     loop {
@@ -86,13 +92,17 @@ fn play_as(shared: &Shared, session: &mut Session, input: impl BufRead, offset: 
 }
 
 /// Tells of a command that failed although it had succeeded before, or stops the server, as
-/// `propagation-error-behavior` has it.
-pub(super) fn failed(shared: &Shared, worker: &Worker, known: &Known, error: &[u8]) {
-    let command = &known.full_name;
+/// `propagation-error-behavior` has it. Named is the command of the file: EXEC for those that it runs.
+pub(super) fn failed(shared: &Shared, worker: &Worker, error: &[u8]) {
+    let command = &shared.commands.get(worker.played).full_name;
+    // As it stands in a reply, where `ERR` is understood.
+    let shown = match error.strip_prefix(b"ERR ") {
+        Some(text) => String::from_utf8_lossy(text),
+        None => format!("-{}", String::from_utf8_lossy(error)).into(),
+    };
     tracing::warn!(
-        "== CRITICAL == This server is sending an error to its AOF-loading-client: '{}' after \
-         processing the command '{command}'",
-        String::from_utf8_lossy(error)
+        "== CRITICAL == This server is sending an error to its AOF-loading-client: '{shown}' after \
+         processing the command '{command}'"
     );
     let errors = &shared.stats.global.unexpected_error_replies;
     errors.fetch_add(1, Relaxed);
@@ -102,6 +112,25 @@ pub(super) fn failed(shared: &Shared, worker: &Worker, known: &Known, error: &[u
              the command '{command}'"
         );
     }
+}
+
+/// Why a command is not played: nothing that only administrates belongs into a file.
+fn refusal(known: &Known) -> Option<Error> {
+    if !known.flags.has(Flags::ADMIN) {
+        return None;
+    }
+    Some(match known.row.name {
+        "monitor" => Error::line("ERR MONITOR isn't allowed for DENY BLOCKING client"),
+        "shutdown" => {
+            Error::line("ERR SHUTDOWN without NOW or ABORT isn't allowed for DENY BLOCKING client")
+        }
+        _ => out_of_place(&known.full_name.to_ascii_uppercase().replace('|', " ")),
+    })
+}
+
+/// The error of a command that no file should hold.
+pub fn out_of_place(name: &str) -> Error {
+    Error::err(format_args!("{name} isn't allowed in the append only file"))
 }
 
 /// Runs a command, or keeps it for EXEC; the name of one that there is not.
@@ -116,6 +145,12 @@ fn run(
     let args = Args::new(&list);
     let known = admit::resolve(shared, shared.commands.find(list[0]), args)
         .map_err(|_| String::from_utf8_lossy(list[0]).into_owned())?;
+    worker.played = known.id;
+    if let Some(error) = refusal(known) {
+        execute::failed(shared, worker, known, out, &error);
+        failed(shared, worker, &error.text());
+        return Ok(());
+    }
     if session.multi.is_some() && !known.flags.has(Flags::UNQUEUED) {
         transaction::queue(session, known, args);
         return Ok(());

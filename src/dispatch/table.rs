@@ -162,16 +162,17 @@ impl Table {
     }
 
     /// Gives a command another name, or takes it away when `to` is empty (`rename-command`).
-    /// An error when the old name is unknown or the new one taken.
+    /// An error when the old name is unknown or the new one another's; then the old one may be gone.
     pub fn rename(&mut self, from: &[u8], to: &[u8]) -> Result<(), &'static str> {
         let lower: Box<[u8]> = from.to_ascii_lowercase().into();
-        if !to.is_empty() && self.names.contains_key(&to.to_ascii_lowercase()[..]) {
-            return Err("Target command name already exists");
-        }
         let id = self
             .names
             .remove(&lower)
             .ok_or("No such command in rename-command")?;
+        // Its own name is free by now.
+        if !to.is_empty() && self.names.contains_key(&to.to_ascii_lowercase()[..]) {
+            return Err("Target command name already exists");
+        }
         if let Some(packed) = Packed::new(&lower)
             && let place = &mut self.quick[packed.place()]
             && place.name == packed
@@ -398,5 +399,11 @@ mod tests {
         assert!(table.find(b"get").is_none() && table.find(b"CONFIG").is_none());
         assert_eq!(table.find(b"FETCH").map(|k| k.row.name), Some("get"));
         assert!(table.rename(b"mset", b"getex").is_err());
+        assert_eq!(
+            table.rename(b"nosuch", b"getex"),
+            Err("No such command in rename-command")
+        );
+        table.rename(b"SORT_RO", b"sort_RO").expect("its own name");
+        assert_eq!(table.find(b"sort_ro").map(|k| k.row.name), Some("sort_ro"));
     }
 }

@@ -194,6 +194,8 @@ fn greet(args: &[OsString], line: &CommandLine) {
 fn refuse_unsupported(settings: &Settings) -> Result<(), ()> {
     let refusal = if let Some(lines) = settings.directives.refusal() {
         lines
+    } else if !settings.aclfile.is_empty() {
+        vec!["aclfile: ACL users are not supported yet".to_owned()]
     } else if settings.replicaof.is_some() {
         vec!["replicaof: this server cannot be a replica yet".to_owned()]
     } else if settings.cluster_enabled {

@@ -2,6 +2,9 @@
 //!
 //! A file holds requests as clients send them, `*3\r\n$3\r\nSET\r\n...`, and lines that begin with
 //! `#` and tell of times. How far it is sound is always known, so that a torn end can be cut.
+//!
+//! A check of a file takes nothing but what a server writes. Loading takes what Redis takes: any
+//! two bytes end an argument, and a number ends with its digits.
 
 use std::io::{self, BufRead, Read as _};
 
@@ -42,16 +45,27 @@ pub struct Reader<R> {
     piece: u64,
     /// Ends of lines passed in commands.
     lines: u64,
+    /// Takes nothing but what a server writes.
+    strict: bool,
 }
 
 impl<R: BufRead> Reader<R> {
-    /// Reads `input`, which begins at `offset` of its file.
+    /// Checks `input`, which begins at `offset` of its file.
     pub fn new(input: R, offset: u64) -> Self {
         Self {
             input,
             offset,
             piece: offset,
             lines: 0,
+            strict: true,
+        }
+    }
+
+    /// Loads `input`, which begins at `offset` of its file.
+    pub fn lenient(input: R, offset: u64) -> Self {
+        Self {
+            strict: false,
+            ..Self::new(input, offset)
         }
     }
 
@@ -94,7 +108,7 @@ impl<R: BufRead> Reader<R> {
     }
 
     fn command(&mut self, line: &[u8], passed: &mut u64) -> Result<Vec<Vec<u8>>, Failure> {
-        let count = number(line, b'*')?;
+        let count = self.number(line, b'*')?;
         if count < 1 {
             return Err(Failure::Format(format!(
                 "Expected at least one argument, got {count}"
@@ -106,7 +120,7 @@ impl<R: BufRead> Reader<R> {
             if !self.line(&mut line, passed)? {
                 return Err(Failure::Truncated(None));
             }
-            let len = number(&line, b'$')?;
+            let len = self.number(&line, b'$')?;
             let len = u64::try_from(len)
                 .map_err(|_| Failure::Format(format!("Expected a length, got {len}")))?;
             self.lines += 1;
@@ -147,6 +161,7 @@ impl<R: BufRead> Reader<R> {
         }
         match end[..] {
             [b'\r', b'\n'] => Ok(bytes),
+            [_, _] if !self.strict => Ok(bytes),
             [a, b] => Err(Failure::Format(format!(
                 "Expected \\r\\n, got: {a:02x}{b:02x}"
             ))),
@@ -156,24 +171,28 @@ impl<R: BufRead> Reader<R> {
             )))),
         }
     }
-}
 
-/// The number of a line that begins with `prefix`.
-fn number(line: &[u8], prefix: u8) -> Result<i64, Failure> {
-    let first = line.first().copied().unwrap_or(b'\n');
-    if first != prefix {
-        let (prefix, first) = (char::from(prefix), char::from(first));
-        return Err(Failure::Format(format!(
-            "Expected prefix '{prefix}', got: '{}'",
-            first.escape_default()
-        )));
+    /// The number of a line that begins with `prefix`.
+    fn number(&self, line: &[u8], prefix: u8) -> Result<i64, Failure> {
+        let first = line.first().copied().unwrap_or(b'\n');
+        if first != prefix {
+            let (prefix, first) = (char::from(prefix), char::from(first));
+            return Err(Failure::Format(format!(
+                "Expected prefix '{prefix}', got: '{}'",
+                first.escape_default()
+            )));
+        }
+        let text = &line[1..];
+        let number = if self.strict {
+            crate::base::number::parse_i64(text)
+        } else {
+            crate::base::number::leading_i64(text)
+        };
+        number.ok_or_else(|| {
+            let text = String::from_utf8_lossy(text);
+            Failure::Format(format!("Expected a number, got {text}"))
+        })
     }
-    crate::base::number::parse_i64(&line[1..]).ok_or_else(|| {
-        Failure::Format(format!(
-            "Expected a number, got {}",
-            String::from_utf8_lossy(&line[1..])
-        ))
-    })
 }
 
 #[cfg(test)]
@@ -221,5 +240,30 @@ mod tests {
             Reader::new(&huge[..], 0).next_item(),
             Err(Failure::Truncated(Some((1_000_000_000_001, 3))))
         ));
+    }
+
+    #[test]
+    fn loading_takes_what_redis_takes() {
+        let set = [b"SET".to_vec(), b"c".to_vec(), b"3".to_vec()];
+        for (file, strict) in [
+            ("*3\r\n$3\r\nSET\r\n$1\r\nc\r\n$1\r\n3\r\n", true),
+            ("*3\r\n$3\r\nSET\r\n$1\r\nc\r\n$1\r\n3XX", false),
+            ("*3x\r\n$3 y\r\nSET\r\n$1\r\nc\r\n$1\r\n3\r\n", false),
+            ("* 3\r\n$ 3\r\nSET\r\n$+1\r\nc\r\n$1\r\n3\r\n", false),
+        ] {
+            let item = Reader::lenient(file.as_bytes(), 0).next_item();
+            let Ok(Some(Item::Command(args))) = item else {
+                panic!("{file:?}: {item:?}");
+            };
+            assert_eq!(args, set, "{file:?}");
+            let checked = Reader::new(file.as_bytes(), 0).next_item();
+            assert_eq!(checked.is_ok(), strict, "{file:?}");
+        }
+        for bad in ["*\r\n", "*x\r\n", "PING\r\n", "*1\r\n$-1\r\nPING\r\n"] {
+            let result = Reader::lenient(bad.as_bytes(), 0).next_item();
+            assert!(matches!(result, Err(Failure::Format(_))), "{bad:?}");
+        }
+        let short = Reader::lenient(&b"*1\r\n$4\r\nPINGX"[..], 0).next_item();
+        assert!(matches!(short, Err(Failure::Truncated(_))));
     }
 }

@@ -51,16 +51,23 @@ impl Server {
             .expect("the program is there");
         let mut server = Self { child, dir };
         let mut ended = false;
+        // It listens before it has loaded its data, and may end instead.
         eventually(|| {
-            ended = server.child.try_wait().expect("a child").is_some();
-            ended || UnixStream::connect(server.dir.path().join("s")).is_ok()
+            ended = server.has_ended();
+            ended || server.serves()
         });
-        if ended {
-            return None;
-        }
-        // It listens before it has loaded its data.
-        eventually(|| server.client().ask("PING") == "+PONG");
-        Some(server)
+        (!ended).then_some(server)
+    }
+
+    /// True when a new client is served.
+    fn serves(&self) -> bool {
+        let Ok(mut stream) = UnixStream::connect(self.dir.path().join("s")) else {
+            return false;
+        };
+        let mut reply = String::new();
+        let asked = stream.write_all(b"PING\r\n");
+        let read = asked.and_then(|()| BufReader::new(stream).read_line(&mut reply));
+        read.is_ok() && reply == "+PONG\r\n"
     }
 
     /// True once the process has ended.

@@ -60,6 +60,18 @@ fn a_file_that_redis_rewrote_is_understood() {
     let mut client = server.client();
     assert_eq!(client.ask("CONFIG SET maxclients 500"), "+OK");
     assert_eq!(client.ask("CONFIG REWRITE"), "+OK");
+    let lines = |row: &str| {
+        let text = std::fs::read_to_string(&file).expect("a file");
+        text.lines().filter(|line| *line == row).count()
+    };
+    assert_eq!(lines("user default on nopass ~* &* +@all"), 1);
+    assert_eq!(client.ask("CONFIG SET requirepass x"), "+OK");
+    assert_eq!(client.ask("CONFIG REWRITE"), "+OK");
+    let hash = "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881";
+    assert_eq!(lines(&format!("user default on #{hash} ~* &* +@all")), 1);
+    assert_eq!(lines("user default on nopass ~* &* +@all"), 0);
+    assert_eq!(client.ask("CONFIG SET requirepass \"\""), "+OK");
+    assert_eq!(client.ask("CONFIG REWRITE"), "+OK");
     drop((client, server));
     let server = Server::start_with(&[file.to_str().expect("a path in UTF-8")], &[]);
     assert_eq!(

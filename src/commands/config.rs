@@ -1,6 +1,7 @@
 //! CONFIG.
 
 use super::help;
+use crate::acl::sha256_hex;
 use crate::base::alloc;
 use crate::config::rewrite::Rewrite;
 use crate::config::{Caller, Effect, Param, SetError, Settings, strerror};
@@ -186,7 +187,8 @@ pub fn write_file(shared: &Shared, force_all: bool) -> Result<(), Error> {
         ));
     }
     let mut nothing_more = |_: &mut Rewrite| {};
-    match shared.config.rewrite(&[], force_all, &mut nothing_more) {
+    let users = [default_user(&shared.config.settings().requirepass)];
+    match shared.config.rewrite(&users, force_all, &mut nothing_more) {
         Ok(()) => {
             tracing::warn!("CONFIG REWRITE executed with success.");
             Ok(())
@@ -197,6 +199,15 @@ pub fn write_file(shared: &Shared, force_all: bool) -> Result<(), Error> {
             Err(Error::err(format_args!("Rewriting config file: {reason}")))
         }
     }
+}
+
+/// The row of the only user, with the hash of its password.
+fn default_user(password: &[u8]) -> Vec<u8> {
+    let password = match password {
+        [] => "nopass".to_owned(),
+        password => format!("#{}", sha256_hex(password)),
+    };
+    format!("user default on {password} ~* &* +@all").into_bytes()
 }
 
 /// `CONFIG RESETSTAT`

@@ -23,7 +23,7 @@ pub fn listpack(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     let key = ctx.args.all()[2];
     let saved = ctx.with_keys(&[key], |db| {
         let entry = db.peek(key).ok_or(Error::NoSuchKey)?;
-        if entry.encoding() != Encoding::Listpack {
+        if !matches!(entry.encoding(), Encoding::Listpack | Encoding::ListpackEx) {
             return Err(Error::line("ERR Not a listpack encoded object."));
         }
         let mut saved = Vec::new();
@@ -31,11 +31,11 @@ pub fn listpack(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
         Ok(saved)
     })?;
     // As a file has it: a code, then the bytes of the listpack as one string.
-    let bytes = Reader::new(&saved[1..])
-        .string()
-        .map(|text| text.into_owned());
-    let pack = bytes.ok().and_then(|bytes| Listpack::from_bytes(&bytes));
-    // A hash with times has them in front.
+    // A hash with times has the first of them in between.
+    let pack = [1, 9].into_iter().find_map(|at| {
+        let bytes = Reader::new(saved.get(at..)?).string().ok()?.into_owned();
+        Listpack::from_bytes(&bytes)
+    });
     let pack = pack.ok_or(Error::line("ERR Not a listpack encoded object."))?;
     let mut text = format!(
         "{{total bytes {}}} {{num entries {}}}\n",

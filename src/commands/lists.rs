@@ -370,6 +370,8 @@ struct Search {
 
 impl Search {
     fn parse(args: Args<'_>) -> Result<Self, Error> {
+        const OUT_OF_RANGE: &str = "ERR value is out of range, value must between \
+                                    -9223372036854775807 and 9223372036854775807";
         const ZERO: &str = "ERR RANK can't be zero: use 1 to start from the first match, 2 from \
              the second ... or use negative to start from the end of the list";
         let mut search = Self {
@@ -383,6 +385,8 @@ impl Search {
             match () {
                 () if value == args.len() => return Err(Error::Syntax),
                 () if args.is(i, "rank") => match args.int(value)? {
+                    // It has no opposite.
+                    i64::MIN => return Err(Error::line(OUT_OF_RANGE)),
                     0 => return Err(Error::line(ZERO)),
                     rank => search.rank = rank,
                 },

@@ -1,5 +1,5 @@
 //! Replication, as the commands see it: replicas announce themselves (REPLCONF, SYNC, PSYNC),
-//! clients ask who follows (ROLE) and how far (WAIT). The work is in [`crate::dispatch::replicas`].
+//! clients ask who follows (ROLE) and how far (WAIT). The work is in [`crate::replication`].
 
 use crate::base::text::split_args;
 use crate::client::session::SyncRequest;

@@ -388,7 +388,7 @@ impl Connection {
 
     /// True when something waits to be sent that tells of data: a reply, or what others pushed.
     pub fn tells(&self) -> bool {
-        self.session.tells || self.session.handle.mailbox.len() > 0
+        self.session.tells || !self.session.handle.mailbox.is_empty()
     }
 
     /// Moves pushed bytes from the mailbox to the output.

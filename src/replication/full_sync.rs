@@ -254,6 +254,12 @@ fn snapshot(
     to: &mut dyn Write,
     begin: impl FnOnce(u64) -> io::Result<()>,
 ) -> io::Result<Vec<Reader>> {
+    if shared.keyspace.has_timed_hashes() {
+        tracing::warn!(
+            "The dump for replicas holds hashes whose fields expire: a replica of a version before \
+             7.4 cannot read it and will not come into step"
+        );
+    }
     let settings = shared.config.load();
     let saves = &shared.durability.saves;
     let opened: RefCell<Vec<Reader>> = RefCell::default();

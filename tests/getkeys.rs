@@ -30,7 +30,17 @@ const COUNTED: &[&str] = &[
 ];
 
 /// Counts, good and bad, and keys behind them.
-const COUNTS: &[&str] = &["1", "2", "3", "0", "-1", "abc", "2x", "99999999999", "4294967297"];
+const COUNTS: &[&str] = &[
+    "1",
+    "2",
+    "3",
+    "0",
+    "-1",
+    "abc",
+    "2x",
+    "99999999999",
+    "4294967297",
+];
 
 /// Requests of other shapes.
 const REQUESTS: &[&str] = &[
@@ -90,7 +100,9 @@ fn keys_are_told_as_by_redis() {
     let theirs = Server::try_start(OsStr::new("redis-server"), &[], &[]).expect("it starts");
     let (mut one, mut other) = (ours.client(), theirs.client());
     let counted = COUNTED.iter().flat_map(|before| {
-        let lines = COUNTS.iter().map(move |count| format!("{before} {count} a b"));
+        let lines = COUNTS
+            .iter()
+            .map(move |count| format!("{before} {count} a b"));
         lines.chain([format!("{before} 1"), (*before).to_owned()])
     });
     let requests = REQUESTS.iter().map(|line| (*line).to_owned());

@@ -24,7 +24,7 @@ use crate::base::priority;
 use crate::config::{AppendFsync, Settings, strerror};
 use crate::keyspace::shards::LockSet;
 use crate::persistence::aof::life::{AtCut, Life, Mode, Outcome, Pause, Rewrite, Status};
-use crate::persistence::aof::log::Log;
+use crate::persistence::aof::log::{Closing, Log};
 use crate::persistence::aof::manifest::{Manifest, Place};
 use crate::persistence::aof::writer::{Policy, Sync, Writer};
 use crate::persistence::replacement::Replacement;
@@ -101,10 +101,18 @@ impl AppendOnly {
         Some(rewrite)
     }
 
-    fn end(&self, rewrite: Rewrite, outcome: Outcome) -> bool {
+    /// A rewrite is over. What is open for a first base that did not come is closed before another
+    /// rewrite can begin.
+    fn end(
+        &self,
+        rewrite: Rewrite,
+        outcome: Outcome,
+        policy: impl Fn() -> Policy,
+    ) -> Option<Closing> {
         let mut life = self.life.lock();
         self.rewriting.store(false, Relaxed);
-        life.ended(rewrite, outcome, now())
+        let is_useless = life.ended(rewrite, outcome, now());
+        is_useless.then(|| self.log.close(policy)).flatten()
     }
 }
 
@@ -316,7 +324,9 @@ pub fn begin_rewrite(shared: &Shared) -> bool {
         let error = strerror(&error);
         tracing::warn!("Can't rewrite append only file in background: {error}");
         if let Some(rewrite) = rewrite.lock().take() {
-            shared.append_only.end(rewrite, Outcome::Failure);
+            // Nothing was opened for it.
+            let policy = || policy(shared);
+            let _ = shared.append_only.end(rewrite, Outcome::Failure, policy);
         }
         return false;
     }
@@ -346,20 +356,20 @@ fn run_rewrite(shared: &Shared, rewrite: Rewrite) {
             Outcome::Failure
         }
     };
-    if shared.append_only.end(rewrite, outcome) {
-        give_up(shared);
+    if outcome != Outcome::Success && rewrite.mode() == Mode::Waiting {
+        // There is no first base to append to. It may not have come to this file.
+        let place = place(&shared.config.load());
+        let _ = std::fs::remove_file(place.path(&place.temporary_incr()));
+    }
+    let closing = shared.append_only.end(rewrite, outcome, || policy(shared));
+    if let Some(closing) = closing {
+        finish(shared, closing);
     }
 }
 
-/// There is no first base to append to: what is open is of no use.
-fn give_up(shared: &Shared) {
-    let closing = shared.append_only.log.close(|| policy(shared));
-    let place = place(&shared.config.load());
-    // It may not have come to that.
-    let _ = std::fs::remove_file(place.path(&place.temporary_incr()));
-    if let Some(closing) = closing
-        && let Err(error) = shared.append_only.log.finish(closing)
-    {
+/// Syncs a file that was taken out of use.
+fn finish(shared: &Shared, closing: Closing) {
+    if let Err(error) = shared.append_only.log.finish(closing) {
         tracing::warn!("Fail to fsync the AOF file: {}", strerror(&error));
     }
 }
@@ -488,11 +498,9 @@ pub fn turn_off(shared: &Shared) {
         shared.durability.saves.cancel_cut();
     }
     if let Some(closing) = closing {
-        shared.threads.start_or_do("aof-close", move |shared| {
-            if let Err(error) = shared.append_only.log.finish(closing) {
-                tracing::warn!("Fail to fsync the AOF file: {}", strerror(&error));
-            }
-        });
+        shared
+            .threads
+            .start_or_do("aof-close", move |shared| finish(shared, closing));
     }
 }
 

@@ -389,10 +389,13 @@ fn sleep(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     } else {
         0.0
     };
-    let status = &ctx.shared.status;
-    status
-        .stall
-        .during(|| std::thread::sleep(Duration::from_secs_f64(seconds)));
+    let nap = || std::thread::sleep(Duration::from_secs_f64(seconds));
+    match ctx.held {
+        // The gate comes before shards, all of which EXEC holds: the server's end closes the gate,
+        // then waits for them.
+        Some(_) => nap(),
+        None => ctx.shared.status.stall.during(nap),
+    }
     ctx.out.ok();
     Ok(())
 }

@@ -180,6 +180,8 @@ pub const ROWS: &[Row] = &[
     row("server", 2, "COMMAND GETKEYSANDFLAGS <knowncommand>"),
     row("server", 2, "COMMAND GETKEYS <junk>*"),
     row("server", 3, "COMMAND INFO <commandname>+"),
+    row("server", 3, "INFO [ ( EVERYTHING | ALL | MEMORY | KEYSPACE ) ]"),
+    row("server", 2, "MEMORY ( DOCTOR | STATS )"),
     row("server", 1, "COMMAND LIST FILTERBY ( ACLCAT <junk> | MODULE <junk> | <junk> )"),
     row("server", 1, "COMMAND HELP"),
     row("server", 1, "COMMAND <junk>"),

@@ -265,6 +265,14 @@ fn what_is_no_command_ends_the_start_with_a_reason() {
 }
 
 #[test]
+fn what_administrates_data_is_played() {
+    let lines = ["PFADD h a", "PFDEBUG TODENSE h"].map(request);
+    let files = Files::new(&lines.concat());
+    let server = files.start().expect("it starts");
+    assert_eq!(server.client().ask("PFDEBUG ENCODING h"), "+dense");
+}
+
+#[test]
 fn any_two_bytes_end_an_argument() {
     let torn = "*3\r\n$3\r\nSETXX$1\r\nc\r\n$1\r\n3XX";
     let files = Files::new(&format!(

@@ -4,10 +4,10 @@
 
 use tessera::base::{glob, long_double::LongDouble, lzf, number, text};
 use tessera::config::Settings;
-use tessera::dispatch::layouts;
 use tessera::keyspace::entry::Entry;
 use tessera::persistence::aof::manifest::Manifest;
 use tessera::persistence::aof::reader;
+use tessera::persistence::layouts;
 use tessera::persistence::rdb::decode::{self, Layouts, Value};
 use tessera::persistence::rdb::file::{FileReader, Item, Record};
 use tessera::persistence::rdb::payload;

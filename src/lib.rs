@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! base < resp types config acl < observe < keyspace client < propagation pubsub < persistence
-//!      < cluster < dispatch < replication scripting < commands < net < server sentinel < bin
+//!      < cluster < dispatch < durability replication scripting < commands < net < server sentinel < bin
 //! ```
 //!
 //! (Layers that have no module yet keep their place.) Where a lower layer needs a higher one it is
@@ -27,6 +27,7 @@
 //! | [`persistence`] | the dump format, snapshots, the append-only file |
 //! | [`pubsub`] | channels, patterns, shard channels |
 //! | [`dispatch`] | command rows, the table, refusals, execution, transactions |
+//! | [`durability`] | when and how to save and load; playing the append-only file back |
 //! | [`replication`] | serving replicas: their threads, full syncs |
 //! | [`commands`] | one file per family: rows and handlers |
 //! | [`net`] | workers, connections, listeners |
@@ -105,6 +106,7 @@ pub mod client;
 pub mod commands;
 pub mod config;
 pub mod dispatch;
+pub mod durability;
 pub mod keyspace;
 pub mod net;
 pub mod observe;

@@ -14,7 +14,7 @@ const LAYERS: &[&[&str]] = &[
     &["persistence"],
     &["cluster"],
     &["dispatch"],
-    &["replication", "scripting"],
+    &["durability", "replication", "scripting"],
     &["commands"],
     &["net"],
     &["server", "sentinel"],

@@ -5,10 +5,10 @@ use crate::acl::sha256_hex;
 use crate::base::alloc;
 use crate::config::rewrite::Rewrite;
 use crate::config::{Caller, Effect, Param, SetError, Settings, strerror};
-use crate::dispatch::append_only;
 use crate::dispatch::command::{Command, Flags, Handler, ROW};
 use crate::dispatch::context::{ServerCtx, Shared};
 use crate::dispatch::error::Error;
+use crate::durability::append_only;
 
 const ADMIN: Flags = Flags::ADMIN
     .or(Flags::NOSCRIPT)

@@ -9,7 +9,7 @@ use crate::config::{Settings, strerror};
 use crate::dispatch::command::{Command, Flags, Handler, ROW, Scope};
 use crate::dispatch::context::ServerCtx;
 use crate::dispatch::error::Error;
-use crate::dispatch::{append_only_load, durability};
+use crate::durability::{append_only_load, save};
 use crate::keyspace::db::Ttl;
 use crate::keyspace::entry::NewValue;
 use crate::keyspace::shards::SHARDS;
@@ -109,10 +109,10 @@ fn reload(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
             "ERR DEBUG RELOAD is not possible within a transaction",
         ));
     }
-    if save && !durability::save(ctx.shared) {
+    if save && !save::save(ctx.shared) {
         return Err(Error::line("ERR"));
     }
-    if !durability::reload(ctx.shared, flush, merge) {
+    if !save::reload(ctx.shared, flush, merge) {
         return Err(Error::line("ERR Error trying to load the RDB dump"));
     }
     tracing::warn!("DB reloaded by DEBUG RELOAD");

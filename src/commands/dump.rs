@@ -4,9 +4,9 @@ use crate::dispatch::args::Args;
 use crate::dispatch::command::{Acl, Command, Flags, Handler, KeyFlags, KeySpec, Keys, ROW};
 use crate::dispatch::context::DataCtx;
 use crate::dispatch::error::Error;
-use crate::dispatch::layouts;
 use crate::keyspace::access::Access;
 use crate::keyspace::event;
+use crate::persistence::layouts;
 use crate::persistence::rdb::payload;
 
 use super::rows::{GROW, READ_KEY};

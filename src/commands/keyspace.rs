@@ -5,9 +5,9 @@ use crate::base::{glob, number};
 use crate::client::session::{Replies, Session};
 use crate::dispatch::command::{Acl, Command, Flags, Handler, ROW, Scope};
 use crate::dispatch::context::{ServerCtx, Shared, Worker};
-use crate::dispatch::durability;
 use crate::dispatch::error::Error;
 use crate::dispatch::job::{Job, SLICE_NANOS, look_at_shard};
+use crate::durability::save;
 use crate::keyspace::scan::{self, Found};
 use crate::keyspace::shards::Keyspace;
 use crate::keyspace::table::{Position, position_of_shard, shard_of_position};
@@ -299,7 +299,7 @@ fn flushall(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
         let changes = shared.changes() + dirty;
         shared.durability.saves.flushed(changes);
     })?;
-    durability::reset_file(ctx);
+    save::reset_file(ctx);
     Ok(())
 }
 

@@ -19,7 +19,7 @@ use crate::dispatch::command::{
 };
 use crate::dispatch::context::ServerCtx;
 use crate::dispatch::error::Error;
-use crate::dispatch::playback;
+use crate::dispatch::source::{self, Source};
 use crate::keyspace::db::Db;
 use crate::keyspace::event;
 use crate::persistence::rdb::payload;
@@ -185,8 +185,8 @@ impl From<Failure> for Error {
 /// [KEYS key ...]`
 fn migrate(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     // A file holds the DEL of what was moved; another server is not to be waited for again.
-    if ctx.worker.is_playback {
-        return Err(playback::out_of_place("MIGRATE"));
+    if ctx.worker.source == Source::Log {
+        return Err(source::out_of_place("MIGRATE"));
     }
     let args = ctx.args;
     let options = Options::parse(args)?;

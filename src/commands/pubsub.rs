@@ -100,7 +100,7 @@ pub const ROWS: &[Command] = &[
 /// `SUBSCRIBE channel [channel ...]` and its kin.
 fn subscribe(ctx: &mut ServerCtx<'_, '_>, kind: Kind) -> Result<(), Error> {
     // The other two are let through for compatibility, although EXEC has one reply for each.
-    let (in_transaction, in_playback) = (ctx.held.is_some(), ctx.worker.is_playback);
+    let (in_transaction, in_playback) = (ctx.held.is_some(), !ctx.worker.source.is_heard());
     if in_playback || (in_transaction && kind == Kind::Shard) {
         let name = ctx.command.name.to_ascii_uppercase();
         return Err(Error::err(format_args!(

@@ -3,11 +3,12 @@
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
 use crate::client::session::{Replies, Session};
+use crate::dispatch::blocking;
 use crate::dispatch::command::{Acl, Command, Flags, Handler, ROW};
 use crate::dispatch::context::{ServerCtx, Shared, Worker};
 use crate::dispatch::error::Error;
 use crate::dispatch::job::Job;
-use crate::dispatch::{append_only, blocking, durability};
+use crate::durability::{append_only, save};
 use crate::resp::write::Output;
 
 const FOR_ADMINS: Flags = Flags::NO_ASYNC_LOADING.or(Flags::ADMIN).or(Flags::NOSCRIPT);
@@ -52,11 +53,11 @@ const IN_PROGRESS: Error = Error::line("ERR Background save already in progress"
 fn save(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     let state = &ctx.shared.durability;
     // A rewrite of the append-only file, and another one's SAVE, are waited for.
-    let waits = ctx.shared.append_only.is_rewriting() || state.saving.is_active();
+    let waits = ctx.shared.append_only.is_rewriting() || ctx.shared.chores.save.is_active();
     if state.saves.running.load(Relaxed) || (state.saves.is_busy() && !waits) {
         return Err(IN_PROGRESS);
     }
-    blocking::park_for_chore(ctx, &durability::SAVE);
+    blocking::park_for_chore(ctx, &save::SAVE);
     Ok(())
 }
 
@@ -80,7 +81,7 @@ fn bgsave(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
             "ERR Another child process is active (AOF?): can't BGSAVE right now. Use BGSAVE \
              SCHEDULE in order to schedule a BGSAVE whenever possible.",
         ));
-    } else if durability::begin_save(ctx.shared) {
+    } else if save::begin_save(ctx.shared) {
         if ctx.session.replies == Replies::On {
             ctx.worker.job = Some(Box::new(UntilCut));
         } else {

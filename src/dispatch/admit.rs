@@ -5,7 +5,6 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::args::Args;
 use super::command::{Flags, Handler};
 use super::context::{Shared, Worker};
-use super::durability;
 use super::error::{Error, quoted};
 use super::pause::Paused;
 use super::table::Known;
@@ -232,7 +231,8 @@ fn memory(
 #[cold]
 fn saved(shared: &Shared, worker: &Worker, session: &Session, known: &Known) -> Result<(), Error> {
     let writes = effective_flags(session, shared, known).has(Flags::WRITE);
-    if (writes || known.row.name == "ping") && durability::refuses_writes(shared, &worker.settings)
+    if (writes || known.row.name == "ping")
+        && shared.durability.saves.refuses_writes(&worker.settings)
     {
         return Err(Error::line(
             "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to \

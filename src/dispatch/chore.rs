@@ -14,6 +14,15 @@ use parking_lot::Mutex;
 use super::blocking::Parked;
 use super::context::Shared;
 
+/// Who waits for each kind of work.
+#[derive(Default)]
+pub struct Chores {
+    /// SAVE.
+    pub save: Queue,
+    /// FLUSHALL, until an empty dump is in the place of the old one.
+    pub flush_save: Queue,
+}
+
 /// One kind of work.
 pub struct Chore {
     /// The thread's name.

@@ -1,7 +1,7 @@
 //! What the parts of the server share, and what a handler sees of it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering::Relaxed};
 
 use crate::base::alloc;
 use crate::base::clock::Now;
@@ -9,7 +9,7 @@ use crate::base::sync;
 use crate::base::ticks::Ticks;
 use crate::client::registry::Registry;
 use crate::client::session::{Replies, Session};
-use crate::config::{Config, MaxmemoryPolicy, Settings};
+use crate::config::{Config, Settings};
 use crate::keyspace::access::Access;
 use crate::keyspace::db::{Db, Effects, Env};
 use crate::keyspace::eviction::Evictor;
@@ -17,22 +17,23 @@ use crate::keyspace::shards::{Keyspace, LockSet};
 use crate::observe::latency::Latency;
 use crate::observe::rates::Rates;
 use crate::observe::slowlog::SlowLog;
-use crate::observe::stats::{Stats, WorkerStats, bump};
+use crate::observe::stats::{Counters, Stats, WorkerStats, bump};
+use crate::persistence::aof::AppendOnly;
+use crate::persistence::state::Durability;
 use crate::propagation::{Replication, Stream};
 use crate::pubsub::Hub;
 use crate::resp::write::Output;
 
-use super::append_only::AppendOnly;
 use super::args::Args;
 use super::blocking::{Aftermath, Block, Blocked, Parked};
-use super::chore::Chore;
+use super::chore::{Chore, Chores};
 use super::command::Command;
 use super::control::Control;
-use super::durability::Durability;
 use super::execute::Propagated;
 use super::job::{Job, Running};
 use super::monitor::Monitors;
 use super::pause::Pause;
+use super::source::Source;
 use super::table::Table;
 use super::threads::Threads;
 
@@ -70,6 +71,8 @@ pub struct Shared {
     pub append_only: AppendOnly,
     /// Clients that wait for keys.
     pub blocked: Blocked,
+    /// Clients that wait for what other threads do.
+    pub chores: Chores,
     /// Keeps memory below `maxmemory`.
     pub evictor: Evictor,
     /// What commands ask of the server's frame (listeners, shutdown, log).
@@ -81,6 +84,17 @@ pub struct Shared {
 }
 
 impl Shared {
+    /// Changes so far.
+    pub fn changes(&self) -> u64 {
+        self.stats.sum(|c: &Counters| &c.changes)
+    }
+
+    /// Changes that the last dump file does not hold.
+    pub fn unsaved_changes(&self) -> u64 {
+        let saved = self.durability.saves.saved_changes.load(Relaxed);
+        self.changes().saturating_sub(saved)
+    }
+
     /// Values that wait to be freed in the background.
     pub fn lazyfree_pending(&self) -> usize {
         self.keyspace.lazyfree.pending()
@@ -194,10 +208,10 @@ pub struct Worker {
     pub parked: Option<Arc<Parked>>,
     /// What EXEC is to wait for once its shards are let go.
     pub chore: Option<&'static Chore>,
-    /// What commands do is in the log already, from which they are played back.
-    pub is_playback: bool,
-    /// Id of the command of the log that is played back.
-    pub played: usize,
+    /// Whose commands these are.
+    pub source: Source,
+    /// Id of the command of the log or the primary that runs, which may be EXEC.
+    pub obeyed: usize,
     /// What serving waiting clients left to be done without locks.
     pub aftermath: Aftermath,
     /// What a transaction propagates, collected until its end.
@@ -207,12 +221,15 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// The context of a thread that plays a log of commands back: nothing expires, nobody is told,
-    /// nothing is counted.
-    pub fn for_playback(shared: &Shared) -> Self {
-        let stats = Stats::detached(shared.commands.len());
+    /// The context of a thread that runs what a log or the primary says. What a log says is not
+    /// counted.
+    pub fn for_source(shared: &Shared, source: Source) -> Self {
+        let stats = match source {
+            Source::Log => Stats::detached(shared.commands.len()),
+            _ => shared.stats.worker(0),
+        };
         let mut worker = Self::with(shared, 0, stats);
-        worker.is_playback = true;
+        worker.source = source;
         worker.renew_env();
         worker
     }
@@ -241,8 +258,8 @@ impl Worker {
             running: None,
             parked: None,
             chore: None,
-            is_playback: false,
-            played: 0,
+            source: Source::Client,
+            obeyed: 0,
             aftermath: Aftermath::default(),
             pending: Vec::new(),
             appended: 0,
@@ -282,8 +299,10 @@ impl Worker {
 
     fn renew_env(&mut self) {
         self.env = env_of(&self.settings, self.now);
-        if self.is_playback {
+        if self.source == Source::Log {
             self.env.notify = 0;
+        }
+        if self.source.is_obeyed() {
             self.env.obeys = true;
             self.env.expired_before_ms = i64::MIN;
         }
@@ -292,7 +311,7 @@ impl Worker {
     /// Has the time that stood still within a transaction go on.
     pub fn catch_up(&mut self) {
         let now = Now::read();
-        if now.ms > self.now.ms && !self.is_playback {
+        if now.ms > self.now.ms && !self.source.is_obeyed() {
             self.now = now;
             self.env.now_ms = now.ms;
             self.env.expired_before_ms = now.ms;
@@ -344,25 +363,13 @@ pub fn env_of(settings: &Settings, now: Now) -> Env {
     Env {
         now_ms: now.ms,
         expired_before_ms: now.ms,
-        access: access_of(settings, now.ms),
+        access: Access::of(settings, now.ms),
         notify: settings.notify_keyspace_events.0,
         obeys: false,
         expires_keys: true,
         touches: true,
         lazy_expire: settings.lazyfree_lazy_expire,
         lazy_overwrite: settings.lazyfree_lazy_server_del,
-    }
-}
-
-/// How accesses are recorded under a `maxmemory-policy`.
-pub fn access_of(settings: &Settings, now_ms: i64) -> Access {
-    match settings.maxmemory_policy {
-        MaxmemoryPolicy::AllkeysLfu | MaxmemoryPolicy::VolatileLfu => Access::lfu(
-            now_ms,
-            settings.lfu_log_factor as u32,
-            settings.lfu_decay_time as u32,
-        ),
-        _ => Access::lru(now_ms),
     }
 }
 
@@ -426,7 +433,7 @@ pub struct ServerCtx<'c, 'k> {
 impl<'k> ServerCtx<'_, 'k> {
     /// The command has exactly one reply, at once: it is part of a transaction or played back from a log.
     pub fn denies_blocking(&self) -> bool {
-        self.held.is_some() || self.worker.is_playback
+        self.held.is_some() || self.worker.source.is_obeyed()
     }
 
     /// Runs `work` on a database with all shards locked; what it did is propagated as this

@@ -22,8 +22,6 @@ pub enum Request {
     /// The parameters that listeners depend on changed; the answer is an error text if the new
     /// ones do not work.
     Listeners(Sender<Result<(), ()>>),
-    /// The dump file is to be written, on a thread of its own.
-    Save,
     /// The process as a whole follows a parameter that changed: title, crash handlers, watchdog.
     /// The answer comes when it does.
     Follow(Effect, Sender<()>),

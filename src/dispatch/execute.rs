@@ -10,7 +10,7 @@ use super::context::{DataCtx, ServerCtx, Shared, Worker};
 use super::error::Error;
 use super::job::Running;
 use super::table::Known;
-use super::{keys, playback, transaction};
+use super::{keys, source, transaction};
 use crate::base::ticks::Ticks;
 use crate::client::registry::Handle;
 use crate::client::session::{Replies, Session};
@@ -263,8 +263,8 @@ fn perform<'k>(
     };
     if let Err(error) = result {
         failed(shared, worker, known, out, &error);
-        if worker.is_playback {
-            playback::failed(shared, worker, &error.text());
+        if worker.source.is_obeyed() {
+            source::failed(shared, worker, &error.text());
         }
     }
     if worker.appended != 0 {
@@ -298,13 +298,7 @@ fn perform<'k>(
 
 /// Counts and answers the error of a command.
 #[cold]
-pub(super) fn failed(
-    shared: &Shared,
-    worker: &Worker,
-    known: &Known,
-    out: &mut Output,
-    error: &Error,
-) {
+pub fn failed(shared: &Shared, worker: &Worker, known: &Known, out: &mut Output, error: &Error) {
     let text = error.text();
     shared.stats.count_error(&text);
     bump(&worker.stats.commands[known.id].failed, 1);
@@ -456,7 +450,7 @@ fn data<'k>(
     hints: &[Hint],
     held: Option<&mut LockSet<'k>>,
 ) -> Result<(), Error> {
-    let may_block = held.is_none() && !worker.is_playback;
+    let may_block = held.is_none() && !worker.source.is_obeyed();
     let call = Call {
         shared,
         worker: &mut *worker,
@@ -562,7 +556,7 @@ impl<'k> Call<'_, 'k> {
             no_touch,
         } = self;
         worker.env.touches = !no_touch;
-        let heard = shared.stream.is_active() && !worker.is_playback;
+        let heard = shared.stream.is_active() && worker.source.is_heard();
         worker.effects.unheard = !heard;
         let keyspace: &'k Keyspace = &shared.keyspace;
         let view = Db::new(keyspace, locks, &worker.env, &mut worker.effects, db, hints);
@@ -688,7 +682,7 @@ pub fn append(shared: &Shared, commands: &[Propagated]) -> u64 {
 
 /// Propagates the running command, which changes no keys, to replicas.
 pub fn tell_replicas(ctx: &mut ServerCtx<'_, '_>) {
-    if ctx.worker.is_playback || !ctx.shared.replication.is_fed() {
+    if !ctx.worker.source.is_heard() || !ctx.shared.replication.is_fed() {
         return;
     }
     let command = Propagated {

@@ -5,8 +5,6 @@
 //! [`transaction`] does so for MULTI, and [`context`] is what handlers see.
 
 pub mod admit;
-pub mod append_only;
-pub mod append_only_load;
 pub mod args;
 pub mod blocking;
 pub mod chore;
@@ -14,15 +12,13 @@ pub mod client_eviction;
 pub mod command;
 pub mod context;
 pub mod control;
-pub mod durability;
 pub mod error;
 pub mod execute;
 pub mod job;
 pub mod keys;
-pub mod layouts;
 pub mod monitor;
 pub mod pause;
-pub mod playback;
+pub mod source;
 pub mod subscriptions;
 pub mod table;
 #[doc(hidden)]

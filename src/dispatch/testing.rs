@@ -7,12 +7,13 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use super::args::Args;
-use super::context::{Shared, Worker, access_of};
+use super::context::{Shared, Worker};
 use super::execute::{self, Prepared};
 use crate::base::clock::Now;
 use crate::client::mailbox::Bell;
 use crate::client::registry::{Arrival, Handle};
 use crate::client::session::Session;
+use crate::keyspace::access::Access;
 use crate::propagation;
 use crate::pubsub::Kind;
 use crate::resp::read::{ReadLimits, Reader, Value};
@@ -74,7 +75,7 @@ impl Harness {
         self.worker.now = Now::from_ms(self.worker.now.ms + ms);
         self.worker.env.now_ms = self.worker.now.ms;
         self.worker.env.expired_before_ms = self.worker.now.ms;
-        self.worker.env.access = access_of(&self.worker.settings, self.worker.now.ms);
+        self.worker.env.access = Access::of(&self.worker.settings, self.worker.now.ms);
     }
 
     /// Runs a request; the encoded reply.

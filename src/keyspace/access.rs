@@ -7,6 +7,7 @@
 
 use super::entry::Entry;
 use crate::base::random;
+use crate::config::{MaxmemoryPolicy, Settings};
 
 /// Counter of a new key, so that it is not the first to be evicted.
 const LFU_INITIAL: u32 = 5;
@@ -46,6 +47,18 @@ impl Access {
             minute: (now_ms / 60_000) as u32 & 0xffff,
             log_factor,
             decay_time,
+        }
+    }
+
+    /// How accesses are recorded under a `maxmemory-policy`.
+    pub fn of(settings: &Settings, now_ms: i64) -> Self {
+        match settings.maxmemory_policy {
+            MaxmemoryPolicy::AllkeysLfu | MaxmemoryPolicy::VolatileLfu => Self::lfu(
+                now_ms,
+                settings.lfu_log_factor as u32,
+                settings.lfu_decay_time as u32,
+            ),
+            _ => Self::lru(now_ms),
         }
     }
 

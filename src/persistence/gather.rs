@@ -9,6 +9,8 @@
 use super::aof::rewrite;
 use super::rdb::write::{Plain, Writer, complete};
 use super::rdb::{encode, file, opcode};
+use crate::base::clock;
+use crate::config::{MaxmemoryPolicy, Settings};
 use crate::keyspace::access::Access;
 use crate::keyspace::entry::{Entry, Kept, ValueRef};
 use crate::resp::write::request;
@@ -38,6 +40,24 @@ pub struct Options {
 }
 
 impl Options {
+    /// How snapshots are written, by the parameters of this moment.
+    pub fn of(settings: &Settings) -> Self {
+        let access = match settings.maxmemory_policy {
+            MaxmemoryPolicy::NoEviction
+            | MaxmemoryPolicy::AllkeysRandom
+            | MaxmemoryPolicy::VolatileRandom
+            | MaxmemoryPolicy::VolatileTtl => None,
+            _ => Some(Access::of(settings, clock::unix_ms())),
+        };
+        Self {
+            compress: settings.rdbcompression,
+            checksum: settings.rdbchecksum,
+            access,
+            as_commands: false,
+            key_delay_us: settings.rdb_key_save_delay.into(),
+        }
+    }
+
     /// Appends that what follows is in this database.
     fn select(&self, out: &mut Vec<u8>, db: usize) {
         if self.as_commands {

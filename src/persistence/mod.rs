@@ -4,8 +4,10 @@
 
 pub mod aof;
 mod gather;
+pub mod layouts;
 pub mod load;
 pub mod rdb;
 pub mod replacement;
 pub mod save;
 pub mod snapshot;
+pub mod state;

@@ -12,6 +12,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::snapshot::Progress;
 use crate::base::clock::unix_ms;
+use crate::config::Settings;
 use crate::keyspace::cut::Cut;
 
 /// How often whoever takes the turn over cancels the snapshot of who has it.
@@ -230,6 +231,13 @@ impl Saves {
         self.started.store(-1, Relaxed);
         self.awaited.store(false, Release);
         self.running.store(false, Relaxed);
+    }
+
+    /// True when writes are refused because the last save failed, as the parameters have it.
+    pub fn refuses_writes(&self, settings: &Settings) -> bool {
+        settings.stop_writes_on_bgsave_error
+            && !settings.save.is_empty()
+            && !self.last_ok.load(Relaxed)
     }
 
     /// True when the snapshot was cancelled; asked by who has the turn.

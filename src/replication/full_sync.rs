@@ -21,7 +21,6 @@ use super::peer::{Peer, Pipe};
 use crate::base::{clock, priority, random};
 use crate::config::strerror;
 use crate::dispatch::context::Shared;
-use crate::dispatch::durability::{snapshot_fields, snapshot_options};
 use crate::keyspace::shards::LockSet;
 use crate::persistence::snapshot;
 use crate::propagation::{Reader, State};
@@ -277,15 +276,14 @@ fn snapshot(
             ("repl-id", shared.replication.id().into_bytes()),
             ("repl-offset", offset.to_string().into_bytes()),
         ];
-        let fields = snapshot_fields(&replication, false);
-        match kind.without_functions {
-            true => snapshot::head(&fields, &[]),
-            false => snapshot::head(&fields, &shared.durability.functions.lock()),
-        }
+        let with_functions = !kind.without_functions;
+        shared
+            .durability
+            .head_for_replica(&replication, with_functions)
     };
     let mut begun = Ok(());
     let at = || opened.borrow().first().map_or(0, Reader::offset);
-    let options = snapshot_options(&settings);
+    let options = snapshot::Options::of(&settings);
     let written = if kind.without_data {
         let mut locks = shared.keyspace.lock_all();
         let head = at_cut(&mut locks);

@@ -16,12 +16,12 @@ use crate::config::REDIS_VERSION;
 use crate::config::command_line::{CommandLine, Special, absolute_path, options_to_text};
 use crate::config::file::{self, Checks, LoadError};
 use crate::config::{Config, Effect, Settings};
-use crate::dispatch::append_only_load;
 use crate::dispatch::blocking::Blocked;
 use crate::dispatch::context::{REPLY_PEAK_RESET_MS, Shared, Stall, Status};
 use crate::dispatch::control::{Control, Request};
 use crate::dispatch::table::Table;
 use crate::dispatch::threads::Threads;
+use crate::durability::append_only_load;
 use crate::keyspace::shards::Keyspace;
 use crate::net::worker::{EventLoop, Link};
 use crate::observe::log;
@@ -226,6 +226,7 @@ pub fn build(
         threads: Threads::of(server),
         append_only: Default::default(),
         blocked: Blocked::default(),
+        chores: Default::default(),
         durability: Default::default(),
         stats: Stats::new(workers, commands.len()),
         keyspace,

@@ -13,7 +13,7 @@ use clap::{Arg, ArgAction, Command, value_parser};
 
 use crate::base::clock::unix_ms;
 use crate::config::{REDIS_VERSION, Settings, strerror};
-use crate::dispatch::layouts;
+use crate::persistence::layouts;
 use crate::persistence::rdb::code;
 use crate::persistence::rdb::decode::{self, Layouts};
 use crate::persistence::rdb::file::{Failure, FileReader, Item, Record, Stage, Sum};

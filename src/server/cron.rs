@@ -9,7 +9,7 @@ use crate::base::alloc;
 use crate::base::clock::unix_ms;
 use crate::dispatch::context::Shared;
 use crate::dispatch::upkeep::Upkeep;
-use crate::dispatch::{append_only, durability};
+use crate::durability::{append_only, save};
 use crate::net::worker::Link;
 use crate::observe::rates::Rate;
 use crate::replication::primary;
@@ -32,7 +32,7 @@ pub fn run(shared: &Arc<Shared>, links: &[Arc<Link>], stop: &AtomicBool) {
         shared.status.peak_memory.fetch_max(alloc::used(), Relaxed);
         balancer.look(links);
         crate::commands::migrate::close_idle();
-        durability::save_if_due(shared);
+        save::save_if_due(shared);
         append_only::rewrite_if_due(shared);
         if unix_ms() / 1000 != last_second {
             last_second = unix_ms() / 1000;

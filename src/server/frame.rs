@@ -15,11 +15,10 @@ use super::ports::Ports;
 use super::title::Title;
 use super::watchdog::Watchdog;
 use super::{crash, process};
-use crate::base::priority;
 use crate::config::{Effect, Settings, ShutdownFlags, strerror};
 use crate::dispatch::context::Shared;
 use crate::dispatch::control::Request;
-use crate::dispatch::{append_only, durability};
+use crate::durability::{append_only, save};
 use crate::net::listener::{self, Peer};
 use crate::net::worker::Link;
 use crate::observe::log;
@@ -168,19 +167,6 @@ impl Frame {
                 self.follow(Effect::ProcTitle);
                 let _ = answer.send(result);
             }
-            Request::Save => {
-                let shared = Arc::clone(&self.shared);
-                let save = move || {
-                    priority::give_way();
-                    durability::run_save(&shared);
-                };
-                let thread = std::thread::Builder::new().name("bgsave".to_owned());
-                if let Err(error) = thread.spawn(save) {
-                    tracing::warn!("Can't save in background: {}", strerror(&error));
-                    self.shared.durability.saves.last_ok.store(false, Relaxed);
-                    self.shared.durability.saves.ended();
-                }
-            }
             Request::Follow(effect, answer) => {
                 self.follow(effect);
                 let _ = answer.send(());
@@ -220,7 +206,7 @@ impl Frame {
         if save.unwrap_or(points) {
             tracing::info!("Saving the final RDB snapshot before exiting.");
             process::notify("STATUS=Saving the final RDB snapshot\n");
-            let saved = durability::save_at_end(&self.shared);
+            let saved = save::save_at_end(&self.shared);
             if !saved && !force {
                 tracing::warn!("Error trying to save the DB, can't exit.");
                 process::notify("STATUS=Error trying to save the DB, can't exit.\n");
@@ -276,7 +262,7 @@ fn exit_on_another_interrupt() {
             signal(SignalKind::interrupt())?.recv().await;
             if CUT_SHORT.load(Relaxed) == this {
                 log::signal("You insist... exiting now.");
-                durability::remove_temporary();
+                save::remove_temporary();
                 std::process::exit(1)
             }
             Ok(())

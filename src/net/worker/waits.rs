@@ -8,11 +8,11 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::EventLoop;
-use crate::dispatch::append_only;
 use crate::dispatch::args::Args;
 use crate::dispatch::blocking::{self, Parked};
 use crate::dispatch::context::{Shared, Worker};
 use crate::dispatch::execute::{self, Flow, Prepared};
+use crate::durability::append_only;
 
 impl EventLoop {
     /// Runs parked requests again when the pause is over.

@@ -2,11 +2,14 @@
 //!
 //! [`life`] is whether it is on and what is being done with it, [`manifest`] which files there are,
 //! [`log`] the open file as all threads share it, [`writer`] appends what the stream says and syncs it,
-//! [`reader`] finds commands in a file, [`rewrite`] writes a base as commands.
+//! [`AppendOnly`] holds the first two for all threads, [`reader`] finds commands in a file, [`rewrite`] writes a base as commands.
 
 pub mod life;
 pub mod log;
 pub mod manifest;
 pub mod reader;
 pub mod rewrite;
+mod state;
 pub mod writer;
+
+pub use state::AppendOnly;

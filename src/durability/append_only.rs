@@ -1,30 +1,29 @@
 //! The append-only file, seen by the whole server: what turns it on and off, who writes, how it is
 //! rewritten.
 //!
-//! What it is doing is one state machine ([`Life`], behind one lock) and one open file ([`Log`]); here
+//! What it is doing is one state machine and one open file ([`crate::persistence::aof::AppendOnly`]); here
 //! is what acts on both and on the server. A rewrite writes a new base from a cut; the stream goes
 //! to a new increment from the cut on. The manifest names the new increment before the cut and the
 //! new base after it, so that what it names is the whole data set at every moment.
 //!
-//! Lock order: shards, then [`AppendOnly`]'s state, then the open file. Nothing is read, written or
+//! Lock order: shards, then the state, then the open file. Nothing is read, written or
 //! synced while the state is locked, but for what a file that is turned off has not written yet.
 
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
-use super::context::Shared;
-use super::durability::{snapshot_head, snapshot_options};
 use crate::base::clock::unix_ms;
 use crate::base::priority;
 use crate::config::{AppendFsync, Settings, strerror};
+use crate::dispatch::context::Shared;
 use crate::keyspace::shards::LockSet;
-use crate::persistence::aof::life::{AtCut, Life, Mode, Outcome, Pause, Rewrite, Status};
-use crate::persistence::aof::log::{Closing, Log};
+use crate::persistence::aof::life::{AtCut, Mode, Outcome, Pause, Rewrite};
+use crate::persistence::aof::log::Closing;
 use crate::persistence::aof::manifest::{Manifest, Place};
 use crate::persistence::aof::writer::{Policy, Sync, Writer};
 use crate::persistence::replacement::Replacement;
@@ -39,85 +38,6 @@ impl From<()> for Fatal {
     fn from((): ()) -> Self {
         Self
     }
-}
-
-/// The state of the append-only file.
-#[derive(Default)]
-pub struct AppendOnly {
-    life: Mutex<Life>,
-    /// The open file.
-    pub log: Log,
-    /// A rewrite is under way: what `no-appendfsync-on-rewrite` asks at each write, where the state is
-    /// not to be locked. It changes with the state, under its lock.
-    rewriting: AtomicBool,
-    /// The thread that serves the open file runs.
-    served: AtomicBool,
-}
-
-impl AppendOnly {
-    /// What is told of it.
-    pub fn status(&self) -> Status {
-        self.life.lock().status().clone()
-    }
-
-    /// Whether commands are appended.
-    pub fn mode(&self) -> Mode {
-        self.life.lock().status().mode
-    }
-
-    /// True while a rewrite is under way.
-    pub fn is_rewriting(&self) -> bool {
-        self.rewriting.load(Relaxed)
-    }
-
-    /// Bytes of all files.
-    pub fn size(&self) -> u64 {
-        self.life.lock().status().older + self.open_size()
-    }
-
-    /// Seconds since the present rewrite began; -1 without one.
-    pub fn rewriting_seconds(&self) -> i64 {
-        let since = self.life.lock().status().rewriting_since;
-        since.map_or(-1, |since| (now() - since).max(0))
-    }
-
-    /// A rewrite is to begin when possible, as somebody asked for it.
-    pub fn schedule(&self) {
-        self.life.lock().schedule();
-    }
-
-    /// The state, for who reads the files.
-    pub(super) fn life(&self) -> MutexGuard<'_, Life> {
-        self.life.lock()
-    }
-
-    fn open_size(&self) -> u64 {
-        self.log.progress.size.load(Relaxed)
-    }
-
-    fn begin(&self) -> Option<Rewrite> {
-        let rewrite = self.life.lock().begin(now())?;
-        self.rewriting.store(true, Relaxed);
-        Some(rewrite)
-    }
-
-    /// A rewrite is over. What is open for a first base that did not come is closed before another
-    /// rewrite can begin.
-    fn end(
-        &self,
-        rewrite: Rewrite,
-        outcome: Outcome,
-        policy: impl Fn() -> Policy,
-    ) -> Option<Closing> {
-        let mut life = self.life.lock();
-        self.rewriting.store(false, Relaxed);
-        let is_useless = life.ended(rewrite, outcome, now());
-        is_useless.then(|| self.log.close(policy)).flatten()
-    }
-}
-
-fn now() -> i64 {
-    unix_ms() / 1000
 }
 
 pub(super) fn place(settings: &Settings) -> Place {
@@ -178,7 +98,7 @@ pub fn policy(shared: &Shared) -> Policy {
 /// Starts the thread that serves the open file, once. It never ends: without a file it waits for one.
 /// Not started by who writes a base: that one gives way to others.
 fn start_serving(shared: &Shared) -> io::Result<()> {
-    if shared.append_only.served.swap(true, Relaxed) {
+    if !shared.append_only.claim_service() {
         return Ok(());
     }
     let serve = |shared: &Arc<Shared>| {
@@ -192,7 +112,7 @@ fn start_serving(shared: &Shared) -> io::Result<()> {
     shared
         .threads
         .start("aof", serve)
-        .inspect_err(|_| shared.append_only.served.store(false, Relaxed))
+        .inspect_err(|_| shared.append_only.give_up_service())
 }
 
 /// After an error, where replies wait for the disk: they must never be sent.
@@ -262,7 +182,7 @@ fn write_base(
     let mut file = Replacement::create(&temporary, target, incremental)?;
     let options = snapshot::Options {
         as_commands: !settings.aof_use_rdb_preamble,
-        ..snapshot_options(settings)
+        ..snapshot::Options::of(settings)
     };
     let mut switched = Ok(());
     let saves = &shared.durability.saves;
@@ -274,7 +194,7 @@ fn write_base(
         |locks| {
             switched = at_cut(locks);
             match (options.as_commands, settings.aof_timestamp_enabled) {
-                (false, _) => snapshot_head(shared, true),
+                (false, _) => shared.durability.head(true),
                 (true, true) => format!("#TS:{}\r\n", unix_ms() / 1000).into_bytes(),
                 (true, false) => Vec::new(),
             }
@@ -587,7 +507,7 @@ pub fn rewrite_if_due(shared: &Shared) {
 
 /// True while rewrites that failed too often pause.
 fn is_paused(shared: &Shared) -> bool {
-    match shared.append_only.life().pause(now()) {
+    match shared.append_only.life().pause(unix_ms() / 1000) {
         Pause::None => false,
         Pause::On => true,
         Pause::Begun(minutes) => {

@@ -9,17 +9,17 @@ use std::io::{self, BufRead};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::args::Args;
-use super::command::Flags;
-use super::context::{Shared, Worker};
-use super::error::Error;
-use super::table::Known;
-use super::{admit, execute, transaction};
 use crate::base::clock::unix_ms;
 use crate::client::mailbox::Bell;
 use crate::client::registry::Arrival;
 use crate::client::session::Session;
-use crate::config::choices::PropagationErrorBehavior;
+use crate::dispatch::args::Args;
+use crate::dispatch::command::Flags;
+use crate::dispatch::context::{Shared, Worker};
+use crate::dispatch::error::Error;
+use crate::dispatch::source::{self, Source};
+use crate::dispatch::table::Known;
+use crate::dispatch::{admit, execute, transaction};
 use crate::persistence::aof::reader::{Failure, Item, Reader};
 use crate::resp::write::Output;
 
@@ -62,7 +62,7 @@ pub fn play(shared: &Shared, input: impl BufRead, offset: u64) -> Played {
 }
 
 fn play_as(shared: &Shared, session: &mut Session, input: impl BufRead, offset: u64) -> Played {
-    let mut worker = Worker::for_playback(shared);
+    let mut worker = Worker::for_source(shared, Source::Log);
     let mut reader = Reader::lenient(input, offset);
     let mut out = Output::new();
     let mut sound = offset;
@@ -91,29 +91,6 @@ fn play_as(shared: &Shared, session: &mut Session, input: impl BufRead, offset: 
     }
 }
 
-/// Tells of a command that failed although it had succeeded before, or stops the server, as
-/// `propagation-error-behavior` has it. Named is the command of the file: EXEC for those that it runs.
-pub(super) fn failed(shared: &Shared, worker: &Worker, error: &[u8]) {
-    let command = &shared.commands.get(worker.played).full_name;
-    // As it stands in a reply, where `ERR` is understood.
-    let shown = match error.strip_prefix(b"ERR ") {
-        Some(text) => String::from_utf8_lossy(text),
-        None => format!("-{}", String::from_utf8_lossy(error)).into(),
-    };
-    tracing::warn!(
-        "== CRITICAL == This server is sending an error to its AOF-loading-client: '{shown}' after \
-         processing the command '{command}'"
-    );
-    let errors = &shared.stats.global.unexpected_error_replies;
-    errors.fetch_add(1, Relaxed);
-    if worker.settings.propagation_error_behavior == PropagationErrorBehavior::Panic {
-        panic!(
-            "This server panicked sending an error to its AOF-loading-client after processing \
-             the command '{command}'"
-        );
-    }
-}
-
 /// Why a command is not played: nothing that only administrates belongs into a file.
 fn refusal(known: &Known) -> Option<Error> {
     // PFDEBUG TODENSE changes its key, and stands in files.
@@ -125,13 +102,8 @@ fn refusal(known: &Known) -> Option<Error> {
         "shutdown" => {
             Error::line("ERR SHUTDOWN without NOW or ABORT isn't allowed for DENY BLOCKING client")
         }
-        _ => out_of_place(&known.full_name.to_ascii_uppercase().replace('|', " ")),
+        _ => source::out_of_place(&known.full_name.to_ascii_uppercase().replace('|', " ")),
     })
-}
-
-/// The error of a command that no file should hold.
-pub fn out_of_place(name: &str) -> Error {
-    Error::err(format_args!("{name} isn't allowed in the append only file"))
 }
 
 /// Runs a command, or keeps it for EXEC; the name of one that there is not.
@@ -146,10 +118,10 @@ fn run(
     let args = Args::new(&list);
     let known = admit::resolve(shared, shared.commands.find(list[0]), args)
         .map_err(|_| String::from_utf8_lossy(list[0]).into_owned())?;
-    worker.played = known.id;
+    worker.obeyed = known.id;
     if let Some(error) = refusal(known) {
         execute::failed(shared, worker, known, out, &error);
-        failed(shared, worker, &error.text());
+        source::failed(shared, worker, &error.text());
         return Ok(());
     }
     if session.multi.is_some() && !known.flags.has(Flags::UNQUEUED) {

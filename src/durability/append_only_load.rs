@@ -9,11 +9,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::append_only::{Fatal, create_directory, open, place};
-use super::context::Shared;
-use super::durability;
 use super::playback::{self, Played};
+use super::save;
 use crate::base::clock::mono_us;
 use crate::config::{Settings, strerror};
+use crate::dispatch::context::Shared;
 use crate::persistence::aof::manifest::{Invalid, Manifest, Place};
 use crate::persistence::load;
 
@@ -93,7 +93,7 @@ pub fn bytes_to_load(shared: &Shared) -> u64 {
 /// not read.
 pub fn load_or_exit(shared: &Arc<Shared>) {
     if !shared.config.load().appendonly {
-        return durability::load_at_start(shared);
+        return save::load_at_start(shared);
     }
     let started = mono_us();
     let Ok(found) = load(shared) else {
@@ -124,7 +124,7 @@ pub fn reload(shared: &Shared) -> bool {
         log.demand();
         std::thread::sleep(std::time::Duration::from_millis(1));
     }
-    durability::empty(shared);
+    save::empty(shared);
     let loaded = read_manifest(shared).and_then(|()| load(shared));
     loading.end();
     loaded.is_ok()
@@ -217,11 +217,11 @@ fn load_part(
         },
         if old_style { "file" } else { "loading" }
     );
-    let options = durability::load_options(settings, false, false);
+    let options = save::load_options(settings, false, false);
     let loading = &shared.durability.loading;
     let loaded = load::file(&shared.keyspace, file, &options, loading);
     let loaded = loaded.map_err(|failure| {
-        durability::explain(shared, &failure);
+        save::explain(shared, &failure);
         let what = if old_style {
             "preamble of the AOF"
         } else {

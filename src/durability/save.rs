@@ -4,98 +4,22 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
-use parking_lot::Mutex;
-
-use super::blocking;
-use super::chore::{self, Chore};
-use super::context::{ServerCtx, Shared, env_of};
-use super::control::Request;
-use super::layouts;
-use crate::base::{alloc, clock};
-use crate::config::{MaxmemoryPolicy, REDIS_VERSION, Settings, strerror};
-use crate::keyspace::access::Access;
+use crate::base::{clock, priority};
+use crate::config::{Settings, strerror};
+use crate::dispatch::blocking;
+use crate::dispatch::chore::Chore;
+use crate::dispatch::context::{ServerCtx, Shared, env_of};
 use crate::keyspace::db::{Db, Effects};
 use crate::keyspace::shards::LockSet;
-use crate::observe::stats::Counters;
-use crate::persistence::load::{self, Loading};
+use crate::persistence::layouts;
+use crate::persistence::load;
 use crate::persistence::rdb::file::Failure;
 use crate::persistence::rdb::read::Corrupt;
 use crate::persistence::replacement::Replacement;
-use crate::persistence::save::Saves;
 use crate::persistence::snapshot;
 
 /// Seconds between two attempts to save by itself after one that failed.
 const RETRY_SECONDS: i64 = 5;
-
-/// The state of saving and loading.
-#[derive(Default)]
-pub struct Durability {
-    /// Dump files.
-    pub saves: Saves,
-    /// The data set is being loaded.
-    pub loading: Loading,
-    /// Clients that wait for SAVE.
-    pub saving: chore::Queue,
-    /// Clients that wait for the file to be replaced after FLUSHALL.
-    pub flushing: chore::Queue,
-    /// Sources of function libraries that a file held: kept for the files we write.
-    pub functions: Mutex<Vec<Vec<u8>>>,
-}
-
-impl Shared {
-    /// Changes so far.
-    pub fn changes(&self) -> u64 {
-        self.stats.sum(|c: &Counters| &c.changes)
-    }
-
-    /// Changes that the last dump file does not hold.
-    pub fn unsaved_changes(&self) -> u64 {
-        let saved = self.durability.saves.saved_changes.load(Relaxed);
-        self.changes().saturating_sub(saved)
-    }
-}
-
-/// How snapshots are written, by the parameters.
-pub fn snapshot_options(settings: &Settings) -> snapshot::Options {
-    let now_ms = clock::unix_ms();
-    let access = match settings.maxmemory_policy {
-        MaxmemoryPolicy::AllkeysLru | MaxmemoryPolicy::VolatileLru => Some(Access::lru(now_ms)),
-        MaxmemoryPolicy::AllkeysLfu | MaxmemoryPolicy::VolatileLfu => {
-            Some(super::context::access_of(settings, now_ms))
-        }
-        _ => None,
-    };
-    snapshot::Options {
-        compress: settings.rdbcompression,
-        checksum: settings.rdbchecksum,
-        access,
-        as_commands: false,
-        key_delay_us: settings.rdb_key_save_delay.into(),
-    }
-}
-
-/// A field of a snapshot about itself: name and value.
-pub type Field = (&'static str, Vec<u8>);
-
-/// What stands before the keys of every snapshot.
-pub fn snapshot_head(shared: &Shared, is_base: bool) -> Vec<u8> {
-    let functions = shared.durability.functions.lock();
-    snapshot::head(&snapshot_fields(&[], is_base), &functions)
-}
-
-/// The fields of a snapshot, with those about `replication`.
-pub fn snapshot_fields(replication: &[Field], is_base: bool) -> Vec<Field> {
-    let number = |n: i64| n.to_string().into_bytes();
-    let mut fields = vec![
-        ("redis-ver", REDIS_VERSION.into()),
-        ("redis-bits", b"64".to_vec()),
-        ("ctime", number(clock::unix_ms() / 1000)),
-        ("used-mem", number(alloc::used() as i64)),
-    ];
-    fields.extend_from_slice(replication);
-    fields.push(("aof-base", number(is_base.into())));
-    fields
-}
 
 /// Writes the dump file and waits for it; false when that failed, which is in the log. It waits for
 /// a snapshot that is under way, too: for callers that serve nobody.
@@ -113,7 +37,7 @@ pub fn save_at_end(shared: &Shared) -> bool {
 /// The file that SAVE's clients wait for.
 pub static SAVE: Chore = Chore {
     name: "save",
-    queue: |shared| &shared.durability.saving,
+    queue: |shared| &shared.chores.save,
     run: |shared| match save(shared) {
         true => b"+OK\r\n".to_vec(),
         false => {
@@ -126,7 +50,7 @@ pub static SAVE: Chore = Chore {
 /// The file that FLUSHALL's clients wait for, which have their reply in their output.
 pub static REPLACE_FLUSHED: Chore = Chore {
     name: "flush-save",
-    queue: |shared| &shared.durability.flushing,
+    queue: |shared| &shared.chores.flush_save,
     run: |shared| {
         replace_flushed(shared);
         Vec::new()
@@ -176,8 +100,8 @@ fn replace_flushed(shared: &Shared) {
     let [_, temporary] = temporaries();
     let replaced = shared.durability.saves.replace_flushed(|| {
         let mut file = create(&settings, &temporary)?;
-        let head = snapshot_head(shared, false);
-        snapshot::write_head(snapshot_options(&settings), &mut file, &head)?;
+        let head = shared.durability.head(false);
+        snapshot::write_head(snapshot::Options::of(&settings), &mut file, &head)?;
         file.commit()
     });
     match replaced {
@@ -208,9 +132,9 @@ fn write_file(shared: &Shared, settings: &Settings, taken: &impl Fn()) -> io::Re
     let mut moment = (0, 0);
     let at_cut = |_: &mut LockSet<'_>| {
         moment = (saves.flushes(), shared.changes());
-        snapshot_head(shared, false)
+        shared.durability.head(false)
     };
-    let options = snapshot_options(settings);
+    let options = snapshot::Options::of(settings);
     snapshot::write(
         &shared.keyspace,
         options,
@@ -238,12 +162,20 @@ pub fn begin_save(shared: &Shared) -> bool {
     saves.last_attempt.store(now, Relaxed);
     saves.started.store(now, Relaxed);
     tracing::info!("Background saving started by pid {}", std::process::id());
-    shared.control.send(Request::Save);
+    let started = shared.threads.start("bgsave", |shared| {
+        priority::give_way();
+        run_save(shared);
+    });
+    if let Err(error) = started {
+        tracing::warn!("Can't save in background: {}", strerror(&error));
+        saves.last_ok.store(false, Relaxed);
+        saves.ended();
+    }
     true
 }
 
 /// The save that [`begin_save`] announced, on a thread of its own.
-pub fn run_save(shared: &Shared) {
+fn run_save(shared: &Shared) {
     let saves = &shared.durability.saves;
     let started = clock::mono_us();
     let turn = saves.announced_turn();
@@ -293,13 +225,6 @@ pub fn save_if_due(shared: &Shared) {
     } else if saves.scheduled.load(Relaxed) && may_try {
         begin_save(shared);
     }
-}
-
-/// True when writes are refused because the last save failed.
-pub fn refuses_writes(shared: &Shared, settings: &Settings) -> bool {
-    settings.stop_writes_on_bgsave_error
-        && !settings.save.is_empty()
-        && !shared.durability.saves.last_ok.load(Relaxed)
 }
 
 /// Loads the dump file into the keyspace; false when there is no file.
@@ -419,7 +344,7 @@ pub fn reset_file(ctx: &mut ServerCtx<'_, '_>) {
     if ctx.shared.config.settings().save.is_empty() {
         return;
     }
-    if ctx.worker.is_playback {
+    if ctx.worker.source.is_obeyed() {
         // There is nothing to lose: the log has it.
         ctx.shared.durability.saves.scheduled.store(true, Relaxed);
     } else {

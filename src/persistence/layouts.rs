@@ -1,7 +1,7 @@
 //! How values are laid out, by the parameters.
 
+use super::rdb::decode::Layouts;
 use crate::config::Settings;
-use crate::persistence::rdb::decode::Layouts;
 use crate::types::{hash, list, set, zset};
 
 /// Of lists.

@@ -274,7 +274,7 @@ fn answers(log: &Log, stream: &Stream, bell: &Arc<Bell>, sync: writer::Sync) -> 
         sync,
         timestamps: false,
     };
-    log.clears(stream.offset(), bell, policy)
+    log.clears(stream.position(), bell, policy)
 }
 
 fn open_log(stream: &Arc<Stream>) -> Arc<Log> {

@@ -16,7 +16,7 @@ pub use model::*;
 mod normal {
     use std::os::fd::OwnedFd;
 
-    pub use parking_lot::{Condvar, Mutex, RwLock};
+    pub use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
     use rustix::event::{EventfdFlags, eventfd};
     pub use std::sync::atomic;
 

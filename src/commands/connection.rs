@@ -22,7 +22,7 @@ pub const ROWS: &[Command] = &[
     Command {
         name: "ping",
         arity: -1,
-        flags: Flags::FAST.or(Flags::SUBSCRIBER),
+        flags: Flags::FAST.or(Flags::SUBSCRIBER).or(Flags::FOR_REPLICAS),
         acl: Acl::CONNECTION,
         handler: Handler::Server(ping),
         tips: &["request_policy:all_shards", "response_policy:all_succeeded"],

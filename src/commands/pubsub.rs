@@ -20,6 +20,7 @@ const PUBLISHING: Flags = Flags::PUBSUB
     .or(Flags::LOADING)
     .or(Flags::STALE)
     .or(Flags::FAST)
+    .or(Flags::FOR_REPLICAS)
     .or(Flags::MAY_REPLICATE);
 const LOOKING: Flags = Flags::PUBSUB.or(Flags::LOADING).or(Flags::STALE);
 

@@ -41,7 +41,8 @@ pub const ROWS: &[Command] = &[
             .or(Flags::NOSCRIPT)
             .or(Flags::LOADING)
             .or(Flags::STALE)
-            .or(Flags::ALLOW_BUSY),
+            .or(Flags::ALLOW_BUSY)
+            .or(Flags::FOR_REPLICAS),
         handler: Handler::Server(replconf),
         ..ROW
     },

@@ -99,6 +99,22 @@ pub fn is_calm(shared: &Shared, settings: &Settings) -> bool {
         && !shared.pause.is_set()
 }
 
+/// Which commands a replica refuses, but for those of its primary.
+pub fn refused_as_replica(shared: &Shared, settings: &Settings) -> Flags {
+    let upstream = &shared.replication.upstream;
+    if !upstream.follows() {
+        return Flags::NONE;
+    }
+    // With stale data that must not be told of, everything takes the way that knows what may be.
+    if !settings.replica_serve_stale_data && !upstream.is_up() {
+        return Flags::READONLY.or(Flags::WRITE);
+    }
+    match settings.replica_read_only {
+        true => Flags::WRITE,
+        false => Flags::NONE,
+    }
+}
+
 /// Bytes below `maxmemory` down to which no command need look at memory.
 fn margin(settings: &Settings) -> u64 {
     settings.maxmemory / 16
@@ -144,8 +160,17 @@ pub fn admit<'t>(
     {
         saved(shared, worker, session, known)?;
     }
-    if worker.settings.min_replicas_to_write > 0 {
+    let follows = shared.replication.upstream.follows();
+    if worker.settings.min_replicas_to_write > 0 && !follows {
         good_replicas(shared, worker, session, known)?;
+    }
+    if follows
+        && worker.settings.replica_read_only
+        && effective_flags(session, shared, known).has(Flags::WRITE)
+    {
+        return Err(Error::line(
+            "READONLY You can't write against a read only replica.",
+        ));
     }
     if !flags.has(Flags::SUBSCRIBER) && session.is_subscriber() && out.protocol() == Protocol::Resp2
     {
@@ -154,6 +179,15 @@ pub fn admit<'t>(
              allowed in this context",
             known.full_name
         )));
+    }
+    if follows
+        && !worker.settings.replica_serve_stale_data
+        && !shared.replication.upstream.is_up()
+        && !flags.has(Flags::STALE)
+    {
+        return Err(Error::line(
+            "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+        ));
     }
     if shared.durability.loading.active.load(Relaxed) && !flags.has(Flags::LOADING) {
         return Err(Error::line(

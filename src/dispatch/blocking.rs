@@ -20,7 +20,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use dashmap::DashMap;
 use parking_lot::Mutex;
@@ -107,6 +107,8 @@ pub struct Parked {
     /// Nanoseconds that the command took before it was parked.
     nanos: u64,
     state: Mutex<State>,
+    /// With its reply the connection ends.
+    closes: AtomicBool,
 }
 
 impl Parked {
@@ -126,6 +128,11 @@ impl Parked {
     /// The request that waits.
     pub fn request(&self) -> &[Vec<u8>] {
         &self.request
+    }
+
+    /// The connection ends with the reply.
+    pub fn closes(&self) -> bool {
+        self.closes.load(Relaxed)
     }
 
     /// Which wait this is.
@@ -280,6 +287,7 @@ pub(super) fn park(
         no_touch: session.no_touch,
         nanos: Ticks::now().nanos_since(worker.ticks),
         state: Mutex::new(State::Waiting),
+        closes: AtomicBool::new(false),
     });
     shared.blocked.add(&shared.keyspace, &parked);
     for key in &parked.keys {
@@ -328,6 +336,7 @@ fn without_keys(ctx: &ServerCtx<'_, '_>, awaited: Awaited, deadline: Option<i64>
         no_touch: session.no_touch,
         nanos: Ticks::now().nanos_since(ctx.worker.ticks),
         state: Mutex::new(State::Waiting),
+        closes: AtomicBool::new(false),
     })
 }
 
@@ -438,6 +447,8 @@ fn run_again<'k>(
     let mut out = Output::new();
     out.set_protocol(parked.protocol);
     let mut block = None;
+    // What wakes a client may be the primary's; what the client does is its own.
+    let source = std::mem::take(&mut worker.source);
     let call = Call {
         shared,
         worker: &mut *worker,
@@ -457,6 +468,7 @@ fn run_again<'k>(
             parks: &mut block,
         })
     });
+    worker.source = source;
     if block.is_some() {
         return None;
     }
@@ -531,6 +543,24 @@ pub fn unblock(ctx: &mut ServerCtx<'_, '_>, client: u64, with_error: bool) -> bo
         settle(ctx.shared, ctx.worker);
     }
     true
+}
+
+/// This server becomes a replica: nobody waits any more for what only a primary's clients may do.
+/// Their connections end, so that they look for the primary. Called without locks.
+pub fn release_all(shared: &Shared, worker: &mut Worker) {
+    let tickets = shared.blocked.tickets.iter();
+    let waiting: Vec<_> = tickets.map(|parked| Arc::clone(&parked)).collect();
+    for parked in waiting {
+        let error = Error::line(
+            "UNBLOCKED force unblock from blocking operation, instance state changed (master -> \
+             replica?)",
+        );
+        if let Some(reply) = end_with(shared, worker, &parked, Err(error)) {
+            forget(shared, &parked);
+            parked.closes.store(true, Relaxed);
+            parked.reply(reply);
+        }
+    }
 }
 
 /// Ends a wait with a null, or with an error, and gives the reply; `None` when it had ended

@@ -160,6 +160,8 @@ flags! {
     NO_AUTH = 15, "no_auth";
     /// May propagate although it does not change keys.
     MAY_REPLICATE = 16, "";
+    /// In a stream it means nothing to a file: a message, a sign of life.
+    FOR_REPLICAS = 17, "";
     /// Its keys are optional.
     NO_MANDATORY_KEYS = 19, "no_mandatory_keys";
     /// Allowed only where `enable-debug-command` (or the like) says so.

@@ -27,15 +27,16 @@ use crate::resp::write::Output;
 use super::args::Args;
 use super::blocking::{Aftermath, Block, Blocked, Parked};
 use super::chore::{Chore, Chores};
-use super::command::Command;
+use super::command::{Command, Flags};
 use super::control::Control;
 use super::execute::Propagated;
 use super::job::{Job, Running};
 use super::monitor::Monitors;
 use super::pause::Pause;
 use super::source::Source;
-use super::table::Table;
+use super::table::{Known, Table};
 use super::threads::Threads;
+use super::turns::Turns;
 
 /// The server: everything that its threads share.
 pub struct Shared {
@@ -79,6 +80,8 @@ pub struct Shared {
     pub control: Control,
     /// Starts threads.
     pub threads: Threads,
+    /// Turns of those who run commands or remove keys.
+    pub turns: Turns,
     /// What happened once for all.
     pub status: Status,
 }
@@ -193,9 +196,11 @@ pub struct Worker {
     pub stats: Arc<WorkerStats>,
     /// When the last command ended.
     pub ticks: Ticks,
-    /// Nothing stands against commands of clients that are in no particular state, as of the last
-    /// [`Worker::look_around`].
+    /// Nothing stands against commands of clients that are in no particular state, but against those of
+    /// [`Worker::refused`], as of the last [`Worker::look_around`].
     calm: bool,
+    /// On a replica, writes.
+    refused: Flags,
     /// Once this thread holds so much more memory, by [`alloc::balance`], it has to look again.
     calm_until: isize,
     /// Commands of this duration may be for the slow log or the latency monitor.
@@ -210,8 +215,9 @@ pub struct Worker {
     pub chore: Option<&'static Chore>,
     /// Whose commands these are.
     pub source: Source,
-    /// Id of the command of the log or the primary that runs, which may be EXEC.
-    pub obeyed: usize,
+    /// Id of the command of the log or the primary that runs, which may be EXEC; `None` of one that
+    /// there is not.
+    pub obeyed: Option<usize>,
     /// What serving waiting clients left to be done without locks.
     pub aftermath: Aftermath,
     /// What a transaction propagates, collected until its end.
@@ -226,7 +232,7 @@ impl Worker {
     pub fn for_source(shared: &Shared, source: Source) -> Self {
         let stats = match source {
             Source::Log => Stats::detached(shared.commands.len()),
-            _ => shared.stats.worker(0),
+            _ => shared.stats.applier(),
         };
         let mut worker = Self::with(shared, 0, stats);
         worker.source = source;
@@ -251,6 +257,7 @@ impl Worker {
             stats,
             ticks: Ticks::now(),
             calm: false,
+            refused: Flags::NONE,
             calm_until: 0,
             notable_nanos: notable_nanos(&settings),
             settings,
@@ -259,7 +266,7 @@ impl Worker {
             parked: None,
             chore: None,
             source: Source::Client,
-            obeyed: 0,
+            obeyed: None,
             aftermath: Aftermath::default(),
             pending: Vec::new(),
             appended: 0,
@@ -288,13 +295,16 @@ impl Worker {
     #[inline]
     pub fn look_around(&mut self, shared: &Shared) {
         self.calm = super::admit::is_calm(shared, &self.settings);
+        self.refused = super::admit::refused_as_replica(shared, &self.settings);
         self.calm_until = super::admit::calm_until(shared, &self.settings);
     }
 
-    /// True while nothing stands against commands of clients that are in no particular state.
+    /// True while nothing stands against a command of clients that are in no particular state.
     #[inline]
-    pub fn is_calm(&self) -> bool {
-        self.calm && (self.calm_until == isize::MAX || alloc::balance() < self.calm_until)
+    pub fn is_calm_for(&self, known: &Known) -> bool {
+        self.calm
+            && !known.flags.has(self.refused)
+            && (self.calm_until == isize::MAX || alloc::balance() < self.calm_until)
     }
 
     fn renew_env(&mut self) {
@@ -319,10 +329,12 @@ impl Worker {
     }
 
     /// While CLIENT PAUSE holds writes back, no key is removed for having expired: that would be
-    /// a write.
+    /// a write. Nor on a replica: its primary does that.
     #[inline]
     pub fn follow_pause(&mut self, shared: &Shared) {
-        self.env.expires_keys = !shared.pause.is_set() || shared.pause.at(self.now.ms).is_none();
+        let is_paused = shared.pause.is_set() && shared.pause.at(self.now.ms).is_some();
+        let follows = shared.replication.upstream.follows();
+        self.env.expires_keys = !is_paused && !(follows && self.settings.replica_read_only);
     }
 
     /// Counts what the command found expired, and forgets it.

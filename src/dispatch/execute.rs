@@ -9,6 +9,7 @@ use super::command::{Command, Flags, Handler};
 use super::context::{DataCtx, ServerCtx, Shared, Worker};
 use super::error::Error;
 use super::job::Running;
+use super::source::Source;
 use super::table::Known;
 use super::{keys, source, transaction};
 use crate::base::ticks::Ticks;
@@ -95,7 +96,7 @@ pub fn request(
 ) -> Flow {
     // Most are commands on keys while nothing stands against them: no more to be asked.
     if let Some(known) = prepared.known
-        && worker.is_calm()
+        && worker.is_calm_for(known)
         && known.is_plain(args.len())
         && session.is_plain()
     {
@@ -580,6 +581,9 @@ impl<'k> Call<'_, 'k> {
                 }
             }
         }
+        if worker.source == Source::Primary && !within && worker.appended == 0 {
+            pass_on(shared, worker, db, args);
+        }
         worker.effects.dirty = 0;
         worker.effects.forced = false;
         if worker.effects.rewrite != Rewrite::Verbatim {
@@ -589,6 +593,18 @@ impl<'k> Call<'_, 'k> {
             worker.count_expired();
         }
         result
+    }
+}
+
+/// Appends what the primary sent to the stream, byte by byte, under the locks under which it was done.
+/// `db` is selected afterwards.
+#[inline(never)]
+pub fn pass_on(shared: &Shared, worker: &mut Worker, db: usize, args: Args<'_>) {
+    let for_replicas = worker
+        .obeyed
+        .is_some_and(|id| shared.commands.get(id).flags.has(Flags::FOR_REPLICAS));
+    if let Some(request) = args.whole() {
+        worker.appended = shared.stream.append_raw(request, db, for_replicas);
     }
 }
 

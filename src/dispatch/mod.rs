@@ -25,4 +25,6 @@ pub mod table;
 pub mod testing;
 pub mod threads;
 pub mod transaction;
+pub mod turns;
 pub mod upkeep;
+pub mod wave;

@@ -43,7 +43,8 @@ pub fn failed(shared: &Shared, worker: &Worker, error: &[u8]) {
         Source::Log => ("server", "AOF-loading-client"),
         Source::Primary => ("replica", "master"),
     };
-    let command = &shared.commands.get(worker.obeyed).full_name;
+    let name = |id| &*shared.commands.get(id).full_name;
+    let command = worker.obeyed.map_or("<unknown>", name);
     // As it stands in a reply, where `ERR` is understood.
     let shown = match error.strip_prefix(b"ERR ") {
         Some(text) => String::from_utf8_lossy(text),

@@ -13,6 +13,7 @@ use super::context::{ServerCtx, Shared};
 use super::error::Error;
 use super::execute;
 use super::keys;
+use super::source::Source;
 use super::table::Known;
 use crate::client::session::{Multi, Queued, Replies, Session};
 use crate::keyspace::shards::{Keyspace, LockSet};
@@ -109,7 +110,9 @@ pub fn exec(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     }
     unwatch_held(shared, ctx.session, &mut locks);
     run_queue(ctx, &multi, &mut locks);
-    if !ctx.worker.pending.is_empty() {
+    if ctx.worker.source == Source::Primary {
+        execute::pass_on(shared, ctx.worker, ctx.session.db, ctx.args);
+    } else if !ctx.worker.pending.is_empty() {
         let pending = std::mem::take(&mut ctx.worker.pending);
         ctx.worker.appended = execute::append(shared, &pending);
     }

@@ -54,7 +54,10 @@ impl Upkeep {
 
     fn expire(&mut self, shared: &Shared, settings: &Settings, kind: Kind) {
         let now = Now::read();
-        if !shared.status.active_expire.load(Relaxed) || shared.pause.at(now.ms).is_some() {
+        let pauses = shared.pause.at(now.ms).is_some();
+        // A replica's keys are removed by its primary.
+        let follows = shared.replication.upstream.follows();
+        if !shared.status.active_expire.load(Relaxed) || pauses || follows {
             return;
         }
         let env = env_of(settings, now);
@@ -132,7 +135,12 @@ pub fn stream_memory(shared: &Shared) -> StreamMemory {
     let mut all = replicas.iter().map(|r| r.behind(end)).fold(kept, u64::max);
     let log = &shared.append_only.log;
     if log.is_open() {
-        all = all.max(end.saturating_sub(log.progress.written()));
+        all = all.max(
+            shared
+                .stream
+                .position()
+                .saturating_sub(log.progress.written()),
+        );
     }
     let backlog = shared.replication.backlog(end).map_or(0, |(_, len)| len);
     StreamMemory {
@@ -148,9 +156,11 @@ fn not_counted(shared: &Shared, settings: &Settings) -> usize {
 }
 
 /// Frees memory until it is below `maxmemory`; false when commands that need memory must be
-/// refused. Nothing is evicted while clients are paused.
+/// refused. Nothing is evicted while clients are paused, nor on a replica with
+/// `replica-ignore-maxmemory`.
 pub fn evict(shared: &Shared, settings: &Settings, now: Now) -> bool {
-    if shared.pause.at(now.ms).is_some() {
+    let ignores = settings.replica_ignore_maxmemory && shared.replication.upstream.follows();
+    if ignores || shared.pause.at(now.ms).is_some() {
         return true;
     }
     let started = Now::read();

@@ -118,7 +118,7 @@ pub fn load_or_exit(shared: &Arc<Shared>) {
 pub fn reload(shared: &Shared) -> bool {
     let loading = &shared.durability.loading;
     loading.active.store(true, Relaxed);
-    let end = shared.stream.offset();
+    let end = shared.stream.position();
     let log = &shared.append_only.log;
     while log.is_open() && log.progress.written() < end {
         log.demand();

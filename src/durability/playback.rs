@@ -118,7 +118,7 @@ fn run(
     let args = Args::new(&list);
     let known = admit::resolve(shared, shared.commands.find(list[0]), args)
         .map_err(|_| String::from_utf8_lossy(list[0]).into_owned())?;
-    worker.obeyed = known.id;
+    worker.obeyed = Some(known.id);
     if let Some(error) = refusal(known) {
         execute::failed(shared, worker, known, out, &error);
         source::failed(shared, worker, &error.text());

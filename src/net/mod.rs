@@ -7,5 +7,4 @@
 pub mod connection;
 pub mod driver;
 pub mod listener;
-mod wave;
 pub mod worker;

@@ -20,11 +20,11 @@ use parking_lot::Mutex;
 
 use super::connection::{Closed, Connection, READ_SIZE};
 use super::driver::{Driver, Ready};
-use super::wave::Wave;
 use crate::base::ticks::Ticks;
 use crate::client::mailbox::Bell;
 use crate::client::session::Session;
 use crate::dispatch::context::{Shared, Worker};
+use crate::dispatch::wave::Wave;
 use crate::observe::stats::{WorkerStats, bump};
 use crate::replication::FullSyncs;
 
@@ -210,6 +210,7 @@ impl EventLoop {
             return;
         }
         let shared = Arc::clone(&self.shared);
+        let _turn = shared.turns.enter(self.worker.index);
         self.worker.refresh(&shared);
         bump(&self.worker.stats.counters.turns, 1);
         for event in ready {

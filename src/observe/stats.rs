@@ -160,6 +160,8 @@ pub struct CommandTotals {
 /// All statistics of the process.
 pub struct Stats {
     workers: Vec<Arc<WorkerStats>>,
+    /// Of the thread that applies what the primary sends.
+    applier: Arc<WorkerStats>,
     /// Shared counters.
     pub global: Global,
     errors: Mutex<BTreeMap<Box<[u8]>, u64>>,
@@ -170,6 +172,7 @@ impl Stats {
     pub fn new(workers: usize, commands: usize) -> Self {
         Self {
             workers: (0..workers).map(|_| Self::detached(commands)).collect(),
+            applier: Self::detached(commands),
             global: Global::default(),
             errors: Mutex::default(),
         }
@@ -191,21 +194,31 @@ impl Stats {
         Arc::clone(&self.workers[index])
     }
 
+    /// The statistics of the thread that applies what the primary sends.
+    pub fn applier(&self) -> Arc<WorkerStats> {
+        Arc::clone(&self.applier)
+    }
+
+    /// The statistics of each thread that runs commands.
+    fn all(&self) -> impl Iterator<Item = &Arc<WorkerStats>> {
+        self.workers.iter().chain([&self.applier])
+    }
+
     /// The statistics of each worker.
     pub fn workers(&self) -> &[Arc<WorkerStats>] {
         &self.workers
     }
 
-    /// A counter's sum over the workers.
+    /// A counter's sum over all threads.
     pub fn sum(&self, pick: impl Fn(&Counters) -> &AtomicU64) -> u64 {
-        let values = self.workers.iter().map(|w| pick(&w.counters).load(Relaxed));
+        let values = self.all().map(|w| pick(&w.counters).load(Relaxed));
         values.fold(0, u64::wrapping_add)
     }
 
     /// A command's statistics over all workers.
     pub fn command(&self, id: usize) -> CommandTotals {
         let mut totals = CommandTotals::default();
-        for stats in self.workers.iter().map(|w| &w.commands[id]) {
+        for stats in self.all().map(|w| &w.commands[id]) {
             totals.calls += stats.calls.load(Relaxed);
             totals.nanos += stats.nanos.load(Relaxed);
             totals.rejected += stats.rejected.load(Relaxed);

@@ -14,11 +14,14 @@ use parking_lot::{Mutex, RwLock};
 
 use super::replica::{Replica, State};
 use super::stream::Stream;
+use super::upstream::Upstream;
 use crate::base::random;
 
 /// Replicas and the identity of the stream.
 pub struct Replication {
-    id: RwLock<String>,
+    names: RwLock<Names>,
+    /// Whom this server follows.
+    pub upstream: Upstream,
     replicas: RwLock<Vec<Arc<Replica>>>,
     backlog: Mutex<Option<Backlog>>,
     /// There is a backlog.
@@ -35,6 +38,25 @@ pub struct Replication {
     pub output_bytes: AtomicU64,
 }
 
+/// What the stream is called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Names {
+    /// 40 letters and digits.
+    pub id: String,
+    /// What it was called before, and the first offset (counted from 1) that was not called so.
+    pub second: Option<(String, u64)>,
+}
+
+impl Names {
+    /// A stream that nobody knows yet.
+    fn anew() -> Self {
+        Self {
+            id: random::run_id(),
+            second: None,
+        }
+    }
+}
+
 /// The part of the stream that is kept for replicas that come back.
 #[derive(Clone, Copy, Debug)]
 struct Backlog {
@@ -47,7 +69,8 @@ struct Backlog {
 impl Default for Replication {
     fn default() -> Self {
         Self {
-            id: RwLock::new(random::run_id()),
+            names: RwLock::new(Names::anew()),
+            upstream: Upstream::default(),
             replicas: RwLock::default(),
             backlog: Mutex::default(),
             fed: AtomicBool::new(false),
@@ -61,9 +84,49 @@ impl Default for Replication {
 }
 
 impl Replication {
-    /// 40 hexadecimal digits.
+    /// What the stream is called: 40 letters and digits.
     pub fn id(&self) -> String {
-        self.id.read().clone()
+        self.names.read().id.clone()
+    }
+
+    /// That, and what it was called before.
+    pub fn names(&self) -> Names {
+        self.names.read().clone()
+    }
+
+    /// The stream is called `id` from offset `end` on (bytes so far), and what it was called until
+    /// there is its second name: replicas of it go on here.
+    pub fn rename(&self, id: String, end: u64) {
+        let mut names = self.names.write();
+        let former = std::mem::replace(&mut names.id, id);
+        names.second = Some((former, end + 1));
+    }
+
+    /// As [`Replication::rename`], with a new name: a replica becomes a primary.
+    pub fn promote(&self, end: u64) {
+        self.rename(random::run_id(), end);
+    }
+
+    /// The stream is the copy of another one, of which this server has `end` bytes: the names are its,
+    /// and so is what is kept from here on.
+    pub fn adopt(&self, stream: &Stream, names: Names, end: u64, size: u64) {
+        let mut backlog = self.backlog.lock();
+        *self.names.write() = names;
+        stream.set_backlog(size);
+        *backlog = Some(Backlog { start: end, size });
+        self.fed.store(true, Relaxed);
+    }
+
+    /// Begins the backlog of a server that becomes a replica, if there is none: under the name that
+    /// the stream has.
+    pub fn keep_backlog(&self, stream: &Stream, size: u64) {
+        let mut backlog = self.backlog.lock();
+        if backlog.is_none() {
+            stream.set_backlog(size);
+            let start = stream.offset();
+            *backlog = Some(Backlog { start, size });
+            self.fed.store(true, Relaxed);
+        }
     }
 
     /// All replicas, in the order in which they came.
@@ -101,7 +164,7 @@ impl Replication {
         if backlog.is_some() {
             return false;
         }
-        *self.id.write() = random::run_id();
+        *self.names.write() = Names::anew();
         stream.set_backlog(size);
         let start = stream.offset();
         *backlog = Some(Backlog { start, size });
@@ -111,7 +174,7 @@ impl Replication {
 
     /// Gives the stream a new id, so that nobody goes on where he was.
     pub fn change_id(&self) {
-        *self.id.write() = random::run_id();
+        *self.names.write() = Names::anew();
     }
 
     /// Follows `repl-backlog-size`.
@@ -126,7 +189,8 @@ impl Replication {
     /// seconds.
     pub fn end_backlog_if_idle(&self, stream: &Stream, ttl: i64, now: i64) -> bool {
         let idle = now - self.alone_since.load(Relaxed);
-        if ttl == 0 || idle <= ttl || !self.is_empty() {
+        // A replica may be promoted, and its siblings come then.
+        if ttl == 0 || idle <= ttl || !self.is_empty() || self.upstream.follows() {
             return false;
         }
         let mut backlog = self.backlog.lock();
@@ -134,7 +198,7 @@ impl Replication {
             return false;
         }
         self.fed.store(false, Relaxed);
-        *self.id.write() = random::run_id();
+        *self.names.write() = Names::anew();
         stream.set_backlog(0);
         true
     }

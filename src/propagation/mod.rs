@@ -2,8 +2,8 @@
 //!
 //! A command appends what it did while it still holds the locks of its shards, and a transaction
 //! appends all of it as one block; so for each key the order in the log is the order of
-//! execution, and a reader that applies the log gets the same data. The byte offset of the log is
-//! the replication offset.
+//! execution, and a reader that applies the log gets the same data. Its bytes are counted by the
+//! replication offset.
 //!
 //! The log is a plain mutex around chunked buffers (measured cheaper than lock-free reservation,
 //! and it gives one global order). While nobody reads it, a command pays one relaxed load.
@@ -15,7 +15,9 @@
 mod identity;
 mod replica;
 mod stream;
+mod upstream;
 
-pub use identity::Replication;
+pub use identity::{Names, Replication};
 pub use replica::{Replica, State};
-pub use stream::{Block, Chunk, Reader, Stream};
+pub use stream::{Audience, Block, Chunk, Reader, Stream};
+pub use upstream::{Address, FullSync, Upstream, View, Wanted};

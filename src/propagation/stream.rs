@@ -1,7 +1,7 @@
 //! Chunks, their one appender and any number of readers, each at its own pace.
 //!
 //! ```text
-//!   first kept                     filled up to here: offset()
+//!   first kept                     filled up to here: position()
 //!   v                              v
 //!   [ chunk ][ chunk ][ chunk ][ chu|    ]
 //!        ^ reader          ^ reader
@@ -10,6 +10,17 @@
 //! Chunks are sealed when full and shared with readers by reference count: a reader copies
 //! nothing and holds no lock while it writes them out. Chunks that all readers have passed are
 //! dropped, except for the tail that is kept as backlog.
+//!
+//! # Positions and offsets
+//!
+//! A *position* counts what was ever appended here; it only grows, and the append-only file goes by it.
+//! An *offset* is the replication offset: what a primary and all its replicas call the same byte. They
+//! differ by an origin, which changes when the stream becomes the copy of a primary's
+//! ([`Stream::adopt`]) and with each part that is for files only.
+//!
+//! A stream that was adopted gets the primary's bytes as they are ([`Stream::append_raw`]). What
+//! clients of a writable replica do is for files only, in between: it selects its own database, and
+//! then again the one that the primary's bytes had selected.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,7 +28,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::base::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use crate::base::sync::{Condvar, Mutex};
+use crate::base::sync::{Condvar, Mutex, MutexGuard};
 use crate::resp::write;
 
 /// Chunks are sealed at this size, in bytes, at the next end of a block.
@@ -31,6 +42,8 @@ pub struct Stream {
     next_reader: AtomicU64,
     /// [`Log::end`], to be read without the lock.
     end: AtomicU64,
+    /// [`Log::offset`], to be read without the lock.
+    offset: AtomicU64,
     log: Mutex<Log>,
     grown: Condvar,
 }
@@ -42,6 +55,12 @@ struct Log {
     /// About the length of the longest of the last chunks.
     likely: usize,
     tail_start: u64,
+    /// Offset of the first byte of the tail.
+    tail_offset: u64,
+    /// The bytes are those of a primary.
+    adopted: bool,
+    /// How often the stream became the copy of another one.
+    era: u64,
     /// Database of the last command; `None` makes the next one begin with SELECT.
     selected: Option<usize>,
     positions: Vec<Position>,
@@ -50,15 +69,41 @@ struct Log {
 
 struct Sealed {
     start: u64,
+    /// Its replication offset; of a part that is for files, the one of what follows.
+    offset: u64,
     chunk: Chunk,
+}
+
+impl Sealed {
+    fn end(&self) -> u64 {
+        self.start + self.chunk.bytes.len() as u64
+    }
+
+    /// Offset of what follows.
+    fn end_offset(&self) -> u64 {
+        match self.chunk.audience {
+            Audience::Files => self.offset,
+            _ => self.offset + self.chunk.bytes.len() as u64,
+        }
+    }
+}
+
+/// Who reads a part of the stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Audience {
+    /// Everybody.
+    All,
+    /// Replicas: messages, pings. Marked only while a file is written.
+    Replicas,
+    /// Files: what clients of a replica did.
+    Files,
 }
 
 /// Where a reader is.
 struct Position {
     reader: u64,
-    offset: u64,
-    /// It skips what is for replicas only.
-    skips: bool,
+    at: u64,
+    is_file: bool,
 }
 
 /// A part of the log that was read.
@@ -66,20 +111,28 @@ struct Position {
 pub struct Chunk {
     /// What was appended.
     pub bytes: Bytes,
-    /// It means nothing to a file: messages, pings. Marked only while somebody skips such parts.
-    pub for_replicas: bool,
+    /// Who reads it.
+    pub audience: Audience,
 }
 
 /// One command's or transaction's part of the log, while it is appended.
 pub struct Block<'a> {
     log: &'a mut Log,
+    /// Which parts are for replicas alone.
+    marks: bool,
 }
 
 /// Reads the log from where it was opened.
 pub struct Reader {
     stream: Arc<Stream>,
     id: u64,
+    /// Up to where it has read.
+    at: u64,
+    /// The same as an offset.
     offset: u64,
+    /// [`Log::era`] when it was opened.
+    era: u64,
+    is_file: bool,
 }
 
 impl Stream {
@@ -89,19 +142,54 @@ impl Stream {
         self.active.load(Ordering::Relaxed)
     }
 
-    /// Bytes appended so far: the replication offset.
+    /// Bytes appended so far.
     #[inline]
-    pub fn offset(&self) -> u64 {
+    pub fn position(&self) -> u64 {
         self.end.load(Ordering::Acquire)
     }
 
-    /// Appends one block, which readers see as a whole; returns the offset after it. Called
-    /// under the locks of the shards concerned.
+    /// The replication offset of the end.
+    #[inline]
+    pub fn offset(&self) -> u64 {
+        self.offset.load(Ordering::Acquire)
+    }
+
+    /// Appends one block of what clients do, which readers see as a whole; returns the offset after
+    /// it. Called under the locks of the shards concerned. In an adopted stream it is for files only.
     pub fn append(&self, write: impl FnOnce(&mut Block<'_>)) -> u64 {
         let mut log = self.log.lock();
-        write(&mut Block { log: &mut log });
-        let offset = log.end();
-        self.end.store(offset, Ordering::Release);
+        if log.adopted {
+            log.append_for_files(write);
+        } else {
+            write(&mut Block {
+                marks: log.has_file(),
+                log: &mut log,
+            });
+        }
+        self.publish(log)
+    }
+
+    /// Appends what the primary sent, as it came; `selected` is the database that it has selected
+    /// afterwards. `for_replicas` of what means nothing to a file.
+    pub fn append_raw(&self, bytes: &[u8], selected: usize, for_replicas: bool) -> u64 {
+        let mut log = self.log.lock();
+        debug_assert!(log.adopted, "only a primary's bytes come as they are");
+        let apart = for_replicas && log.has_file();
+        if apart {
+            log.seal();
+        }
+        log.tail.extend_from_slice(bytes);
+        if apart {
+            log.seal_as(Audience::Replicas);
+        }
+        log.selected = Some(selected);
+        self.publish(log)
+    }
+
+    fn publish(&self, mut log: MutexGuard<'_, Log>) -> u64 {
+        let offset = log.offset();
+        self.end.store(log.end(), Ordering::Release);
+        self.offset.store(offset, Ordering::Release);
         if log.tail.len() >= CHUNK {
             log.seal();
             log.drop_passed();
@@ -109,6 +197,39 @@ impl Stream {
         drop(log);
         self.grown.notify_all();
         offset
+    }
+
+    /// The stream goes on as the copy of a primary's, where it is.
+    pub fn follow(&self) {
+        let mut log = self.log.lock();
+        let selected = log.selected.unwrap_or(0);
+        log.selected = Some(selected);
+        log.adopted = true;
+    }
+
+    /// The stream goes on as the copy of another one, at `offset`, where that has database `selected`.
+    /// Nobody can go on in what it was before: readers for replicas are lost ([`Reader::is_lost`]).
+    pub fn adopt(&self, offset: u64, selected: usize) {
+        let mut log = self.log.lock();
+        log.seal();
+        log.leave_to_files();
+        log.era += 1;
+        log.tail_offset = offset;
+        log.selected = Some(selected);
+        log.adopted = true;
+        self.publish(log);
+    }
+
+    /// The stream is this server's own again; the next command begins with SELECT.
+    pub fn disown(&self) {
+        let mut log = self.log.lock();
+        log.adopted = false;
+        log.selected = None;
+    }
+
+    /// Database that what was appended last runs on: 0 where the next command selects its own.
+    pub fn selected(&self) -> usize {
+        self.log.lock().selected.unwrap_or(0)
     }
 
     /// How much of the log stays readable behind the slowest reader, in bytes. With a backlog
@@ -131,52 +252,63 @@ impl Stream {
     /// are locked. Returns where that is.
     pub fn divide(&self) -> u64 {
         let mut log = self.log.lock();
-        log.selected = None;
-        log.end()
+        let end = log.end();
+        log.select_anew();
+        self.publish(log);
+        end
     }
 
     /// A reader from the present end. To start at a cut, open it while all shards are locked.
     pub fn reader(self: &Arc<Self>) -> Reader {
         let mut log = self.log.lock();
-        log.selected = None;
-        let offset = log.end();
-        self.open(&mut log, offset, false)
+        if !log.adopted {
+            log.selected = None;
+        }
+        let (at, offset) = (log.end(), log.offset());
+        self.open(&mut log, (at, offset), false)
     }
 
     /// As [`Stream::reader`], for a file: what only replicas need is marked as such from here on.
     pub fn file_reader(self: &Arc<Self>) -> Reader {
         let mut log = self.log.lock();
-        log.selected = None;
-        let offset = log.end();
-        self.open(&mut log, offset, true)
+        let (at, offset) = (log.end(), log.offset());
+        let reader = self.open(&mut log, (at, offset), true);
+        log.select_anew();
+        self.publish(log);
+        reader
     }
 
-    /// A reader that goes on at `offset`, where another one was left; `None` when the log does
-    /// not reach back so far, or not so far ahead.
+    /// A reader for a replica that goes on at `offset`, where another one was left; `None` when the
+    /// log does not reach back so far, or not so far ahead.
     pub fn reader_at(self: &Arc<Self>, offset: u64) -> Option<Reader> {
         let mut log = self.log.lock();
-        (log.start() <= offset && offset <= log.end()).then(|| self.open(&mut log, offset, false))
+        log.seal();
+        let at = log.position_of(offset)?;
+        Some(self.open(&mut log, (at, offset), false))
     }
 
-    fn open(self: &Arc<Self>, log: &mut Log, offset: u64, skips: bool) -> Reader {
+    fn open(self: &Arc<Self>, log: &mut Log, (at, offset): (u64, u64), is_file: bool) -> Reader {
         let id = self.next_reader.fetch_add(1, Ordering::Relaxed);
         log.positions.push(Position {
             reader: id,
-            offset,
-            skips,
+            at,
+            is_file,
         });
         self.readers.fetch_add(1, Ordering::Relaxed);
         self.active.store(true, Ordering::Relaxed);
         Reader {
             stream: Arc::clone(self),
             id,
+            at,
             offset,
+            era: log.era,
+            is_file,
         }
     }
 }
 
 impl Log {
-    /// Offset of the oldest byte that is kept.
+    /// Position of the oldest byte that is kept.
     fn start(&self) -> u64 {
         self.sealed.front().map_or(self.tail_start, |s| s.start)
     }
@@ -185,11 +317,71 @@ impl Log {
         self.tail_start + self.tail.len() as u64
     }
 
-    fn seal(&mut self) {
-        self.seal_as(false);
+    fn offset(&self) -> u64 {
+        self.tail_offset + self.tail.len() as u64
     }
 
-    fn seal_as(&mut self, for_replicas: bool) {
+    /// A file is being written.
+    fn has_file(&self) -> bool {
+        self.positions.iter().any(|p| p.is_file)
+    }
+
+    /// Where `offset` is, if that is kept. Nothing is in the tail.
+    fn position_of(&self, offset: u64) -> Option<u64> {
+        debug_assert!(self.tail.is_empty());
+        if offset == self.tail_offset {
+            return Some(self.tail_start);
+        }
+        let holds = |s: &&Sealed| {
+            s.chunk.audience != Audience::Files && s.offset <= offset && offset < s.end_offset()
+        };
+        let sealed = self.sealed.iter().rev().find(holds)?;
+        Some(sealed.start + (offset - sealed.offset))
+    }
+
+    /// What is kept is not of the stream that goes on: no replica may have it.
+    fn leave_to_files(&mut self) {
+        for sealed in &mut self.sealed {
+            if sealed.chunk.audience != Audience::Replicas {
+                sealed.chunk.audience = Audience::Files;
+            }
+            sealed.offset = 0;
+        }
+    }
+
+    /// Has a file that begins here know the database of what follows.
+    fn select_anew(&mut self) {
+        match self.selected {
+            Some(db) if self.adopted && db != 0 => self.append_for_files(|_| {}),
+            _ if self.adopted => {}
+            _ => self.selected = None,
+        }
+    }
+
+    /// Appends a block for files, if there are any, within the bytes of a primary.
+    fn append_for_files(&mut self, write: impl FnOnce(&mut Block<'_>)) {
+        if !self.has_file() {
+            return;
+        }
+        self.seal();
+        let selected = self.selected.take();
+        let mut block = Block {
+            log: self,
+            marks: false,
+        };
+        write(&mut block);
+        if let Some(db) = selected {
+            block.select(db);
+        }
+        self.selected = selected;
+        self.seal_as(Audience::Files);
+    }
+
+    fn seal(&mut self) {
+        self.seal_as(Audience::All);
+    }
+
+    fn seal_as(&mut self, audience: Audience) {
         if !self.tail.is_empty() {
             // The next chunk is likely to be as long as one of the last, and grows without being
             // copied then.
@@ -202,22 +394,23 @@ impl Log {
                 tail.shrink_to_fit();
             }
             let bytes = Bytes::from(tail);
-            let start = self.tail_start;
-            self.tail_start += bytes.len() as u64;
-            let chunk = Chunk {
-                bytes,
-                for_replicas,
+            let sealed = Sealed {
+                start: self.tail_start,
+                offset: self.tail_offset,
+                chunk: Chunk { bytes, audience },
             };
-            self.sealed.push_back(Sealed { start, chunk });
+            self.tail_start = sealed.end();
+            self.tail_offset = sealed.end_offset();
+            self.sealed.push_back(sealed);
         }
     }
 
     fn drop_passed(&mut self) {
         let end = self.end();
-        let slowest = self.positions.iter().map(|p| p.offset).min();
+        let slowest = self.positions.iter().map(|p| p.at).min();
         let needed = slowest.unwrap_or(end).min(end.saturating_sub(self.backlog));
-        while let Some(Sealed { start, chunk }) = self.sealed.front()
-            && start + chunk.bytes.len() as u64 <= needed
+        while let Some(sealed) = self.sealed.front()
+            && sealed.end() <= needed
         {
             self.sealed.pop_front();
         }
@@ -254,13 +447,16 @@ impl Block<'_> {
     /// Adds a command that means nothing to a file. One that runs on a database follows its
     /// [`Block::select`].
     pub fn for_replicas<A: AsRef<[u8]>>(&mut self, args: &[A]) {
-        let marks = self.log.positions.iter().any(|p| p.skips);
-        if marks {
+        if self.log.adopted {
+            // Only the primary tells replicas.
+            return;
+        }
+        if self.marks {
             self.log.seal();
         }
         self.encode(args);
-        if marks {
-            self.log.seal_as(true);
+        if self.marks {
+            self.log.seal_as(Audience::Replicas);
         }
     }
 
@@ -270,33 +466,49 @@ impl Block<'_> {
 }
 
 impl Reader {
-    /// Where this reader is.
+    /// Position up to which it has read.
+    pub fn position(&self) -> u64 {
+        self.at
+    }
+
+    /// The same as a replication offset: of readers for replicas.
     pub fn offset(&self) -> u64 {
         self.offset
     }
 
-    /// True when something follows already.
-    pub fn is_behind(&self) -> bool {
-        self.stream.log.lock().end() > self.offset
+    /// True when what it read is no part of the stream any more: its replica cannot go on.
+    pub fn is_lost(&self) -> bool {
+        self.stream.log.lock().era != self.era
     }
 
-    /// What follows, without waiting; empty at the end of the log.
+    /// True when something follows already.
+    pub fn is_behind(&self) -> bool {
+        self.stream.log.lock().end() > self.at
+    }
+
+    /// What follows, without waiting; empty at the end of the log. Readers for replicas get what is
+    /// for them, a file's all, to be passed over.
     pub fn read(&mut self) -> Vec<Chunk> {
         let mut log = self.stream.log.lock();
+        if !self.is_file && log.era != self.era {
+            return Vec::new();
+        }
         log.seal();
-        let from = self.offset;
+        let (from, is_file) = (self.at, self.is_file);
         let newest = log.sealed.iter().rev();
-        let ahead = newest.take_while(|s| s.start + s.chunk.bytes.len() as u64 > from);
-        let mut chunks: Vec<Chunk> = ahead
-            .map(|Sealed { start, chunk }| Chunk {
+        let ahead = newest.take_while(|s| s.end() > from);
+        let concerned = ahead.filter(|s| is_file || s.chunk.audience != Audience::Files);
+        let mut chunks: Vec<Chunk> = concerned
+            .map(|Sealed { start, chunk, .. }| Chunk {
                 bytes: chunk.bytes.slice(from.saturating_sub(*start) as usize..),
-                for_replicas: chunk.for_replicas,
+                audience: chunk.audience,
             })
             .collect();
         chunks.reverse();
-        self.offset = log.tail_start;
+        self.at = log.tail_start;
+        self.offset = log.tail_offset;
         if let Some(position) = log.positions.iter_mut().find(|p| p.reader == self.id) {
-            position.offset = self.offset;
+            position.at = self.at;
         }
         log.drop_passed();
         chunks
@@ -308,14 +520,15 @@ impl Reader {
         debug_assert!(own.is_empty());
         let mut log = self.stream.log.lock();
         let alone = log.positions.len() == 1 && log.backlog == 0 && log.sealed.is_empty();
-        if !alone || self.offset != log.tail_start {
+        if !alone || self.at != log.tail_start {
             drop(log);
             return self.read();
         }
         std::mem::swap(&mut log.tail, own);
         log.tail_start += own.len() as u64;
-        self.offset = log.tail_start;
-        log.positions[0].offset = self.offset;
+        log.tail_offset += own.len() as u64;
+        (self.at, self.offset) = (log.tail_start, log.tail_offset);
+        log.positions[0].at = self.at;
         Vec::new()
     }
 
@@ -332,7 +545,7 @@ impl Reader {
     pub fn wait(&self, limit: std::time::Duration) -> bool {
         let mut log = self.stream.log.lock();
         let deadline = std::time::Instant::now() + limit;
-        while log.end() == self.offset {
+        while log.end() == self.at {
             if self.stream.grown.wait_until(&mut log, deadline).timed_out() {
                 return false;
             }
@@ -410,7 +623,7 @@ mod tests {
         set("1");
         assert!(reader.take(&mut own).is_empty());
         assert!(text_of(&own).ends_with("$1\r\n1\r\n"));
-        assert_eq!((reader.offset(), stream.kept()), (stream.offset(), 0));
+        assert_eq!((reader.position(), stream.kept()), (stream.position(), 0));
         own.clear();
         // Another reader shares what it has not seen yet.
         let mut other = stream.reader();
@@ -452,10 +665,66 @@ mod tests {
             b.for_replicas(&["PUBLISH", "c", "m"]);
             b.bare(&["EXEC"]);
         });
-        let kinds: Vec<bool> = file.read().iter().map(|c| c.for_replicas).collect();
-        assert_eq!(kinds, [false, true, false]);
-        assert_eq!((file.offset(), replica.offset()), (end, 0));
+        let audiences: Vec<Audience> = file.read().iter().map(|c| c.audience).collect();
+        assert_eq!(
+            audiences,
+            [Audience::All, Audience::Replicas, Audience::All]
+        );
+        assert_eq!((file.position(), replica.offset()), (end, 0));
         assert!(text(replica.read()).contains("PUBLISH"));
+    }
+
+    #[test]
+    fn an_adopted_stream_has_the_bytes_and_offsets_of_the_primary() {
+        let stream = Arc::new(Stream::default());
+        stream.set_backlog(1 << 20);
+        stream.append(|b| b.command(0, &["SET", "mine", "1"]));
+        let (before, mut lost) = (stream.position(), stream.reader());
+        stream.adopt(5000, 3);
+        assert!(lost.is_lost() && lost.read().is_empty());
+        assert_eq!((stream.offset(), stream.position()), (5000, before));
+        // What was there before is nobody's any more.
+        assert!(stream.reader_at(before).is_none());
+        let mut replica = stream.reader();
+        assert_eq!(stream.append_raw(b"*1\r\n$4\r\nPING\r\n", 3, true), 5014);
+        assert_eq!(text(replica.read()), "*1\r\n$4\r\nPING\r\n");
+        assert_eq!(replica.offset(), 5014);
+        assert!(stream.reader_at(5013).is_some() && stream.reader_at(4999).is_none());
+    }
+
+    #[test]
+    fn within_an_adopted_stream_files_get_what_clients_did_and_replicas_do_not() {
+        let stream = Arc::new(Stream::default());
+        stream.set_backlog(1 << 20);
+        stream.append(|b| b.bare(&["before"]));
+        stream.adopt(100, 0);
+        // Without a file it is kept for nobody.
+        stream.append(|b| b.command(7, &["SET", "local", "0"]));
+        assert_eq!((stream.offset(), stream.position()), (100, 16));
+        stream.append_raw(b"*2\r\n$6\r\nSELECT\r\n$1\r\n2\r\n", 2, false);
+        let (mut file, mut replica) = (stream.file_reader(), stream.reader());
+        let select = |db| format!("*2\r\n$6\r\nSELECT\r\n$1\r\n{db}\r\n");
+        stream.append_raw(b"*1\r\n$1\r\na\r\n", 2, false);
+        let end = stream.append(|b| b.command(7, &["b"]));
+        stream.append_raw(b"*1\r\n$4\r\nPING\r\n", 2, true);
+        stream.append_raw(b"*1\r\n$1\r\nc\r\n", 2, false);
+        assert_eq!(end, 100 + 23 + 11);
+        let sent = "*1\r\n$1\r\na\r\n*1\r\n$4\r\nPING\r\n*1\r\n$1\r\nc\r\n";
+        assert_eq!(text(replica.read()), sent);
+        assert_eq!(replica.offset(), stream.offset());
+        let (two, seven) = (select(2), select(7));
+        let mut chunks = file.read();
+        chunks.retain(|c| c.audience != Audience::Replicas);
+        let written =
+            format!("{two}*1\r\n$1\r\na\r\n{seven}*1\r\n$1\r\nb\r\n{two}*1\r\n$1\r\nc\r\n");
+        assert_eq!(text(chunks), written);
+        assert_eq!(file.position(), stream.position());
+        // A replica that comes back finds its byte behind what was for files.
+        let mut back = stream.reader_at(end).expect("kept");
+        assert!(text(back.read()).starts_with("*1\r\n$4\r\nPING"));
+        stream.disown();
+        stream.append(|b| b.command(2, &["d"]));
+        assert_eq!(text(back.read()), format!("{two}*1\r\n$1\r\nd\r\n"));
     }
 
     #[test]

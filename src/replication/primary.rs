@@ -329,7 +329,11 @@ impl Link<'_> {
             if !reader.wait(TICK) {
                 continue;
             }
-            for chunk in reader.read() {
+            let chunks = reader.read();
+            if chunks.is_empty() && reader.is_lost() {
+                return Err(ErrorKind::ConnectionAborted.into());
+            }
+            for chunk in chunks {
                 self.pipe().write_all(&chunk.bytes)?;
                 sent.fetch_add(chunk.bytes.len() as u64, Relaxed);
             }

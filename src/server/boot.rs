@@ -21,6 +21,7 @@ use crate::dispatch::context::{REPLY_PEAK_RESET_MS, Shared, Stall, Status};
 use crate::dispatch::control::{Control, Request};
 use crate::dispatch::table::Table;
 use crate::dispatch::threads::Threads;
+use crate::dispatch::turns::Turns;
 use crate::durability::append_only_load;
 use crate::keyspace::shards::Keyspace;
 use crate::net::worker::{EventLoop, Link};
@@ -226,6 +227,7 @@ pub fn build(
         threads: Threads::of(server),
         append_only: Default::default(),
         blocked: Blocked::default(),
+        turns: Turns::new(workers),
         chores: Default::default(),
         durability: Default::default(),
         stats: Stats::new(workers, commands.len()),

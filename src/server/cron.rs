@@ -29,6 +29,7 @@ pub fn run(shared: &Arc<Shared>, links: &[Arc<Link>], stop: &AtomicBool) {
         if shared.status.cron_paused.load(Relaxed) {
             continue;
         }
+        let _turn = shared.turns.enter_cron();
         shared.status.peak_memory.fetch_max(alloc::used(), Relaxed);
         balancer.look(links);
         crate::commands::migrate::close_idle();

@@ -10,9 +10,9 @@ use crate::base::ticks::Ticks;
 use crate::dispatch::args::{Args, Origin};
 use crate::dispatch::context::Shared;
 use crate::dispatch::execute::{self, Flow, Prepared};
+use crate::dispatch::wave::{self, Planned, RUN, SHARE, Wave};
 use crate::keyspace::db::Hint;
 use crate::net::connection::Connection;
-use crate::net::wave::{self, Planned, RUN, SHARE, Wave};
 use crate::resp::parse::{ProtocolError, Request};
 
 /// Replies of so many bytes are written before the end of the turn.
@@ -87,25 +87,25 @@ impl EventLoop {
         let connections = &self.connections[..];
         let mut rest = wave.planned();
         while let Some(first) = rest.first() {
-            let subject = wave::subject(connections, shared, wave, first);
-            let run = match subject {
+            let of_first = subject(connections, shared, wave, first);
+            let run = match of_first {
                 None => 1,
                 Some(_) => {
                     let same = |planned: &&Planned| {
-                        wave::subject(connections, shared, wave, planned) == subject
+                        subject(connections, shared, wave, planned) == of_first
                     };
                     rest.iter().take_while(same).count()
                 }
             };
-            if let Some((db, _)) = subject
+            if let Some((db, _)) = of_first
                 && run >= RUN
                 // The key of the commands that name elements is their first argument.
-                && let Some(key) = wave::argument(connections, first, 1)
+                && let Some(key) = argument(connections, first, 1)
                 && let Some(hint) = wave.hint(first)
             {
                 let elements = rest[..run].iter().filter_map(|planned| {
                     let row = shared.commands.get(planned.known?).row;
-                    wave::argument(connections, planned, row.element)
+                    argument(connections, planned, row.element)
                 });
                 let elements: SmallVec<[&[u8]; wave::SIZE]> = elements.collect();
                 execute::warm(shared, &mut self.worker, db, (key, hint), &elements);
@@ -298,6 +298,33 @@ impl EventLoop {
             self.evict_clients();
         }
     }
+}
+
+/// The database and the hash of the key of a request that names an element.
+fn subject(
+    connections: &[Option<Box<Connection>>],
+    shared: &Shared,
+    wave: &Wave,
+    planned: &Planned,
+) -> Option<(usize, u64)> {
+    let row = shared.commands.get(planned.known?).row;
+    if row.element == 0 {
+        return None;
+    }
+    let connection = connections[planned.connection].as_ref()?;
+    let hint = wave.hint(planned)?;
+    Some((connection.session.db, hint.hash()))
+}
+
+/// An argument of a request, if there is one.
+fn argument<'a>(
+    connections: &'a [Option<Box<Connection>>],
+    planned: &'a Planned,
+    index: usize,
+) -> Option<&'a [u8]> {
+    let connection = connections[planned.connection].as_ref()?;
+    let request = &planned.request;
+    (index < request.len()).then(|| request.arg(&connection.input, index))
 }
 
 /// What a client sent that cannot be read, for the log: the ends of it, where it is long.

@@ -101,9 +101,11 @@ impl EventLoop {
             if let Some(deadline) = parked.deadline {
                 self.deadlines.remove(&(deadline, parked.ticket()));
             }
+            let closes = parked.closes();
             connection.take_mail();
             connection.out.raw(&reply);
             connection.session.tells = true;
+            connection.session.close_after_reply |= closes;
             connection.blocked = None;
             self.go_on(shared, place);
         }
@@ -179,7 +181,7 @@ impl EventLoop {
         if !log.is_open() {
             return None;
         }
-        let end = self.shared.stream.offset();
+        let end = self.shared.stream.position();
         let policy = || append_only::policy(&self.shared);
         (!log.clears(end, &self.link.bell, policy)).then_some(end)
     }

@@ -21,7 +21,7 @@ use crate::base::sync::Mutex;
 use crate::base::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use crate::client::mailbox::Bell;
 use crate::config::strerror;
-use crate::propagation::{Chunk, Reader};
+use crate::propagation::{Audience, Chunk, Reader};
 
 /// Syncs after which it is seen anew whether there are many clients.
 const CROWDED: u8 = 16;
@@ -202,7 +202,7 @@ impl SyncWork {
 impl Writer {
     /// Appends to `file`, which has `size` bytes, what `reader` gives.
     pub fn new(reader: Reader, file: File, size: u64, progress: Arc<Progress>) -> Self {
-        let at = reader.offset();
+        let at = reader.position();
         Self {
             id: Arc::default(),
             reader,
@@ -277,14 +277,14 @@ impl Writer {
         if !self.may_try() {
             // Kept for the next try; who appended it is not made to wait for that.
             self.keep_own(0);
-            self.clear(policy, self.reader.offset());
+            self.clear(policy, self.reader.position());
             return Ok(());
         }
         let sleep = self.progress.flush_sleep_us.load(Ordering::Relaxed);
-        if sleep != 0 && self.reader.offset() > self.at {
+        if sleep != 0 && self.reader.position() > self.at {
             std::thread::sleep(Duration::from_micros(sleep));
         }
-        if self.reader.offset() > self.at {
+        if self.reader.position() > self.at {
             self.tell_of_slow_sync();
         }
         let result = self.write_own(policy);
@@ -298,7 +298,7 @@ impl Writer {
             }
             Err(error) => {
                 self.fails(policy, "Error writing to the AOF file", error);
-                self.clear(policy, self.reader.offset());
+                self.clear(policy, self.reader.position());
             }
         }
         result
@@ -383,14 +383,14 @@ impl Writer {
             bytes.advance(written);
             self.pending.push_back(Chunk {
                 bytes,
-                for_replicas: false,
+                audience: Audience::All,
             });
         }
     }
 
     fn write_pending(&mut self, policy: Policy) -> io::Result<()> {
         while let Some(first) = self.pending.front() {
-            if first.for_replicas {
+            if first.audience == Audience::Replicas {
                 self.advance(first.bytes.len());
                 continue;
             }
@@ -411,7 +411,10 @@ impl Writer {
         let next = self.next.lock().front().map(|(at, _)| at - self.at);
         let mut room = next.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX));
         let mut taken = 0;
-        let chunks = self.pending.iter().take_while(|chunk| !chunk.for_replicas);
+        let chunks = self
+            .pending
+            .iter()
+            .take_while(|chunk| chunk.audience != Audience::Replicas);
         let parts = chunks.map_while(|chunk| {
             let len = chunk.bytes.len().min(room);
             if len == 0 || taken >= BATCH {
@@ -663,7 +666,9 @@ mod tests {
         for i in 0..40 {
             // Several calls of many chunks each, and one within which the next file begins.
             if i == 25 {
-                writer.rotation().switch(stream.offset(), create("second"));
+                writer
+                    .rotation()
+                    .switch(stream.position(), create("second"));
             }
             let key = format!("k{i}");
             stream.append(|block| {
@@ -675,7 +680,7 @@ mod tests {
             });
             expected.push(format!("${}\r\n{key}\r\n", key.len()));
         }
-        let end = stream.offset();
+        let end = stream.position();
         writer.write(&|| POLICY).expect("written");
         assert_eq!(progress.written(), end);
         let read = |name| std::fs::read(path(name)).expect("a file");

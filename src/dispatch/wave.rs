@@ -8,9 +8,8 @@ use std::ops::Range;
 
 use smallvec::SmallVec;
 
-use super::connection::Connection;
-use crate::dispatch::context::Shared;
-use crate::dispatch::execute;
+use super::context::Shared;
+use super::execute;
 use crate::keyspace::db::Hint;
 use crate::resp::parse::{Arg, Request};
 use crate::types::string::SharedBytes;
@@ -154,33 +153,6 @@ impl Wave {
         self.asked = 0;
         self.names_elements = false;
     }
-}
-
-/// The database and the hash of the key of a request that names an element.
-pub fn subject(
-    connections: &[Option<Box<Connection>>],
-    shared: &Shared,
-    wave: &Wave,
-    planned: &Planned,
-) -> Option<(usize, u64)> {
-    let row = shared.commands.get(planned.known?).row;
-    if row.element == 0 {
-        return None;
-    }
-    let connection = connections[planned.connection].as_ref()?;
-    let hint = wave.hint(planned)?;
-    Some((connection.session.db, hint.hash()))
-}
-
-/// An argument of a request, if there is one.
-pub fn argument<'a>(
-    connections: &'a [Option<Box<Connection>>],
-    planned: &'a Planned,
-    index: usize,
-) -> Option<&'a [u8]> {
-    let connection = connections[planned.connection].as_ref()?;
-    let request = &planned.request;
-    (index < request.len()).then(|| request.arg(&connection.input, index))
 }
 
 /// The arguments of a request that has few and none in a buffer of its own, which nearly all are,

@@ -13,11 +13,13 @@
 //! is. Who serves replicas ([`crate::replication`]) reports here; nothing here touches a socket.
 
 mod identity;
+mod lineage;
 mod replica;
 mod stream;
 mod upstream;
 
 pub use identity::{Names, Replication};
+pub use lineage::{Lineage, Refusal};
 pub use replica::{Replica, State};
 pub use stream::{Audience, Block, Chunk, Reader, Stream};
 pub use upstream::{Address, FullSync, Upstream, View, Wanted};

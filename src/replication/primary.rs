@@ -29,7 +29,7 @@ use crate::client::session::{ReplicaOptions, Session, SyncRequest};
 use crate::config::strerror;
 use crate::dispatch::context::Shared;
 use crate::dispatch::{blocking, execute};
-use crate::propagation::{Reader, Replica, State};
+use crate::propagation::{Lineage, Reader, Refusal, Replica, State};
 use crate::resp::parse::{self, Limits, Parser};
 
 /// How often a thread that waits looks up, at least.
@@ -218,53 +218,73 @@ impl Link<'_> {
     /// when it cannot.
     fn resume(&self, id: &[u8], offset: i64) -> io::Result<Option<Reader>> {
         let (replication, stream) = (&self.shared.replication, &self.shared.stream);
-        let (own, name) = (replication.id(), self.replica.name());
-        let asked = String::from_utf8_lossy(id);
-        if asked.starts_with('?') {
-            tracing::info!("Full resync requested by replica {name}");
-            return Ok(None);
-        }
-        if !asked.eq_ignore_ascii_case(&own) {
-            tracing::info!(
-                "Partial resynchronization not accepted: Replication ID mismatch (Replica asked \
-                 for '{asked}', my replication IDs are '{own}' and '{}')",
-                "0".repeat(40)
-            );
-            return Ok(None);
-        }
-        let end = stream.offset();
-        let begins = replication.backlog(end).map(|(first, _)| first as i64);
-        let reader = match begins {
-            Some(first) if offset >= first => stream.reader_at(offset.unsigned_abs() - 1),
-            _ => None,
+        let (own, end) = (replication.id(), stream.offset());
+        let lineage = Lineage {
+            id: &own,
+            second: None,
+            kept: replication.backlog(end),
         };
-        let Some(reader) = reader else {
-            tracing::info!(
-                "Unable to partial resync with replica {name} for lack of backlog (Replica \
-                 request was: {offset})."
-            );
-            if offset > end as i64 {
-                tracing::warn!(
-                    "Warning: replica {name} tried to PSYNC with an offset that is greater than \
-                     the master replication offset."
-                );
+        let resumed = lineage.resume(id, offset);
+        let reader = resumed.and_then(|has| stream.reader_at(has).ok_or(Refusal::NotKept));
+        let reader = match reader {
+            Ok(reader) => reader,
+            Err(refusal) => {
+                self.log_refusal(refusal, &lineage, id, offset, end);
+                return Ok(None);
             }
-            return Ok(None);
         };
         self.replica.hear(now());
         self.replica.enter(State::Online);
-        let answer = match self.options.psync2 {
-            true => format!("+CONTINUE {own}\r\n"),
-            false => "+CONTINUE\r\n".to_owned(),
-        };
+        let answer = lineage.answer(self.options.psync2);
         self.pipe().write_all(answer.as_bytes())?;
         replication.partial_ok.fetch_add(1, Relaxed);
         tracing::info!(
-            "Partial resynchronization request from {name} accepted. Sending {} bytes of backlog \
+            "Partial resynchronization request from {} accepted. Sending {} bytes of backlog \
              starting from offset {offset}.",
+            self.replica.name(),
             end.saturating_sub(reader.offset())
         );
         Ok(Some(reader))
+    }
+
+    /// Says why a replica that asked for `offset` of `id` gets everything, of a stream that ends at
+    /// `end`.
+    fn log_refusal(
+        &self,
+        refusal: Refusal,
+        lineage: &Lineage<'_>,
+        id: &[u8],
+        offset: i64,
+        end: u64,
+    ) {
+        let name = self.replica.name();
+        match refusal {
+            Refusal::Unasked => tracing::info!("Full resync requested by replica {name}"),
+            Refusal::OtherStream => {
+                let (asked, zeros) = (String::from_utf8_lossy(id), "0".repeat(40));
+                let (own, second) = (lineage.id, lineage.second.map_or(&*zeros, |(id, _)| id));
+                tracing::info!(
+                    "Partial resynchronization not accepted: Replication ID mismatch (Replica \
+                     asked for '{asked}', my replication IDs are '{own}' and '{second}')"
+                );
+            }
+            Refusal::BeyondSecond(limit) => tracing::info!(
+                "Partial resynchronization not accepted: Requested offset for second ID was \
+                 {offset}, but I can reply up to {limit}"
+            ),
+            Refusal::NotKept => {
+                tracing::info!(
+                    "Unable to partial resync with replica {name} for lack of backlog (Replica \
+                     request was: {offset})."
+                );
+                if offset > end.cast_signed() {
+                    tracing::warn!(
+                        "Warning: replica {name} tried to PSYNC with an offset that is greater \
+                         than the master replication offset."
+                    );
+                }
+            }
+        }
     }
 
     /// Sends a snapshot, when it is this replica's turn; then the replica is in step with what

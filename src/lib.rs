@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! base < resp types config acl < observe < keyspace client < propagation pubsub < persistence
-//!      < cluster < dispatch < durability replication scripting < commands < net < server sentinel < bin
+//!      < cluster < dispatch < durability < replication scripting < commands < net < server sentinel < bin
 //! ```
 //!
 //! (Layers that have no module yet keep their place.) Where a lower layer needs a higher one it is

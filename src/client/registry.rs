@@ -56,6 +56,8 @@ pub mod flag {
     pub const READONLY: u32 = 1 << 10;
     /// A replica of ours.
     pub const REPLICA: u32 = 1 << 11;
+    /// Our connection to our primary.
+    pub const PRIMARY: u32 = 1 << 12;
 }
 
 /// What a worker publishes about a client of its own.
@@ -264,7 +266,9 @@ impl Handle {
     /// What kind of client this is.
     pub fn class(&self) -> Class {
         let flags = self.live.flags.load(Relaxed);
-        if flags & flag::REPLICA != 0 {
+        if flags & flag::PRIMARY != 0 {
+            Class::Primary
+        } else if flags & flag::REPLICA != 0 {
             Class::Replica
         } else if flags & flag::PUBSUB != 0 {
             Class::PubSub
@@ -276,8 +280,9 @@ impl Handle {
 
 /// The flags of CLIENT LIST; `N` for none.
 fn flag_letters(flags: u32) -> String {
-    const LETTERS: [(u32, char); 11] = [
+    const LETTERS: [(u32, char); 12] = [
         (flag::REPLICA, 'S'),
+        (flag::PRIMARY, 'M'),
         (flag::MONITOR, 'O'),
         (flag::PUBSUB, 'P'),
         (flag::MULTI, 'x'),

@@ -202,7 +202,7 @@ impl Session {
     pub fn publish(&self) {
         use super::registry::flag;
         let live = &self.handle.live;
-        let kept = live.flags.load(Relaxed) & (flag::UNIX_SOCKET | flag::BLOCKED);
+        let kept = live.flags.load(Relaxed) & (flag::UNIX_SOCKET | flag::BLOCKED | flag::PRIMARY);
         let bits = [
             (self.multi.is_some(), flag::MULTI),
             (self.monitor, flag::MONITOR),

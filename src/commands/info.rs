@@ -14,6 +14,7 @@ use crate::keyspace::access::Access;
 use crate::observe::process::{self, Allocator, CpuTime};
 use crate::observe::rates::Rate;
 use crate::persistence::aof::life::Mode;
+use crate::propagation::Names;
 use crate::pubsub::Kind;
 
 /// The rows.
@@ -390,10 +391,12 @@ fn replication(shared: &Shared, text: &mut String) {
     let (replication, settings) = (&shared.replication, shared.config.load());
     let (offset, now) = (shared.stream.offset(), crate::base::clock::unix_ms() / 1000);
     let replicas = replication.replicas();
-    fields!(text;
-        "role": "master",
-        "connected_slaves": replicas.len(),
-    );
+    if replication.upstream.follows() {
+        follows(shared, text);
+    } else {
+        fields!(text; "role": "master");
+    }
+    fields!(text; "connected_slaves": replicas.len());
     let max_lag = settings.min_replicas_max_lag.into();
     if settings.min_replicas_to_write > 0 && max_lag > 0 {
         fields!(text; "min_slaves_good_slaves": replication.good(max_lag, now));
@@ -411,16 +414,51 @@ fn replication(shared: &Shared, text: &mut String) {
     }
     let backlog = replication.backlog(offset);
     let (first, len) = backlog.unwrap_or_default();
+    let (Names { id, second }, nobody) = (replication.names(), "0".repeat(40));
     fields!(text;
         "master_failover_state": "no-failover",
-        "master_replid": replication.id(),
-        "master_replid2": "0".repeat(40),
+        "master_replid": id,
+        "master_replid2": second.as_ref().map_or(&*nobody, |(id, _)| id),
         "master_repl_offset": offset,
-        "second_repl_offset": -1,
+        "second_repl_offset": second.as_ref().map_or(-1, |(_, end)| end.cast_signed()),
         "repl_backlog_active": u8::from(backlog.is_some()),
         "repl_backlog_size": settings.repl_backlog_size,
         "repl_backlog_first_byte_offset": first,
         "repl_backlog_histlen": len,
+    );
+}
+
+/// What a replica tells of its primary.
+fn follows(shared: &Shared, text: &mut String) {
+    let (view, settings) = (shared.replication.upstream.view(), shared.config.load());
+    let (host, port) = view.primary.unwrap_or_default();
+    let offset = shared.stream.offset().max(1);
+    fields!(text;
+        "role": "slave",
+        "master_host": host,
+        "master_port": port,
+        "master_link_status": if view.is_up { "up" } else { "down" },
+        "master_last_io_seconds_ago": view.last_io_seconds,
+        "master_sync_in_progress": u8::from(view.sync.is_some()),
+        "slave_read_repl_offset": offset,
+        "slave_repl_offset": offset,
+    );
+    if let Some(sync) = view.sync {
+        fields!(text;
+            "master_sync_total_bytes": sync.total,
+            "master_sync_read_bytes": sync.read,
+            "master_sync_left_bytes": sync.left(),
+            "master_sync_perc": format_args!("{:.2}", sync.percent()),
+            "master_sync_last_io_seconds_ago": sync.last_io_seconds,
+        );
+    }
+    if !view.is_up {
+        fields!(text; "master_link_down_since_seconds": view.down_seconds);
+    }
+    fields!(text;
+        "slave_priority": settings.replica_priority,
+        "slave_read_only": u8::from(settings.replica_read_only),
+        "replica_announced": u8::from(settings.replica_announced),
     );
 }
 

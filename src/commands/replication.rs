@@ -1,14 +1,17 @@
 //! Replication, as the commands see it: replicas announce themselves (REPLCONF, SYNC, PSYNC),
 //! clients ask who follows (ROLE) and how far (WAIT). The work is in [`crate::replication`].
 
+use std::time::Duration;
+
 use crate::base::text::split_args;
 use crate::client::session::SyncRequest;
 use crate::dispatch::blocking;
+use crate::dispatch::chore::Chore;
 use crate::dispatch::command::{Acl, Command, Flags, Handler, ROW};
 use crate::dispatch::context::ServerCtx;
 use crate::dispatch::error::Error;
-use crate::propagation::State;
-use crate::replication::primary;
+use crate::propagation::{State, Wanted};
+use crate::replication::{following, primary};
 
 /// Longest name of a host, with its end.
 const HOST_LEN: usize = 256;
@@ -100,6 +103,12 @@ fn psync(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
 
 /// Has the worker let the connection go, to become a replica.
 fn begin(ctx: &mut ServerCtx<'_, '_>, request: SyncRequest) -> Result<(), Error> {
+    let upstream = &ctx.shared.replication.upstream;
+    if upstream.follows() && !upstream.is_up() {
+        return Err(Error::line(
+            "NOMASTERLINK Can't SYNC while not connected with my master",
+        ));
+    }
     // A replica has to know which byte is the first of the answer.
     if !ctx.out.is_empty() {
         return Err(Error::line(
@@ -165,6 +174,21 @@ fn replconf(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
 
 /// `ROLE`
 fn role(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
+    let upstream = &ctx.shared.replication.upstream;
+    if upstream.follows() {
+        let view = upstream.view();
+        let (host, port) = view.primary.unwrap_or_default();
+        ctx.out.array(5);
+        ctx.out.bulk(b"slave");
+        ctx.out.bulk(host.as_bytes());
+        ctx.out.int(port.into());
+        ctx.out.bulk(view.state.as_bytes());
+        match view.is_up {
+            true => ctx.out.uint(ctx.shared.stream.offset()),
+            false => ctx.out.int(-1),
+        }
+        return Ok(());
+    }
     let mut replicas = ctx.shared.replication.replicas();
     replicas.retain(|replica| replica.state() == State::Online);
     ctx.out.array(3);
@@ -182,6 +206,13 @@ fn role(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
 
 /// `WAIT numreplicas timeout`
 fn wait(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
+    if ctx.shared.replication.upstream.follows() {
+        return Err(Error::line(
+            "ERR WAIT cannot be used with replica instances. Please also note that since Redis 4.0 if a \
+             replica is configured to be writable (which is not the default) writes to replicas are \
+             just local and are not propagated.",
+        ));
+    }
     let replicas = ctx.args.int(1)?;
     let deadline = ctx.args.timeout_in_ms(2, ctx.worker.now.ms)?;
     let offset = ctx.session.written;
@@ -199,14 +230,77 @@ fn wait(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     Ok(())
 }
 
+/// The server's change to a primary or a replica, which REPLICAOF's clients wait for; they have their
+/// reply in their output.
+static REPLICAOF: Chore = Chore {
+    name: "replicaof",
+    queue: |shared| &shared.chores.replicaof,
+    run: |shared| {
+        let upstream = &shared.replication.upstream;
+        while !upstream.await_done(upstream.given(), Duration::from_secs(1)) {}
+        Vec::new()
+    },
+};
+
 /// `REPLICAOF host port` and `REPLICAOF NO ONE`
 fn replicaof(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
+    if ctx.shared.config.settings().cluster_enabled {
+        return Err(Error::line("ERR REPLICAOF not allowed in cluster mode."));
+    }
+    let upstream = &ctx.shared.replication.upstream;
+    let present = upstream.wanted().primary.or(upstream.view().primary);
+    let client = || {
+        let handle = &ctx.session.handle;
+        handle.describe(ctx.worker.now.ms, &|_| ctx.command.name.to_owned())
+    };
     if ctx.args.is(1, "no") && ctx.args.is(2, "one") {
+        if present.is_some() {
+            tracing::info!("MASTER MODE enabled (user request from '{}')", client());
+            order(ctx, None);
+        }
         ctx.out.ok();
         return Ok(());
     }
-    ctx.args.int_from(2, 0, "ERR Invalid master port")?;
-    Err(Error::line(
-        "ERR This server cannot be a replica yet; it can have replicas",
-    ))
+    if ctx.session.replica.is_some() && ctx.session.sync.is_some() {
+        return Err(Error::line(
+            "ERR Command is not valid when client is a replica.",
+        ));
+    }
+    let port = ctx.args.int_or(2, "ERR Invalid master port")?;
+    let Some(port) = u16::try_from(port).ok() else {
+        return Err(Error::line("ERR Invalid master port"));
+    };
+    let host = String::from_utf8_lossy(&ctx.args[1]).into_owned();
+    if let Some((now, at)) = &present
+        && now.eq_ignore_ascii_case(&host)
+        && *at == port
+    {
+        tracing::info!(
+            "REPLICAOF would result into synchronization with the master we are already connected \
+             with. No operation performed."
+        );
+        ctx.out.simple("OK Already connected to specified master");
+        return Ok(());
+    }
+    tracing::info!(
+        "REPLICAOF {host}:{port} enabled (user request from '{}')",
+        client()
+    );
+    order(ctx, Some((host, port)));
+    ctx.out.ok();
+    Ok(())
+}
+
+/// Has this server follow `primary`, or nobody; its client waits until it is so.
+fn order(ctx: &mut ServerCtx<'_, '_>, primary: Option<(String, u16)>) {
+    let shared = ctx.shared;
+    shared
+        .config
+        .update(|settings| settings.replicaof.clone_from(&primary));
+    shared.replication.upstream.want(Wanted {
+        primary,
+        ..Wanted::default()
+    });
+    following::serve(shared);
+    blocking::park_for_chore(ctx, &REPLICAOF);
 }

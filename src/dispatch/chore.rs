@@ -21,6 +21,8 @@ pub struct Chores {
     pub save: Queue,
     /// FLUSHALL, until an empty dump is in the place of the old one.
     pub flush_save: Queue,
+    /// REPLICAOF.
+    pub replicaof: Queue,
 }
 
 /// One kind of work.

@@ -519,3 +519,8 @@ fn is_paused(shared: &Shared) -> bool {
         }
     }
 }
+
+/// True when commands are appended, or are to be.
+pub fn is_on(shared: &Shared) -> bool {
+    shared.append_only.mode() != Mode::Off
+}

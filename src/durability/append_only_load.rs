@@ -124,7 +124,7 @@ pub fn reload(shared: &Shared) -> bool {
         log.demand();
         std::thread::sleep(std::time::Duration::from_millis(1));
     }
-    save::empty(shared);
+    save::empty(shared, false);
     let loaded = read_manifest(shared).and_then(|()| load(shared));
     loading.end();
     loaded.is_ok()

@@ -312,7 +312,7 @@ pub fn reload(shared: &Shared, flush: bool, merge: bool) -> bool {
     let loading = &shared.durability.loading;
     loading.active.store(true, Relaxed);
     if flush {
-        empty(shared);
+        empty(shared, false);
     }
     let result = load_file(shared, merge);
     loading.end();
@@ -322,20 +322,38 @@ pub fn reload(shared: &Shared, flush: bool, merge: bool) -> bool {
     result.is_ok()
 }
 
-/// Removes all keys, telling nobody but those who wait and watch.
-pub fn empty(shared: &Shared) {
+/// Removes all keys, telling nobody but those who wait and watch; they are freed in the background
+/// when `lazy`.
+pub fn empty(shared: &Shared, lazy: bool) {
+    with_all_shards(shared, |db| {
+        for index in 0..shared.keyspace.databases() {
+            if shared.keyspace.is_used(index) {
+                db.flush(index, lazy);
+            }
+        }
+    });
+}
+
+/// Does what no command does on all databases. Whoever waits for keys is served by the next command
+/// that touches them.
+fn with_all_shards(shared: &Shared, work: impl FnOnce(&mut Db<'_, '_>)) {
     let settings = shared.config.load();
     let mut env = env_of(&settings, clock::Now::read());
     env.notify = 0;
     let mut effects = Effects::default();
     let mut locks = shared.keyspace.lock_all();
-    let mut db = Db::new(&shared.keyspace, &mut locks, &env, &mut effects, 0, &[]);
-    for index in 0..shared.keyspace.databases() {
-        if shared.keyspace.is_used(index) {
-            db.flush(index, false);
-        }
-    }
+    work(&mut Db::new(
+        &shared.keyspace,
+        &mut locks,
+        &env,
+        &mut effects,
+        0,
+        &[],
+    ));
     drop(locks);
+    for load in effects.lazy.drain(..) {
+        shared.keyspace.lazyfree.send(load);
+    }
 }
 
 /// The file is out of date at once: FLUSHALL, which has told [`Saves::flushed`]. If there are save
@@ -363,7 +381,33 @@ pub fn load_options(settings: &Settings, replace: bool, drop_expired: bool) -> l
         drop_expired,
         replace,
         checksum: settings.rdbchecksum,
+        beside: false,
         key_delay_us: settings.key_load_delay.into(),
         threads: settings.io_threads.max(1) as usize,
     }
+}
+
+/// Puts what was loaded beside the data set in its place; the old one is freed in the background.
+pub fn exchange_with_beside(shared: &Shared) {
+    with_all_shards(shared, |db| {
+        for index in 0..shared.keyspace.databases() {
+            let beside = shared.keyspace.beside(index);
+            if shared.keyspace.is_used(index) || shared.keyspace.is_used(beside) {
+                db.swap(index, beside);
+            }
+        }
+    });
+    empty_beside(shared);
+}
+
+/// Drops what was loaded beside the data set.
+pub fn empty_beside(shared: &Shared) {
+    with_all_shards(shared, |db| {
+        for index in 0..shared.keyspace.databases() {
+            let beside = shared.keyspace.beside(index);
+            if shared.keyspace.is_used(beside) {
+                db.flush(beside, true);
+            }
+        }
+    });
 }

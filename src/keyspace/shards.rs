@@ -70,6 +70,7 @@ type Tables = [Table<Entry>; SHARDS];
 /// All databases.
 pub struct Keyspace {
     shards: Box<[Shard]>,
+    /// Those that clients see, and behind them as many that they do not.
     databases: Box<[AtomicPtr<Tables>]>,
     seed: foldhash::quality::FixedState,
     by_slot: bool,
@@ -111,14 +112,14 @@ impl Keyspace {
         };
         Self {
             shards: (0..SHARDS).map(|_| shard()).collect(),
-            databases: (0..databases)
+            databases: (0..2 * databases)
                 .map(|_| AtomicPtr::new(std::ptr::null_mut()))
                 .collect(),
             seed: foldhash::quality::FixedState::with_seed(rand::random()),
             by_slot,
             outbox: Outbox::default(),
             lazyfree: Lazyfree::default(),
-            expiry: Figures::new(databases),
+            expiry: Figures::new(2 * databases),
             timed_hashes: AtomicUsize::new(0),
             awaited_streams: AtomicUsize::new(0),
         }
@@ -131,7 +132,13 @@ impl Keyspace {
 
     /// Number of databases.
     pub fn databases(&self) -> usize {
-        self.databases.len()
+        self.databases.len() / 2
+    }
+
+    /// The number of a database that no client sees: where what is to take the place of database `db`
+    /// is loaded, while that is still in use.
+    pub fn beside(&self, db: usize) -> usize {
+        self.databases() + db
     }
 
     /// The 64 bits that place a key: seeded, so that clients cannot choose collisions. Under

@@ -31,6 +31,8 @@ pub struct Options {
     pub drop_expired: bool,
     /// Keys that are there are replaced; otherwise a key that comes twice is an error.
     pub replace: bool,
+    /// Into databases that no client sees ([`Keyspace::beside`]).
+    pub beside: bool,
     /// `rdbchecksum`.
     pub checksum: bool,
     /// `key-load-delay`: microseconds to wait for each key; negative -n waits one microsecond for n
@@ -45,6 +47,8 @@ pub struct Options {
 pub struct Loading {
     /// A data set is being loaded.
     pub active: AtomicBool,
+    /// One is being loaded beside the old one, which is served meanwhile: `async_loading`.
+    pub beside: AtomicBool,
     /// Unix seconds of its begin.
     pub started: AtomicI64,
     /// Bytes of the file, and how many of them were read.
@@ -70,9 +74,17 @@ impl Loading {
         self.active.store(true, Relaxed);
     }
 
+    /// As [`Loading::begin`]; `beside` the old data set, which is served meanwhile.
+    pub fn begin_as(&self, total_bytes: u64, beside: bool) {
+        self.begin(total_bytes);
+        self.active.store(!beside, Relaxed);
+        self.beside.store(beside, Relaxed);
+    }
+
     /// The data set is there.
     pub fn end(&self) {
         self.active.store(false, Relaxed);
+        self.beside.store(false, Relaxed);
     }
 
     /// How much of the file was read: 0 to 1.
@@ -116,8 +128,21 @@ struct Batch {
     records: Vec<(Meta, usize)>,
 }
 
+/// What a file says of the stream that goes on behind it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct About {
+    /// The name of the stream (`repl-id`).
+    pub id: Option<String>,
+    /// How much of it the file contains (`repl-offset`).
+    pub offset: Option<i64>,
+    /// The database that it has selected there (`repl-stream-db`).
+    pub selected: Option<usize>,
+}
+
 /// A file that was loaded to its end.
 pub struct Loaded<R> {
+    /// Where in which stream it is.
+    pub about: About,
     /// The sources of function libraries.
     pub functions: Vec<Vec<u8>>,
     /// Bytes after the end that were read already, for files that go on as commands.
@@ -144,7 +169,7 @@ pub fn file<R: Read>(
         count.store(0, Relaxed);
     }
     let mut reader = FileReader::new(input, options.checksum)?;
-    let mut functions = Vec::new();
+    let (mut functions, mut about) = (Vec::new(), About::default());
     let failed: Mutex<Option<Corrupt>> = Mutex::default();
     let (sender, receiver) = sync_channel(2 * options.threads);
     let receiver = Mutex::new(receiver);
@@ -156,7 +181,7 @@ pub fn file<R: Read>(
             keyspace,
             &mut reader,
             sender,
-            &mut functions,
+            (&mut functions, &mut about),
             loading,
             &failed,
         )
@@ -171,6 +196,7 @@ pub fn file<R: Read>(
     report(loading);
     let (rest, input) = reader.into_rest();
     Ok(Loaded {
+        about,
         functions,
         rest,
         input,
@@ -194,7 +220,7 @@ fn read<R: Read>(
     keyspace: &Keyspace,
     reader: &mut FileReader<R>,
     sender: SyncSender<Batch>,
-    functions: &mut Vec<Vec<u8>>,
+    (functions, about): (&mut Vec<Vec<u8>>, &mut About),
     loading: &Loading,
     failed: &Mutex<Option<Corrupt>>,
 ) -> Result<(), Failure> {
@@ -215,7 +241,7 @@ fn read<R: Read>(
                 batch.bytes.extend_from_slice(reader.record());
                 batch.records.push((meta, batch.bytes.len()));
             }
-            Item::Aux(name, value) => aux(&name, &value, loading),
+            Item::Aux(name, value) => aux(&name, &value, loading, about),
             Item::Function(source) => functions.push(source),
             Item::ModuleAux(name) => {
                 tracing::warn!(
@@ -245,7 +271,7 @@ fn too_many_databases(databases: usize) -> Failure {
 }
 
 /// Takes in a field about the file, and logs what people look for.
-fn aux(name: &[u8], value: &[u8], loading: &Loading) {
+fn aux(name: &[u8], value: &[u8], loading: &Loading, about: &mut About) {
     let text = String::from_utf8_lossy(value);
     let number = || text.parse::<i64>().unwrap_or(0);
     match name {
@@ -264,8 +290,9 @@ fn aux(name: &[u8], value: &[u8], loading: &Loading) {
         b"aof-preamble" if number() != 0 => tracing::info!("RDB has an AOF tail"),
         b"aof-base" if number() != 0 => tracing::info!("RDB is base AOF"),
         b"aof-preamble" | b"aof-base" | b"redis-bits" | b"lua" => {}
-        // Nobody can go on in the stream of a process that has ended.
-        b"repl-stream-db" | b"repl-id" | b"repl-offset" => {}
+        b"repl-stream-db" => about.selected = text.parse().ok(),
+        b"repl-id" => about.id = Some(text.into_owned()),
+        b"repl-offset" => about.offset = text.parse().ok(),
         _ => {
             let name = String::from_utf8_lossy(name);
             tracing::debug!("Unrecognized RDB AUX field: '{name}'");
@@ -346,14 +373,12 @@ fn insert(
     let entry = value.into_entry(key, meta.expiry, clock);
     let mut locks = keyspace.lock_one(keyspace.hash(key));
     let mut effects = Effects::default();
-    let mut db = Db::new(
-        keyspace,
-        &mut locks,
-        &options.env,
-        &mut effects,
-        meta.db,
-        &[],
-    );
+    let index = match options.beside {
+        true => keyspace.beside(meta.db),
+        false => meta.db,
+    };
+    let env = &options.env;
+    let mut db = Db::new(keyspace, &mut locks, env, &mut effects, index, &[]);
     if db.remove_replaced(key) && !options.replace {
         let key = String::from_utf8_lossy(key);
         tracing::warn!("RDB has duplicated key '{key}' in DB {}", meta.db);

@@ -226,6 +226,11 @@ impl Saves {
         self.count.fetch_add(1, Relaxed);
     }
 
+    /// The data set is what a dump holds, at this count of the server's changes.
+    pub fn loaded(&self, changes: u64) {
+        self.saved_changes.store(changes, Relaxed);
+    }
+
     /// The save in the background is over.
     pub fn ended(&self) {
         self.started.store(-1, Relaxed);

@@ -3,12 +3,13 @@
 //! Commands say what is wanted ([`Upstream::want`]); the thread that follows the primary does it, as the
 //! only one that changes what is so, and says when it is done. Nothing here touches a socket.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::base::sync::EventFd;
+use crate::client::mailbox::Bell;
 
 /// Host and port of a primary.
 pub type Address = (String, u16);
@@ -93,8 +94,10 @@ pub struct Upstream {
     done: Condvar,
     /// [`Orders::given`], to be read without the lock.
     given: AtomicU64,
+    /// The thread that follows runs.
+    served: AtomicBool,
     /// Rung when something is ordered.
-    bell: Mutex<Option<std::sync::Arc<EventFd>>>,
+    bell: Mutex<Option<Arc<Bell>>>,
 }
 
 #[derive(Default)]
@@ -139,7 +142,7 @@ impl Upstream {
         let given = orders.given;
         drop(orders);
         if let Some(bell) = &*self.bell.lock() {
-            bell.signal();
+            bell.ring();
         }
         given
     }
@@ -164,8 +167,18 @@ impl Upstream {
 
 /// What the thread that follows the primary tells.
 impl Upstream {
+    /// True for whoever asks first: it starts the thread that follows.
+    pub fn claim_service(&self) -> bool {
+        !self.served.swap(true, SeqCst)
+    }
+
+    /// That thread could not be started.
+    pub fn give_up_service(&self) {
+        self.served.store(false, SeqCst);
+    }
+
     /// Has `bell` rung whenever something is ordered.
-    pub fn ring(&self, bell: std::sync::Arc<EventFd>) {
+    pub fn ring(&self, bell: Arc<Bell>) {
         *self.bell.lock() = Some(bell);
     }
 

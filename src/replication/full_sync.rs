@@ -272,7 +272,10 @@ fn snapshot(
         }
         let offset = readers.first().map_or(0, Reader::offset);
         let replication = [
-            ("repl-stream-db", b"0".to_vec()),
+            (
+                "repl-stream-db",
+                shared.stream.selected().to_string().into_bytes(),
+            ),
             ("repl-id", shared.replication.id().into_bytes()),
             ("repl-offset", offset.to_string().into_bytes()),
         ];

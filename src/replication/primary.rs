@@ -218,10 +218,11 @@ impl Link<'_> {
     /// when it cannot.
     fn resume(&self, id: &[u8], offset: i64) -> io::Result<Option<Reader>> {
         let (replication, stream) = (&self.shared.replication, &self.shared.stream);
-        let (own, end) = (replication.id(), stream.offset());
+        let (names, end) = (replication.names(), stream.offset());
+        let second = names.second.as_ref();
         let lineage = Lineage {
-            id: &own,
-            second: None,
+            id: &names.id,
+            second: second.map(|(id, limit)| (&**id, limit.cast_signed())),
             kept: replication.backlog(end),
         };
         let resumed = lineage.resume(id, offset);

@@ -27,7 +27,7 @@ use crate::keyspace::shards::Keyspace;
 use crate::net::worker::{EventLoop, Link};
 use crate::observe::log;
 use crate::observe::stats::Stats;
-use crate::replication::FullSyncs;
+use crate::replication::{FullSyncs, following};
 
 /// Runs the program with its arguments, its own name first.
 pub fn main(args: &[OsString]) -> ExitCode {
@@ -197,8 +197,6 @@ fn refuse_unsupported(settings: &Settings) -> Result<(), ()> {
         lines
     } else if !settings.aclfile.is_empty() {
         vec!["aclfile: ACL users are not supported yet".to_owned()]
-    } else if settings.replicaof.is_some() {
-        vec!["replicaof: this server cannot be a replica yet".to_owned()]
     } else if settings.cluster_enabled {
         vec!["cluster-enabled yes: cluster mode is not supported yet".to_owned()]
     } else if settings.tls_port != 0 {
@@ -296,6 +294,7 @@ fn start(
     logo(&settings);
     tracing::warn!("Server initialized");
     let stop = Arc::new(AtomicBool::new(false));
+    following::begin_as_replica(&shared);
     let threads = spawn_threads(&shared, &links, &stop).map_err(failed)?;
     shared.status.startup_memory.store(alloc::used(), Relaxed);
     append_only_load::read_manifest(&shared).map_err(|_| ())?;
@@ -355,6 +354,7 @@ fn begin_loading(
         shared.durability.loading.end();
         ready(&shared.config.load());
         doors.open();
+        following::follow_from_start(&shared);
     })?;
     Ok(())
 }

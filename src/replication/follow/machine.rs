@@ -5,6 +5,7 @@ use super::handshake::{self, Handshake};
 use super::line::Progress;
 use super::transfer::{self, Transfer};
 use super::{Action, Event, History, Out, Settings};
+use crate::propagation::{FullSync, View};
 
 /// From attempt to attempt where one failed, in milliseconds.
 const RETRY: i64 = 1000;
@@ -87,49 +88,6 @@ enum Next {
     AtOnce { after_failure: bool },
     /// In a second.
     Later,
-}
-
-/// The state for INFO and ROLE.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct View {
-    /// Host and port of the primary, if one is followed.
-    pub primary: Option<(String, u16)>,
-    /// As ROLE has it: `none`, `connect`, `connecting`, `handshake`, `sync`, `connected`.
-    pub state: &'static str,
-    /// `master_link_status` is `up`.
-    pub is_up: bool,
-    /// `master_last_io_seconds_ago`: -1 while the link is down.
-    pub last_io_seconds: i64,
-    /// `master_link_down_since_seconds`: -1 if it was never up.
-    pub down_seconds: i64,
-    /// The full sync under way.
-    pub sync: Option<FullSync>,
-}
-
-/// A full sync for INFO: `master_sync_*`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FullSync {
-    /// Bytes of the dump: -1 before they are known, 0 if they will not be.
-    pub total: i64,
-    /// Bytes received.
-    pub read: i64,
-    /// Seconds since the last of them.
-    pub last_io_seconds: i64,
-}
-
-impl FullSync {
-    /// `master_sync_left_bytes`, which is negative where the total is not known.
-    pub fn left(&self) -> i64 {
-        self.total - self.read
-    }
-
-    /// `master_sync_perc`.
-    pub fn percent(&self) -> f64 {
-        match self.total {
-            0 => 0.0,
-            total => self.read as f64 / total as f64 * 100.0,
-        }
-    }
 }
 
 impl Follower {

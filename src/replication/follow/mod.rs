@@ -36,7 +36,7 @@ mod mark;
 mod tests;
 mod transfer;
 
-pub use machine::{Follower, FullSync, View};
+pub use machine::Follower;
 
 /// Parameters that the machine needs. They may change at any time and count from the next use.
 #[derive(Clone, Debug)]

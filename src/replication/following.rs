@@ -1,0 +1,746 @@
+//! The thread that follows a primary: its socket, and what the state machine ([`super::follow`]) asks
+//! for.
+//!
+//! It is the only one that changes whether this server is a primary or a replica. Commands order it
+//! ([`crate::propagation::Upstream`]) and wait until it is so. It reads the primary's bytes, has dumps
+//! loaded ([`super::receive`]) and applies the stream itself ([`super::apply`]).
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::ops::Range;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::apply::Applier;
+use super::follow::{
+    Action, Event, Follower, History, Level, Load, Settings, StreamName, acknowledgement,
+};
+use super::receive::{Dump, Failed};
+use crate::base::clock::unix_ms;
+use crate::client::mailbox::Bell;
+use crate::client::registry::Arrival;
+use crate::config::choices::ReplDisklessLoad;
+use crate::config::strerror;
+use crate::dispatch::blocking;
+use crate::dispatch::context::{Shared, Worker};
+use crate::durability::{append_only, save};
+use crate::persistence::load::About;
+use crate::propagation::{Names, Wanted};
+
+/// Bytes read from the primary at once.
+const PIECE: usize = 64 * 1024;
+/// Longest sleep: parameters and killed clients are looked at as often.
+const LOOK: Duration = Duration::from_millis(100);
+/// How long it may take that nobody follows us any more.
+const PARTING: Duration = Duration::from_secs(5);
+
+/// Has the thread follow what was ordered; it is started when it is needed first.
+pub fn serve(shared: &Shared) {
+    let upstream = &shared.replication.upstream;
+    if !upstream.claim_service() {
+        return;
+    }
+    let started = Bell::new().and_then(|bell| {
+        let bell = Arc::new(bell);
+        upstream.ring(Arc::clone(&bell));
+        let run = move |shared: &Arc<Shared>| Following::new(shared, bell).run();
+        shared.threads.start("primary", run)
+    });
+    if let Err(error) = started {
+        tracing::warn!(
+            "Cannot start the thread of the primary: {}",
+            strerror(&error)
+        );
+        upstream.give_up_service();
+    }
+}
+
+/// The server starts as a replica: it is one before anybody is served.
+pub fn begin_as_replica(shared: &Shared) {
+    let Some(primary) = shared.config.load().replicaof.clone() else {
+        return;
+    };
+    let upstream = &shared.replication.upstream;
+    upstream.set_follows(true);
+    shared.stream.follow();
+    upstream.show(crate::propagation::View {
+        primary: Some(primary),
+        state: "connect",
+        ..Default::default()
+    });
+}
+
+/// The data set is loaded: the primary of the configuration is followed.
+pub fn follow_from_start(shared: &Shared) {
+    let primary = shared.config.load().replicaof.clone();
+    // Somebody may have ordered something else by now.
+    if primary.is_some() && shared.replication.upstream.given() == 0 {
+        shared.replication.upstream.want(Wanted {
+            primary,
+            failover: false,
+            at_start: true,
+        });
+        serve(shared);
+    }
+}
+
+/// What came of an attempt to connect.
+struct Dialled {
+    attempt: u64,
+    result: Result<TcpStream, Event<'static>>,
+}
+
+/// The connection to the primary.
+struct Link {
+    socket: TcpStream,
+    /// What the socket had no room for.
+    unsent: Vec<u8>,
+}
+
+/// The thread's state.
+struct Following<'a> {
+    shared: &'a Arc<Shared>,
+    bell: Arc<Bell>,
+    machine: Follower,
+    link: Option<Link>,
+    dialled: Arc<Mutex<Option<Dialled>>>,
+    /// The attempt that the link belongs to, or the one being made.
+    attempt: u64,
+    /// The dump being received or loaded, and where it goes.
+    dump: Option<(Dump, Load)>,
+    /// All of the dump is handed over: what comes of it is awaited, and nothing read meanwhile.
+    ending: bool,
+    /// What the dump says of itself, once loaded.
+    about: About,
+    applier: Option<Applier>,
+    /// Bytes of the stream that came before the dump was there.
+    early: Vec<u8>,
+    /// The data set is what `names` and `offset` of the stream say.
+    is_known: bool,
+    /// The append-only file is to be turned on when the data set is there.
+    resumes_file: bool,
+    /// Orders carried out.
+    seen: u64,
+    /// What is to be told to the state machine next.
+    events: VecDeque<Event<'static>>,
+    shown_ms: i64,
+}
+
+impl<'a> Following<'a> {
+    fn new(shared: &'a Arc<Shared>, bell: Arc<Bell>) -> Self {
+        Self {
+            shared,
+            bell,
+            machine: Follower::new(settings(shared)),
+            link: None,
+            dialled: Arc::default(),
+            attempt: 0,
+            dump: None,
+            ending: false,
+            about: About::default(),
+            applier: None,
+            early: Vec::new(),
+            is_known: false,
+            resumes_file: false,
+            seen: 0,
+            events: VecDeque::new(),
+            shown_ms: 0,
+        }
+    }
+
+    /// Follows for as long as the process lives.
+    fn run(&mut self) {
+        let mut input = vec![0; PIECE];
+        loop {
+            self.obey();
+            self.machine.set_settings(settings(self.shared));
+            self.wait();
+            self.bell.answer();
+            self.look_at_dial();
+            self.look_at_dump();
+            self.flush();
+            self.read(&mut input);
+            let actions = self.machine.tick(unix_ms());
+            self.carry_out(actions, &[]);
+            self.drain_events();
+            self.end_if_killed();
+            self.show(false);
+        }
+    }
+
+    /// Waits until there is something to do.
+    fn wait(&mut self) {
+        let pause = self.machine.pause().map_or(LOOK, Duration::from_millis);
+        let pause = pause.min(LOOK);
+        let timeout = Timespec {
+            tv_sec: pause.as_secs() as i64,
+            tv_nsec: pause.subsec_nanos().into(),
+        };
+        let mut fds = vec![PollFd::new(self.bell.fd(), PollFlags::IN)];
+        if let Some(link) = &self.link {
+            let mut flags = PollFlags::empty();
+            flags.set(PollFlags::IN, !self.ending);
+            flags.set(PollFlags::OUT, !link.unsent.is_empty());
+            if !flags.is_empty() {
+                fds.push(PollFd::new(&link.socket, flags));
+            }
+        }
+        // Interrupted or not: what there is to do is looked at.
+        let _ = poll(&mut fds, Some(&timeout));
+    }
+
+    fn step(&mut self, event: Event<'_>) {
+        let actions = self.machine.step(event, unix_ms());
+        self.carry_out(actions, &[]);
+    }
+
+    /// Events that carrying out actions led to.
+    fn drain_events(&mut self) {
+        while let Some(event) = self.events.pop_front() {
+            self.step(event);
+        }
+    }
+
+    /// Shows how things are, if that was not done a moment ago.
+    fn show(&mut self, at_once: bool) {
+        let now = unix_ms();
+        if at_once || now - self.shown_ms >= 20 {
+            self.shown_ms = now;
+            let view = self.machine.view(now);
+            self.shared.replication.upstream.show(view);
+        }
+    }
+}
+
+/// Orders.
+impl Following<'_> {
+    /// Carries out what was ordered last.
+    fn obey(&mut self) {
+        let upstream = &self.shared.replication.upstream;
+        let Some((wanted, number)) = upstream.order_after(self.seen) else {
+            return;
+        };
+        self.seen = number;
+        match wanted.primary {
+            Some((host, port)) => {
+                self.become_replica();
+                self.step(match wanted.at_start {
+                    true => Event::Start { host, port },
+                    false => Event::Follow {
+                        host,
+                        port,
+                        failover: wanted.failover,
+                    },
+                });
+            }
+            None => {
+                self.step(Event::Stop);
+                self.become_primary();
+            }
+        }
+        self.drain_events();
+        self.show(true);
+        self.shared.replication.upstream.has_done(number);
+    }
+
+    /// From here on the stream is somebody else's.
+    fn become_replica(&mut self) {
+        let shared = self.shared;
+        let replication = &shared.replication;
+        if !replication.upstream.follows() {
+            replication.upstream.set_follows(true);
+            // What clients do from now on goes to files only; what they did until now is in the
+            // stream, which can be gone on with.
+            shared.turns.pass();
+            shared.stream.follow();
+            self.is_known = true;
+            let mut worker = Worker::for_source(shared, Default::default());
+            blocking::release_all(shared, &mut worker);
+        }
+        self.part_with_replicas();
+        let size = shared.config.settings().repl_backlog_size.unsigned_abs();
+        replication.keep_backlog(&shared.stream, size);
+    }
+
+    /// The stream is this server's own.
+    fn become_primary(&mut self) {
+        let shared = self.shared;
+        if !shared.replication.upstream.follows() {
+            return;
+        }
+        self.part_with_replicas();
+        let end = shared.stream.offset();
+        shared.replication.promote(end);
+        let names = shared.replication.names();
+        let second = names.second.unwrap_or_default();
+        tracing::warn!(
+            "Setting secondary replication ID to {}, valid up to offset: {}. New replication ID is {}",
+            second.0,
+            second.1,
+            names.id
+        );
+        shared.stream.disown();
+        shared.replication.upstream.set_follows(false);
+        tracing::info!("MASTER MODE enabled");
+    }
+
+    /// Ends the connections of all replicas: they come back, and learn what the stream is called now.
+    fn part_with_replicas(&self) {
+        let replication = &self.shared.replication;
+        for replica in replication.replicas() {
+            if let Some(handle) = self.shared.clients.get(replica.client) {
+                handle.kill();
+            }
+        }
+        let begun = std::time::Instant::now();
+        while !replication.is_empty() && begun.elapsed() < PARTING {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+/// The socket.
+impl Following<'_> {
+    /// Looks the name up and connects, on a thread of its own: either may take long.
+    fn dial(&mut self, attempt: u64, host: String, port: u16) {
+        self.attempt = attempt;
+        let (dialled, bell) = (Arc::clone(&self.dialled), Arc::clone(&self.bell));
+        let settings = self.shared.config.load();
+        let limit = Duration::from_secs(settings.repl_timeout.max(1).unsigned_abs().into());
+        let source = settings.bind_source_addr.to_str().into_owned();
+        let dial = move |_: &Arc<Shared>| {
+            let result = connect(&host, port, &source, limit).map_err(|failure| match failure {
+                Unconnected::Unreachable(text) => Event::Unreachable { attempt, text },
+                Unconnected::Refused(text) => Event::ConnectFailed { attempt, text },
+            });
+            let mut last = dialled.lock();
+            if last.as_ref().is_none_or(|last| last.attempt < attempt) {
+                *last = Some(Dialled { attempt, result });
+            }
+            drop(last);
+            bell.ring();
+        };
+        if let Err(error) = self.shared.threads.start("dial", dial) {
+            self.events.push_back(Event::Unreachable {
+                attempt,
+                text: strerror(&error),
+            });
+        }
+    }
+
+    fn look_at_dial(&mut self) {
+        let Some(dialled) = self.dialled.lock().take() else {
+            return;
+        };
+        if dialled.attempt != self.attempt {
+            return;
+        }
+        match dialled.result {
+            Ok(socket) => {
+                self.link = Some(Link {
+                    socket,
+                    unsent: Vec::new(),
+                });
+                self.step(Event::Connected {
+                    attempt: dialled.attempt,
+                });
+            }
+            Err(event) => self.step(event),
+        }
+    }
+
+    fn send(&mut self, bytes: &[u8]) {
+        if let Some(link) = &mut self.link {
+            link.unsent.extend_from_slice(bytes);
+        }
+        self.flush();
+    }
+
+    /// Writes what the socket takes.
+    fn flush(&mut self) {
+        let Some(link) = &mut self.link else { return };
+        while !link.unsent.is_empty() {
+            match link.socket.write(&link.unsent) {
+                Ok(count) => _ = link.unsent.drain(..count),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                // A broken connection is met by the next read.
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn read(&mut self, input: &mut [u8]) {
+        if self.ending {
+            return;
+        }
+        let Some(link) = &mut self.link else { return };
+        let text = match link.socket.read(input) {
+            Ok(0) => "connection lost".to_owned(),
+            Ok(count) => {
+                let counter = &self.shared.stats.applier().counters.input_bytes;
+                crate::observe::stats::bump(counter, count as u64);
+                let bytes = &input[..count];
+                let actions = self.machine.step(Event::Bytes(bytes), unix_ms());
+                self.carry_out(actions, bytes);
+                return;
+            }
+            Err(error) => match error.kind() {
+                ErrorKind::WouldBlock | ErrorKind::Interrupted => return,
+                _ => strerror(&error),
+            },
+        };
+        self.step(Event::Closed { text });
+    }
+
+    /// CLIENT KILL ended the connection to the primary.
+    fn end_if_killed(&mut self) {
+        let is_killed = |applier: &Applier| applier.handle().is_killed();
+        if self.applier.as_ref().is_some_and(is_killed) {
+            self.step(Event::Closed {
+                text: "killed".to_owned(),
+            });
+        }
+    }
+}
+
+/// What the state machine asks for.
+impl Following<'_> {
+    /// Carries out actions, some of which speak of `bytes`.
+    fn carry_out(&mut self, actions: Vec<Action>, bytes: &[u8]) {
+        for action in actions {
+            match action {
+                Action::Connect {
+                    attempt,
+                    host,
+                    port,
+                } => self.dial(attempt, host, port),
+                Action::Send(bytes) => self.send(&bytes),
+                Action::Close => self.close(),
+                Action::AskHistory { attempt } => {
+                    let history = self.history();
+                    self.events.push_back(Event::History { attempt, history });
+                }
+                Action::BeginLoad { len, load, .. } => self.begin_load(len, load),
+                Action::LoadBytes(Range { start, end }) => self.load(&bytes[start..end]),
+                Action::LoadHeld(held) => self.load(held.bytes()),
+                Action::EndLoad => self.end_load(),
+                Action::AbortLoad => self.abort_load(),
+                Action::Adopt(history) => self.adopt(history),
+                Action::ContinueAs { id } => self.go_on_as(id),
+                Action::StreamBytes(Range { start, end }) => self.apply(&bytes[start..end]),
+                Action::Acknowledge => {
+                    let applied = self.shared.stream.offset();
+                    self.send(&acknowledgement(applied.cast_signed(), None));
+                }
+                Action::FailedOver(_) => {}
+                Action::Log(Level::Notice, text) => tracing::info!("{text}"),
+                Action::Log(Level::Warning, text) => tracing::warn!("{text}"),
+            }
+        }
+    }
+
+    fn close(&mut self) {
+        self.link = None;
+        self.attempt = 0;
+        self.early = Vec::new();
+        if let Some(applier) = self.applier.take() {
+            applier.end(self.shared);
+        }
+    }
+
+    /// What the data set contains, if a primary could continue it.
+    fn history(&self) -> Option<History> {
+        let names = self.shared.replication.names();
+        let id = StreamName::parse(names.id.as_bytes())?;
+        let offset = self.shared.stream.offset().cast_signed();
+        self.is_known.then_some(History { id, offset })
+    }
+
+    fn go_on_as(&mut self, id: Option<StreamName>) {
+        let shared = self.shared;
+        if let Some(id) = id {
+            // Whoever follows us has to know the name.
+            self.part_with_replicas();
+            let end = shared.stream.offset();
+            shared.replication.rename(id.to_string(), end);
+        }
+        self.begin_to_apply(shared.stream.selected());
+    }
+
+    fn begin_to_apply(&mut self, db: usize) {
+        let Some(link) = &self.link else { return };
+        let address = |address: io::Result<SocketAddr>| {
+            address.map_or_else(|_| String::new(), |a| a.to_string())
+        };
+        let handle = self.shared.clients.add(Arrival {
+            address: address(link.socket.peer_addr()),
+            local_address: address(link.socket.local_addr()),
+            fd: link.socket.as_raw_fd(),
+            now_ms: unix_ms(),
+            bell: Arc::clone(&self.bell),
+        });
+        self.applier = Some(Applier::new(self.shared, handle, db));
+        let early = std::mem::take(&mut self.early);
+        self.apply(&early);
+    }
+
+    fn apply(&mut self, bytes: &[u8]) {
+        let Some(applier) = &mut self.applier else {
+            self.early.extend_from_slice(bytes);
+            return;
+        };
+        if bytes.is_empty() {
+            return;
+        }
+        let fed = applier.feed(self.shared, bytes);
+        if std::mem::take(&mut applier.asked) {
+            self.events.push_back(Event::GetAck);
+        }
+        if fed.is_err() {
+            self.is_known = false;
+            self.events.push_back(Event::Corrupt);
+        }
+    }
+}
+
+/// Dumps.
+impl Following<'_> {
+    fn begin_load(&mut self, len: Option<u64>, load: Load) {
+        if load == Load::Direct {
+            self.drop_data(len);
+        }
+        if load == Load::Swap {
+            save::empty_beside(self.shared);
+        }
+        match Dump::begin(self.shared, load, len, &self.bell) {
+            Ok(dump) => self.dump = Some((dump, load)),
+            Err(error) => self.fail_load(
+                Failed {
+                    text: strerror(&error),
+                    lasting: false,
+                },
+                load,
+            ),
+        }
+    }
+
+    fn load(&mut self, bytes: &[u8]) {
+        let (upstream, seen) = (&self.shared.replication.upstream, self.seen);
+        let Some((dump, load)) = &mut self.dump else {
+            return;
+        };
+        let load = *load;
+        if let Err(error) = dump.take(bytes, || upstream.given() == seen) {
+            let text = strerror(&error);
+            self.fail_load(
+                Failed {
+                    text,
+                    lasting: false,
+                },
+                load,
+            );
+        }
+    }
+
+    fn end_load(&mut self) {
+        let Some((mut dump, load)) = self.dump.take() else {
+            return;
+        };
+        if load == Load::File {
+            self.drop_data(None);
+        }
+        self.ending = true;
+        let ended = dump.end(self.shared);
+        self.dump = Some((dump, load));
+        if let Err(error) = ended {
+            let text = strerror(&error);
+            self.fail_load(
+                Failed {
+                    text,
+                    lasting: false,
+                },
+                load,
+            );
+        }
+    }
+
+    /// The old data set goes, and with it what it was.
+    fn drop_data(&mut self, len: Option<u64>) {
+        let shared = self.shared;
+        self.is_known = false;
+        shared.durability.loading.begin(len.unwrap_or(0));
+        // Nobody acts on the old data set from here on.
+        shared.turns.pass();
+        self.part_with_replicas();
+        shared.durability.saves.cancel();
+        if append_only::is_on(shared) {
+            self.resumes_file = true;
+            append_only::turn_off(shared);
+        }
+        save::empty(shared, shared.config.settings().replica_lazy_flush);
+    }
+
+    fn look_at_dump(&mut self) {
+        let Some((dump, load)) = &self.dump else {
+            return;
+        };
+        let (load, attempt) = (*load, self.attempt);
+        match dump.outcome() {
+            None => {}
+            Some(Ok(about)) => {
+                self.about = about;
+                self.dump = Some((Dump::loaded(&self.bell), load));
+                self.step(Event::Loaded { attempt });
+                self.drain_events();
+            }
+            Some(Err(failed)) => {
+                self.dump = None;
+                self.fail_load(failed, load);
+                self.drain_events();
+            }
+        }
+    }
+
+    /// A dump could not be received or loaded: with [`Load::Swap`] the old data stays, otherwise none.
+    fn fail_load(&mut self, failed: Failed, load: Load) {
+        self.forget_load(load);
+        let Failed { text, lasting } = failed;
+        self.events.push_back(Event::LoadFailed {
+            attempt: self.attempt,
+            text,
+            lasting,
+        });
+    }
+
+    fn abort_load(&mut self) {
+        if let Some((dump, load)) = self.dump.take() {
+            dump.give_up();
+            self.forget_load(load);
+        }
+    }
+
+    /// Nothing of a dump stays.
+    fn forget_load(&mut self, load: Load) {
+        let shared = self.shared;
+        if let Some((dump, _)) = self.dump.take() {
+            dump.give_up();
+        }
+        match load {
+            Load::Swap => save::empty_beside(shared),
+            Load::Direct => save::empty(shared, false),
+            Load::File if self.ending => save::empty(shared, false),
+            Load::File => {}
+        }
+        self.end_loading();
+    }
+
+    fn end_loading(&mut self) {
+        self.ending = false;
+        self.shared.durability.loading.end();
+        if std::mem::take(&mut self.resumes_file) {
+            append_only::turn_on(self.shared);
+        }
+    }
+
+    /// What was loaded is the data set, and this its history.
+    fn adopt(&mut self, history: Option<History>) {
+        let shared = self.shared;
+        if let Some((_, Load::Swap)) = self.dump.take() {
+            self.exchange();
+        }
+        let size = shared.config.settings().repl_backlog_size.unsigned_abs();
+        let about = std::mem::take(&mut self.about);
+        let selected = about.selected.unwrap_or(0);
+        let (id, offset) = match history {
+            Some(History { id, offset }) => (id.to_string(), offset.unsigned_abs()),
+            None => (crate::base::random::run_id(), 0),
+        };
+        self.is_known = history.is_some();
+        let names = Names { id, second: None };
+        shared.stream.adopt(offset, selected);
+        let replication = &shared.replication;
+        replication.adopt(&shared.stream, names, offset, size);
+        shared.durability.saves.loaded(shared.changes());
+        self.end_loading();
+        self.begin_to_apply(selected);
+    }
+
+    /// The new data set takes the place of the old one, which clients were served from.
+    fn exchange(&mut self) {
+        let shared = self.shared;
+        self.part_with_replicas();
+        if append_only::is_on(shared) {
+            self.resumes_file = true;
+            append_only::turn_off(shared);
+        }
+        let _turn = shared.durability.saves.take_over();
+        save::exchange_with_beside(shared);
+    }
+}
+
+/// Why there is no connection.
+enum Unconnected {
+    /// The name leads nowhere.
+    Unreachable(String),
+    Refused(String),
+}
+
+/// A socket that is connected and does not block.
+fn connect(host: &str, port: u16, source: &str, limit: Duration) -> Result<TcpStream, Unconnected> {
+    let unreachable = |error: io::Error| Unconnected::Unreachable(strerror(&error));
+    let addresses = (host, port).to_socket_addrs().map_err(unreachable)?;
+    let mut last = Unconnected::Unreachable("Name does not resolve".to_owned());
+    for address in addresses {
+        let connected = connect_to(address, source, limit);
+        match connected {
+            Ok(socket) => return Ok(socket),
+            Err(error) => last = Unconnected::Refused(strerror(&error)),
+        }
+    }
+    Err(last)
+}
+
+fn connect_to(address: SocketAddr, source: &str, limit: Duration) -> io::Result<TcpStream> {
+    use socket2::{Domain, Socket, Type};
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    if let Ok(source) = source.parse() {
+        socket.bind(&SocketAddr::new(source, 0).into())?;
+    }
+    socket.connect_timeout(&address.into(), limit)?;
+    socket.set_tcp_nodelay(true)?;
+    socket.set_keepalive(true)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+/// The parameters that the state machine needs.
+fn settings(shared: &Shared) -> Settings {
+    let settings = shared.config.settings();
+    let some = |text: &crate::config::Text| (!text.is_empty()).then(|| text.to_str().into_owned());
+    let secret = |bytes: &[u8]| (!bytes.is_empty()).then(|| bytes.to_vec());
+    let is_empty = || {
+        let keyspace = &shared.keyspace;
+        (0..keyspace.databases()).all(|db| keyspace.len(db) == 0)
+    };
+    Settings {
+        port: match settings.replica_announce_port {
+            0 => settings.port,
+            port => port,
+        },
+        ip: some(&settings.replica_announce_ip),
+        user: some(&settings.masteruser).map(String::into_bytes),
+        password: secret(&settings.masterauth),
+        timeout: settings.repl_timeout.unsigned_abs(),
+        load: match settings.repl_diskless_load {
+            ReplDisklessLoad::Disabled => Load::File,
+            ReplDisklessLoad::OnEmptyDb if is_empty() => Load::Direct,
+            ReplDisklessLoad::OnEmptyDb => Load::File,
+            ReplDisklessLoad::Swapdb => Load::Swap,
+        },
+    }
+}

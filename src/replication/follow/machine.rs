@@ -13,6 +13,8 @@ const RETRY: i64 = 1000;
 const SOONEST: i64 = 100;
 /// From confirmation to confirmation, and from empty line to empty line while a dump is loaded.
 const BEAT: i64 = 1000;
+/// Longest time between ticks: what passes between two is lost when the clock is put back meanwhile.
+const LONGEST_WAIT: i64 = 1000;
 /// Longest pause between full syncs that cannot be loaded.
 const LONGEST_PAUSE: i64 = 60_000;
 
@@ -202,8 +204,8 @@ impl Follower {
         out.0
     }
 
-    /// Milliseconds from the last step or tick until the next tick is due; `None` when only an event
-    /// leads on.
+    /// Milliseconds from the last step or tick until the next tick is due, a second at most; `None` when
+    /// only an event leads on.
     pub fn pause(&self) -> Option<u64> {
         let limit = self.heard.saturating_add(self.limit() + 1);
         let due = match &self.state {
@@ -216,7 +218,8 @@ impl Follower {
             State::Transfer(_) => limit,
             State::Connected { .. } => limit.min(self.beat),
         };
-        Some(due.saturating_sub(self.clock.at).max(0).unsigned_abs())
+        let pause = due.saturating_sub(self.clock.at);
+        Some(pause.clamp(0, LONGEST_WAIT).unsigned_abs())
     }
 
     /// What INFO and ROLE tell, at `now`.

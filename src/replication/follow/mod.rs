@@ -33,6 +33,8 @@ mod line;
 mod machine;
 mod mark;
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod tests;
 mod transfer;
 

@@ -11,6 +11,7 @@ use tessera::persistence::layouts;
 use tessera::persistence::rdb::decode::{self, Layouts, Value};
 use tessera::persistence::rdb::file::{FileReader, Item, Record};
 use tessera::persistence::rdb::payload;
+use tessera::replication::follow::{self, Action, Event, Follower, History, Load, StreamName};
 use tessera::resp::parse::{Limits, Parser, Progress, ProtocolError, Request};
 use tessera::resp::read::{ReadLimits, Reader};
 use tessera::types::hyperloglog as hll;
@@ -317,4 +318,86 @@ pub fn manifest(data: &[u8]) {
     }
     let again = Manifest::parse(text.as_bytes()).expect("what was written is read");
     assert_eq!(again, manifest);
+}
+
+/// Bytes of a primary, in pieces whose size the first byte gives: the same dump, stream and log as in
+/// one piece.
+pub fn primary(data: &[u8]) {
+    let Some((&first, bytes)) = data.split_first() else {
+        return;
+    };
+    let load = [Load::File, Load::Direct, Load::Swap][usize::from(first) % 3];
+    let piece = usize::from(first / 3).max(1);
+    let asked = b"+PONG\r\n+OK\r\n+OK\r\n";
+    let whole = follow(&[asked, bytes], load);
+    let pieces: Vec<&[u8]> = std::iter::once(&asked[..])
+        .chain(bytes.chunks(piece))
+        .collect();
+    assert_eq!(follow(&pieces, load), whole);
+    // From the greeting on.
+    follow(&bytes.chunks(piece).collect::<Vec<_>>(), load);
+}
+
+/// What a primary's bytes came to.
+#[derive(Debug, Default, PartialEq)]
+struct Followed {
+    dump: Vec<u8>,
+    stream: Vec<u8>,
+    others: Vec<Action>,
+    is_closed: bool,
+}
+
+fn follow(pieces: &[&[u8]], load: Load) -> Followed {
+    let mut follower = Follower::new(follow::Settings {
+        port: 6380,
+        ip: None,
+        user: None,
+        password: None,
+        timeout: 60,
+        load,
+    });
+    let (host, port) = ("primary".to_owned(), 6379);
+    follower.step(Event::Start { host, port }, 0);
+    follower.step(Event::Connected { attempt: 1 }, 0);
+    let mut followed = Followed::default();
+    for bytes in pieces {
+        let mut actions = follower.step(Event::Bytes(bytes), 0);
+        loop {
+            let answer = followed.take(actions, bytes);
+            if followed.is_closed {
+                return followed;
+            }
+            let Some(answer) = answer else {
+                break;
+            };
+            actions = follower.step(answer, 0);
+        }
+    }
+    followed
+}
+
+impl Followed {
+    /// Takes note of what is to be done, until the connection is closed; what is to be answered.
+    fn take(&mut self, actions: Vec<Action>, bytes: &[u8]) -> Option<Event<'static>> {
+        let mut answer = None;
+        for action in actions {
+            match action {
+                Action::LoadBytes(range) => self.dump.extend_from_slice(&bytes[range]),
+                Action::LoadHeld(held) => self.dump.extend_from_slice(held.bytes()),
+                Action::StreamBytes(range) => self.stream.extend_from_slice(&bytes[range]),
+                Action::Close => {
+                    self.is_closed = true;
+                    return None;
+                }
+                Action::AskHistory { attempt } => {
+                    let id = StreamName::parse(&[b'a'; 40]).expect("letters");
+                    let history = Some(History { id, offset: 41 });
+                    answer = Some(Event::History { attempt, history });
+                }
+                Action::EndLoad => answer = Some(Event::Loaded { attempt: 1 }),
+                other => self.others.push(other),
+            }
+        }
+        answer
+    }
 }

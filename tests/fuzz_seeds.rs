@@ -36,6 +36,10 @@ const SEEDS: &[&[u8]] = &[
     b"\x13\x01\x10\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x01\x1d\x1d\0\0\0\x0a\0\x01\x01\0\x01\x01\x01\x81f\x02\0\x01\x02\x01\0\x01\0\x01\x81v\x02\x04\x01\xff\x01\x01\x01\x01\x01\0\0\x01\x01\x01g\x01\x01\x01\x01\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x01+\xd2.\x05\xa2\x01\0\0\x01\x01\x01c+\xd2.\x05\xa2\x01\0\0\x01\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x01\x0a\0\0\0\0\0\0\0\0\0",
     b"\xfa\x09redis-ver\x057.0.0\xfe\0\xfb\x02\x01\xfc\x01\x02\x03\x04\x05\x06\x07\x08\0\x01k\xc0\x05\xf9\x03\x05\x01z\x01\x01m\0\0\0\0\0\0\xf0?\xff\0\0\0\0\0\0\0\0",
     b"#TS:1700000000\r\n*2\r\n$6\r\nSELECT\r\n$1\r\n0\r\n*1\r\n$5\r\nMULTI\r\n*1\r\n$4\r\nEXEC\r\n",
+    b"\x04\n+FULLRESYNC aaaaaaaaaaaaaaaaaaaabbbbbbbbbbbbbbbbbbbb 7\r\n\n$5\r\nabcde*1\r\n$4\r\nPING\r\n",
+    b"\x0d+FULLRESYNC aaaaaaaaaaaaaaaaaaaabbbbbbbbbbbbbbbbbbbb 7\r\n$EOF:aabaabaabaabaabaabaabaabaabaabaabaabaabb\r\ndump aabaabaabaabaabaabaabaabaabaabaabaabaabaabaabaabbs",
+    b"\x05+CONTINUE aaaaaaaaaaaaaaaaaaaabbbbbbbbbbbbbbbbbbbb\r\n*1\r\n$4\r\nPING\r\n",
+    b"\x06-ERR unknown command\r\n$3\r\nabc",
     b"file a.aof.1.base.rdb seq 1 type b\nfile \"b c\" seq 2 type i\n# x\nfile d seq 1 type h\n",
 ];
 
@@ -98,7 +102,7 @@ type Target = fn(&[u8]);
 
 #[test]
 fn seeded_bytes_break_no_parser() {
-    let targets: [(&str, Target); 13] = [
+    let targets: [(&str, Target); 14] = [
         ("parse_request", entries::parse_request),
         ("read_reply", entries::read_reply),
         ("glob", entries::glob),
@@ -112,6 +116,7 @@ fn seeded_bytes_break_no_parser() {
         ("rdb_file", entries::rdb_file),
         ("aof_reader", entries::aof_reader),
         ("manifest", entries::manifest),
+        ("primary", entries::primary),
     ];
     let end = Instant::now() + Duration::from_secs(2);
     let mut seed = 0;

@@ -90,7 +90,7 @@ fn each_key(
             key,
         );
         drop(locks);
-        keyspace.lazyfree.free(&mut effects.garbage);
+        effects.free(&keyspace.lazyfree);
         effects.clear();
         durations.note(index, cpu_nanos() - begin);
     }

@@ -90,10 +90,10 @@
 //! | `base::ticks` | one instruction instead of a clock call around each command |
 //! | `base::thin` | owned bytes of one word, with no capacity to remember: small collections are many |
 //! | `keyspace::arena` | memory that can be prefetched through while another thread changes it |
-//! | `keyspace::table`, `keyspace::table::segment`, `keyspace::table::shape` | 64-byte buckets of tagged pointers, read ahead without the lock |
-//! | `keyspace::entry`, `keyspace::entry::edit` | key and value in one allocation |
+//! | `keyspace::table`, `keyspace::table::segment`, `keyspace::table::shape`, `keyspace::table::slot`, `keyspace::table::walk` | 64-byte buckets of tagged pointers, read ahead without the lock |
+//! | `keyspace::entry`, `keyspace::entry::edit`, `keyspace::entry::lent` | key and value in one allocation, and lent by the table that owns it |
 //! | `types::object` | collections moved in and out of the entry's bytes |
-//! | `keyspace::db`, `keyspace::db::walks`, `keyspace::shards` | lend entries and tables for as long as their lock is held |
+//! | `keyspace::shards` | lends tables for as long as their lock is held |
 //! | `base::fault` | DEBUG SEGFAULT, a write that the processor refuses |
 //! | `server::process` | `fork(2)` for `daemonize`, before any thread exists |
 //! | `server::title` | the process title, over the memory of the arguments |

@@ -184,8 +184,7 @@ fn write(ctx: &mut DataCtx<'_, '_>, steps: &[Step], len: usize) -> Result<(), Er
     let grew = edited.old_len != Some(edited.len);
     let changes = if grew { written } else { differing };
     if changes > 0 {
-        ctx.db.changed(&ctx.args[1], event::ON_SETBIT);
-        ctx.db.effects.dirty += changes - 1;
+        ctx.db.changed_by(&ctx.args[1], event::ON_SETBIT, changes);
     }
     reply(ctx, &edited.result);
     Ok(())

@@ -128,7 +128,7 @@ fn restore(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     if expiry.is_some_and(|at| ctx.db.env().is_past(at)) {
         if replaced {
             ctx.db.changed(key, event::ON_DEL);
-            ctx.db.effects.rewrite(&[b"DEL", key]);
+            ctx.db.rewrite(&[b"DEL", key]);
         }
         return Ok(());
     }
@@ -142,7 +142,7 @@ fn restore(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
         let mut form: Vec<&[u8]> = ctx.args.all().to_vec();
         form[2] = digits.format(at).as_bytes();
         form.push(b"ABSTTL");
-        ctx.db.effects.rewrite(&form);
+        ctx.db.rewrite(&form);
     }
     Ok(())
 }

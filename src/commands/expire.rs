@@ -106,16 +106,16 @@ impl Conditions {
 pub(super) fn set_expiry(ctx: &mut DataCtx<'_, '_>, when: i64, rest: &[&[u8]]) {
     let key = ctx.args.all()[1];
     if let Some(mut entry) = ctx.db.write(key) {
-        entry.set_expiry(Some(when));
+        entry.change(|entry| entry.set_expiry(Some(when)));
     }
     ctx.db.changed(key, event::ON_EXPIRE);
-    if ctx.args.is(0, "pexpireat") || ctx.db.effects.unheard {
+    if ctx.args.is(0, "pexpireat") || !ctx.db.is_heard() {
         return;
     }
     let mut digits = itoa::Buffer::new();
     let mut form = vec![b"PEXPIREAT", key, digits.format(when).as_bytes()];
     form.extend_from_slice(rest);
-    ctx.db.effects.rewrite(&form);
+    ctx.db.rewrite(&form);
 }
 
 /// Removes the key at argument 1, propagated as what Redis would remove it with.
@@ -124,7 +124,7 @@ pub(super) fn remove(ctx: &mut DataCtx<'_, '_>, lazily: bool) {
     if ctx.db.remove_freeing(key, lazily) {
         ctx.db.changed(key, event::ON_DEL);
         let word: &[u8] = if lazily { b"UNLINK" } else { b"DEL" };
-        ctx.db.effects.rewrite(&[word, key]);
+        ctx.db.rewrite(&[word, key]);
     }
 }
 
@@ -134,11 +134,10 @@ pub(super) fn clear_expiry(ctx: &mut DataCtx<'_, '_>) -> bool {
     let Some(mut entry) = ctx.db.write(key) else {
         return false;
     };
-    if entry.expiry().is_none() {
+    if entry.get().expiry().is_none() {
         return false;
     }
-    entry.set_expiry(None);
-    drop(entry);
+    entry.change(|entry| entry.set_expiry(None));
     ctx.db.changed(key, event::ON_PERSIST);
     true
 }
@@ -182,7 +181,7 @@ fn expire_at(
     let allowed = ctx
         .db
         .write(key)
-        .is_some_and(|entry| conditions.allow(entry.expiry(), when));
+        .is_some_and(|entry| conditions.allow(entry.get().expiry(), when));
     if allowed && ctx.db.env().is_past(when) && ctx.db.env().expires_keys {
         remove(ctx, ctx.settings.lazyfree_lazy_expire);
     } else if allowed {

@@ -102,7 +102,7 @@ fn geoadd(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
 }
 
 fn propagate_as_zadd(ctx: &mut DataCtx<'_, '_>, from: usize, members: &[(f64, &[u8])]) {
-    if ctx.db.effects.unheard || ctx.db.effects.dirty == 0 {
+    if !ctx.db.is_heard() || ctx.db.changes() == 0 {
         return;
     }
     let scores: Vec<String> = members
@@ -114,7 +114,7 @@ fn propagate_as_zadd(ctx: &mut DataCtx<'_, '_>, from: usize, members: &[(f64, &[
     for (score, (_, member)) in scores.iter().zip(members) {
         form.extend([score.as_bytes(), member]);
     }
-    ctx.db.effects.rewrite(&form);
+    ctx.db.rewrite(&form);
 }
 
 /// `GEODIST key member1 member2 [M | KM | FT | MI]`

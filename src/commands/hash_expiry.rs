@@ -224,7 +224,7 @@ fn expire(ctx: &mut DataCtx<'_, '_>, unit: Unit, command: &'static str) -> Resul
 /// States that fields were deleted instead of what the client asked for.
 fn propagate_deleted(ctx: &mut DataCtx<'_, '_>, key: &[u8], fields: &[&[u8]]) {
     for field in fields {
-        ctx.db.effects.rewrite(&[b"HDEL", key, field]);
+        ctx.db.rewrite(&[b"HDEL", key, field]);
     }
 }
 
@@ -242,7 +242,7 @@ fn propagate_expiry(
     form.extend(condition);
     form.extend([b"FIELDS", count.format(fields.len()).as_bytes()]);
     form.extend(fields);
-    ctx.db.effects.rewrite(&form);
+    ctx.db.rewrite(&form);
 }
 
 /// Removes a key whose hash lost its last field.
@@ -369,7 +369,7 @@ fn hgetdel(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
         ctx.db.changed_by(key, event::ON_HDEL, deleted);
         let mut form: Vec<&[u8]> = vec![b"HDEL", key];
         form.extend(fields);
-        ctx.db.effects.rewrite(&form);
+        ctx.db.rewrite(&form);
         remove_if(ctx, key, emptied);
     }
     Ok(())
@@ -429,7 +429,7 @@ fn hgetex(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
             let number = digits.format(set.len()).as_bytes();
             let mut form: Vec<&[u8]> = vec![b"HPERSIST", key, b"FIELDS", number];
             form.extend(set);
-            ctx.db.effects.rewrite(&form);
+            ctx.db.rewrite(&form);
         }
         Some(at) if !set.is_empty() => {
             ctx.db.note_fields(key);
@@ -589,5 +589,5 @@ fn propagate_set(ctx: &mut DataCtx<'_, '_>, at: i64, options: &SetOptions) {
     }
     form.extend([b"PXAT", ms.format(at).as_bytes()]);
     form.extend(ctx.args.rest(options.first - 2));
-    ctx.db.effects.rewrite(&form);
+    ctx.db.rewrite(&form);
 }

@@ -313,7 +313,7 @@ fn hincrbyfloat(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
         &[b"HSET", key, field, &text],
         &[b"HSETEX", key, b"KEEPTTL", b"FIELDS", b"1", field, &text],
     ];
-    ctx.db.effects.rewrite(forms[usize::from(timed)]);
+    ctx.db.rewrite(forms[usize::from(timed)]);
     ctx.out.bulk(&text);
     Ok(())
 }

@@ -3,7 +3,7 @@
 use crate::dispatch::command::{Acl, Command, Flags, Handler, KeyFlags, KeySpec};
 use crate::dispatch::context::{DataCtx, ServerCtx};
 use crate::dispatch::error::Error;
-use crate::keyspace::db::EntryMut;
+use crate::keyspace::entry::EntryMut;
 use crate::keyspace::event;
 use crate::types::Type;
 use crate::types::hyperloglog::{self as hll, Corrupt, Union};
@@ -54,10 +54,11 @@ fn look_up<'d>(ctx: &'d mut DataCtx<'_, '_>, key: &[u8]) -> Result<Option<EntryM
     let Some(entry) = ctx.db.write(key) else {
         return Ok(None);
     };
-    if entry.kind() != Type::String {
+    let read = entry.get();
+    if read.kind() != Type::String {
         return Err(Error::WrongType);
     }
-    if !hll::is_one(entry.string().text().bytes()) {
+    if !hll::is_one(read.string().text().bytes()) {
         return Err(Error::line(
             "WRONGTYPE Key is not a valid HyperLogLog string value.",
         ));
@@ -80,7 +81,7 @@ fn pfadd(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
         Ok(updated)
     };
     let existing = match look_up(ctx, key)? {
-        Some(mut entry) => Some(add(entry.bytes_mut())?),
+        Some(mut entry) => Some(entry.change(|entry| add(entry.bytes_mut()))?),
         None => None,
     };
     let updated = match existing {
@@ -119,17 +120,15 @@ fn pfcount(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
 fn count_one(ctx: &mut DataCtx<'_, '_>, key: &[u8]) -> Result<(), Error> {
     let (mut count, mut counted) = (0, false);
     if let Some(mut entry) = look_up(ctx, key)? {
-        let bytes = entry.bytes_mut();
-        count = match hll::last_count(bytes) {
-            Some(count) => count,
-            None => {
-                counted = true;
-                hll::count(bytes)?
+        (count, counted) = entry.change(|entry| -> Result<_, Corrupt> {
+            let bytes = entry.bytes_mut();
+            if let Some(count) = hll::last_count(bytes) {
+                return Ok((count, false));
             }
-        };
-        if counted {
+            let count = hll::count(bytes)?;
             hll::keep_count(bytes, count);
-        }
+            Ok((count, true))
+        })?;
     }
     if counted {
         ctx.db.changed_silently(key);
@@ -147,7 +146,8 @@ fn union_of(ctx: &mut DataCtx<'_, '_>, keys: &[&[u8]]) -> Result<(Union, bool), 
             continue;
         }
         if let Some(entry) = look_up(ctx, key)? {
-            let mut text = entry.string().text();
+            let read = entry.get();
+            let mut text = read.string().text();
             let bytes = text.bytes();
             dense |= hll::is_dense(bytes);
             union.add(bytes)?;
@@ -169,7 +169,7 @@ fn pfmerge(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     };
     let exists = match look_up(ctx, key)? {
         Some(mut entry) => {
-            merge(entry.bytes_mut())?;
+            entry.change(|entry| merge(entry.bytes_mut()))?;
             true
         }
         None => false,
@@ -184,52 +184,54 @@ fn pfmerge(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     Ok(())
 }
 
+/// What PFDEBUG answers.
+enum Shown {
+    Registers(Vec<u8>),
+    Text(String),
+    IsDense(bool),
+    /// Whether it was converted.
+    Converted,
+}
+
 /// `PFDEBUG GETREG | DECODE | ENCODING | TODENSE key`
 fn pfdebug(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     let args = ctx.args;
     let Some(mut entry) = look_up(ctx, &args[2])? else {
         return Err(Error::line("ERR The specified key does not exist"));
     };
-    let bytes = entry.bytes_mut();
     let mut converted = false;
-    match () {
-        () if args.is(1, "getreg") => {
+    let shown = entry.change(|entry| {
+        let bytes = entry.bytes_mut();
+        if args.is(1, "getreg") {
             converted = hll::make_dense(bytes)?;
-            let registers: Vec<u8> = hll::dense_registers(bytes).collect();
-            drop(entry);
-            ctx.out.array(registers.len());
-            registers
-                .iter()
-                .for_each(|value| ctx.out.int(i64::from(*value)));
-        }
-        () if args.is(1, "decode") => {
+            Ok(Shown::Registers(hll::dense_registers(bytes).collect()))
+        } else if args.is(1, "decode") {
             if hll::is_dense(bytes) {
                 return Err(Error::line("ERR HLL encoding is not sparse"));
             }
-            let text = hll::opcodes(bytes);
-            drop(entry);
-            ctx.out.bulk(text.as_bytes());
-        }
-        () if args.is(1, "encoding") => {
-            let dense = hll::is_dense(bytes);
-            drop(entry);
-            ctx.out.simple(if dense { "dense" } else { "sparse" });
-        }
-        () if args.is(1, "todense") => {
+            Ok(Shown::Text(hll::opcodes(bytes)))
+        } else if args.is(1, "encoding") {
+            Ok(Shown::IsDense(hll::is_dense(bytes)))
+        } else if args.is(1, "todense") {
             converted = hll::make_dense(bytes)?;
-            drop(entry);
-            ctx.out.int(i64::from(converted));
+            Ok(Shown::Converted)
+        } else {
+            let unknown = "Unknown PFDEBUG subcommand '";
+            Err(Error::quoting(unknown, &args[1], "'"))
         }
-        () => {
-            return Err(Error::quoting(
-                "Unknown PFDEBUG subcommand '",
-                &args[1],
-                "'",
-            ));
+    })?;
+    match shown {
+        Shown::Registers(registers) => {
+            ctx.out.array(registers.len());
+            let registers = registers.into_iter();
+            registers.for_each(|value| ctx.out.int(i64::from(value)));
         }
+        Shown::Text(text) => ctx.out.bulk(text.as_bytes()),
+        Shown::IsDense(dense) => ctx.out.simple(if dense { "dense" } else { "sparse" }),
+        Shown::Converted => ctx.out.int(i64::from(converted)),
     }
     // Propagated, but neither announced nor a change to who watches.
-    ctx.db.effects.dirty += u64::from(converted);
+    ctx.db.count_changes(u64::from(converted));
     Ok(())
 }
 

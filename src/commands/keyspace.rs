@@ -147,7 +147,7 @@ fn scan_from(
                 match (expired, options.kind) {
                     (true, None) => _ = db.expire_if_due(key),
                     (true, Some(_)) => _ = db.view(key),
-                    (false, Some(_)) => db.effects.hits += 1,
+                    (false, Some(_)) => db.count_hit(),
                     (false, None) => {}
                 }
             }
@@ -314,13 +314,12 @@ fn flush(
     ctx.with_all(|db| {
         for index in databases {
             if db.keyspace().is_used(index) {
-                let keys = db.flush(index, lazy);
-                db.effects.dirty += keys as u64;
+                db.flush(index, lazy);
             }
         }
         // Replicas flush even when there is nothing here.
-        db.effects.forced = true;
-        done(shared, db.effects.dirty);
+        db.propagate_anyway();
+        done(shared, db.changes());
     });
     ctx.out.ok();
     Ok(())
@@ -359,10 +358,7 @@ fn swapdb(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     let a = int32(ctx, 1, Error::line("ERR invalid first DB index"))?;
     let b = int32(ctx, 2, Error::line("ERR invalid second DB index"))?;
     let (a, b) = (database(ctx, a)?, database(ctx, b)?);
-    ctx.with_all(|db| {
-        db.swap(a, b);
-        db.effects.dirty += 1;
-    });
+    ctx.with_all(|db| db.swap(a, b));
     ctx.out.ok();
     Ok(())
 }

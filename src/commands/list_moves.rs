@@ -128,7 +128,7 @@ pub(super) fn blmove(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
         None => (args[3], args[4]),
     };
     let form = [b"LMOVE", args[1], args[2], from, to];
-    ctx.db.effects.rewrite(&form);
+    ctx.db.rewrite(&form);
     Ok(())
 }
 
@@ -140,7 +140,7 @@ pub(super) fn brpoplpush(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
         return Ok(());
     }
     let form: [&[u8]; 3] = [b"RPOPLPUSH", &ctx.args[1], &ctx.args[2]];
-    ctx.db.effects.rewrite(&form);
+    ctx.db.rewrite(&form);
     Ok(())
 }
 
@@ -193,7 +193,7 @@ fn blocking_pop(ctx: &mut DataCtx<'_, '_>, end: End) -> Result<(), Error> {
         list.drop_end(end, &limits);
         let empty = list.is_empty();
         after_pop(ctx, key, end, 1, empty);
-        ctx.db.effects.rewrite(&[pop_name(end), key]);
+        ctx.db.rewrite(&[pop_name(end), key]);
         return Ok(());
     }
     wait(ctx, keys, deadline);
@@ -291,7 +291,7 @@ impl<'a> PopSeveral<'a> {
             after_pop(ctx, key, self.end, count, empty);
             let mut digits = itoa::Buffer::new();
             let count = digits.format(count).as_bytes();
-            ctx.db.effects.rewrite(&[pop_name(self.end), key, count]);
+            ctx.db.rewrite(&[pop_name(self.end), key, count]);
             return Ok(true);
         }
         Ok(false)

@@ -393,7 +393,7 @@ impl Transfer<'_, '_, '_, '_> {
         }
         let mut form: Vec<&[u8]> = vec![b"DEL"];
         form.extend(moved);
-        self.local.effects.rewrite(&form);
+        self.local.rewrite(&form);
     }
 }
 

@@ -174,7 +174,7 @@ fn spublish(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
 /// Within a transaction that has caused events, which are told when it ends: leaves the message
 /// behind them. True when it did.
 fn behind_events(ctx: &ServerCtx<'_, '_>, to_shard: bool) -> bool {
-    let waits = ctx.held.is_some() && ctx.worker.effects.noticed;
+    let waits = ctx.held.is_some() && ctx.worker.effects.has_notices();
     if waits {
         ctx.shared.keyspace.outbox.record(Message {
             to_shard,

@@ -194,7 +194,7 @@ fn spop(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
         return Ok(());
     };
     ctx.db.changed(key, event::ON_SPOP);
-    ctx.db.effects.rewrite(&[b"SREM", key, &member]);
+    ctx.db.rewrite(&[b"SREM", key, &member]);
     remove_if(&mut ctx.db, key, emptied);
     ctx.out.bulk(&member);
     Ok(())
@@ -217,7 +217,7 @@ fn spop_count(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     if emptied {
         set.iter().for_each(|member| reply(ctx.out, member));
         ctx.db.changed_by(key, event::ON_SPOP, taken as u64);
-        ctx.db.effects.rewrite(&[b"DEL", key]);
+        ctx.db.rewrite(&[b"DEL", key]);
         remove_if(&mut ctx.db, key, true);
         return Ok(());
     }
@@ -225,7 +225,7 @@ fn spop_count(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     ctx.db.changed_by(key, event::ON_SPOP, taken as u64);
     for member in members {
         ctx.out.bulk(&member);
-        ctx.db.effects.rewrite(&[b"SREM", key, &member]);
+        ctx.db.rewrite(&[b"SREM", key, &member]);
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use crate::dispatch::args::Args;
 use crate::dispatch::command::{Acl, Command, Flags, KeyFlags, KeySpec, ROW};
 use crate::dispatch::context::{DataCtx, ServerCtx};
 use crate::dispatch::error::Error;
-use crate::keyspace::db::{Db, Rewrite};
+use crate::keyspace::db::Db;
 use crate::keyspace::event;
 use crate::resp::write::Output;
 use crate::types::stream::{Log, Stream};
@@ -101,7 +101,7 @@ impl Forms {
     /// None yet.
     pub fn new(ctx: &DataCtx<'_, '_>) -> Self {
         Self {
-            heard: !ctx.db.effects.unheard,
+            heard: ctx.db.is_heard(),
             list: Vec::new(),
             dirty: 0,
         }
@@ -162,8 +162,8 @@ impl Forms {
 
     /// Records the changes, which are propagated as these forms alone.
     pub fn finish(self, ctx: &mut DataCtx<'_, '_>) {
-        ctx.db.effects.dirty += self.dirty;
-        ctx.db.effects.rewrite = Rewrite::As(self.list);
+        ctx.db.count_changes(self.dirty);
+        ctx.db.rewrite_as(self.list);
     }
 }
 
@@ -346,7 +346,7 @@ fn xack(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     };
     let ids = ids(args, 3)?.into_iter();
     let acknowledged = ids.filter(|id| group.acknowledge(*id).is_some()).count();
-    ctx.db.effects.dirty += acknowledged as u64;
+    ctx.db.count_changes(acknowledged as u64);
     ctx.out.int(acknowledged as i64);
     Ok(())
 }

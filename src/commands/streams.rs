@@ -138,7 +138,7 @@ pub(super) fn reply_entries(
 
 /// Counts a change and announces it, but does not touch the key for WATCH.
 pub(super) fn announce(ctx: &mut DataCtx<'_, '_>, key: &[u8], event: Event) {
-    ctx.db.effects.dirty += 1;
+    ctx.db.count_changes(1);
     ctx.db.also(key, event);
 }
 
@@ -301,7 +301,7 @@ fn xadd(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
         ctx.db.also(key, event::ON_XTRIM);
     }
     let id_is_chosen = !options.id.is_some_and(|id| id.seq_given);
-    if (id_is_chosen || kept.is_some()) && !ctx.db.effects.unheard {
+    if (id_is_chosen || kept.is_some()) && ctx.db.is_heard() {
         let mut form = args.all().to_vec();
         if id_is_chosen {
             form[options.id_at] = &id;
@@ -310,7 +310,7 @@ fn xadd(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
             form[options.keep_at - 1] = b"=";
             form[options.keep_at] = kept;
         }
-        ctx.db.effects.rewrite(&form);
+        ctx.db.rewrite(&form);
     }
     ctx.db.signal_ready(key);
     Ok(())
@@ -359,7 +359,7 @@ fn xtrim(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
         let mut form = args.all().to_vec();
         form[options.keep_at - 1] = b"=";
         form[options.keep_at] = kept;
-        ctx.db.effects.rewrite(&form);
+        ctx.db.rewrite(&form);
     }
     Ok(())
 }

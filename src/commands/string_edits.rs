@@ -7,7 +7,6 @@ use crate::dispatch::error::Error;
 use crate::keyspace::db::Ttl;
 use crate::keyspace::entry::{Entry, INLINE_MAX, NewValue};
 use crate::keyspace::event;
-use crate::types::Type;
 use crate::types::lcs::{self, Lcs};
 use crate::types::string::StringMut;
 
@@ -59,16 +58,15 @@ pub(super) fn edit_padded<R>(
 ) -> Result<Edited<R>, Error> {
     let key = &ctx.args[1];
     if let Some(mut entry) = ctx.db.write(key) {
-        if entry.kind() != Type::String {
-            return Err(Error::WrongType);
-        }
-        let old_len = Some(entry.string().len());
-        let mut string = entry.padded_mut(len);
-        return Ok(Edited {
-            old_len,
-            len: string.len(),
-            result: edit(&mut string),
-        });
+        let old_len = Some(of_string(entry.get())?.string().len());
+        return Ok(entry.change(|entry| {
+            let mut string = entry.padded_mut(len);
+            Edited {
+                old_len,
+                len: string.len(),
+                result: edit(&mut string),
+            }
+        }));
     }
     let mut bytes = vec![0; len];
     let result = edit(&mut StringMut::Bytes(&mut bytes));
@@ -99,8 +97,7 @@ fn setrange(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     }
     let old_len = match ctx.db.write(key) {
         None => 0,
-        Some(entry) if entry.kind() != Type::String => return Err(Error::WrongType),
-        Some(entry) => entry.string().len(),
+        Some(entry) => of_string(entry.get())?.string().len(),
     };
     if value.is_empty() {
         ctx.out.int(old_len as i64);
@@ -121,12 +118,9 @@ fn setrange(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
 fn append(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     let (key, value, max) = (&ctx.args[1], ctx.args.all()[2], ctx.max_string_len());
     let len = if let Some(mut entry) = ctx.db.write(key) {
-        if entry.kind() != Type::String {
-            return Err(Error::WrongType);
-        }
-        let old_len = entry.string().len();
+        let old_len = of_string(entry.get())?.string().len();
         check_length(max, old_len as i64, value.len())?;
-        entry.append(value);
+        entry.change(|entry| entry.append(value));
         old_len + value.len()
     } else {
         ctx.db.put(key, value_of(ctx.args, 2), Ttl::Clear);
@@ -168,16 +162,13 @@ fn add(ctx: &mut DataCtx<'_, '_>, by: i64) -> Result<(), Error> {
     let sum = if let Some(sum) = ctx.db.add_in_place(key, by) {
         sum
     } else if let Some(mut entry) = ctx.db.write(key) {
-        if entry.kind() != Type::String {
-            return Err(Error::WrongType);
-        }
-        let Some(old) = entry.string().integer() else {
+        let Some(old) = of_string(entry.get())?.string().integer() else {
             return Err(Error::NotInteger);
         };
         let Some(sum) = old.checked_add(by) else {
             return Err(Error::line("ERR increment or decrement would overflow"));
         };
-        entry.set_value(NewValue::Int(sum));
+        entry.change(|entry| entry.set_value(NewValue::Int(sum)));
         sum
     } else {
         let clock = ctx.db.env().access.initial();
@@ -195,8 +186,10 @@ fn incrbyfloat(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     let key = &ctx.args[1];
     let old = match ctx.db.write(key) {
         None => LongDouble::from_i64(0),
-        Some(entry) if entry.kind() != Type::String => return Err(Error::WrongType),
-        Some(entry) => LongDouble::parse(entry.string().text().bytes()).ok_or(Error::NotFloat)?,
+        Some(entry) => {
+            let entry = of_string(entry.get())?;
+            LongDouble::parse(entry.string().text().bytes()).ok_or(Error::NotFloat)?
+        }
     };
     let by = LongDouble::parse(&ctx.args[2]).ok_or(Error::NotFloat)?;
     let sum = old + by;
@@ -206,7 +199,7 @@ fn incrbyfloat(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     let text = sum.format();
     ctx.db.put(key, NewValue::Text(&text), Ttl::Keep);
     ctx.db.changed(key, event::ON_INCRBYFLOAT);
-    ctx.db.effects.rewrite(&[b"SET", key, &text, b"KEEPTTL"]);
+    ctx.db.rewrite(&[b"SET", key, &text, b"KEEPTTL"]);
     ctx.out.bulk(&text);
     Ok(())
 }

@@ -6,8 +6,8 @@ use crate::dispatch::args::Args;
 use crate::dispatch::command::{Acl, Command, KeyFlags, KeySpec};
 use crate::dispatch::context::DataCtx;
 use crate::dispatch::error::Error;
-use crate::keyspace::db::{EntryRef, Ttl};
-use crate::keyspace::entry::{Entry, NewValue};
+use crate::keyspace::db::Ttl;
+use crate::keyspace::entry::{Entry, EntryRef, NewValue};
 use crate::keyspace::event;
 use crate::resp::write::Output;
 use crate::types::Type;
@@ -225,7 +225,7 @@ fn store(ctx: &mut DataCtx<'_, '_>, (key, value): (usize, usize), ttl: Ttl) {
         let mut digits = itoa::Buffer::new();
         let ms = digits.format(ms).as_bytes();
         let form: [&[u8]; 5] = [b"SET", name, &ctx.args[value], b"PXAT", ms];
-        ctx.db.effects.rewrite(&form);
+        ctx.db.rewrite(&form);
     }
 }
 
@@ -267,7 +267,7 @@ fn propagate_without_get(ctx: &mut DataCtx<'_, '_>) {
     let args = ctx.args;
     let kept = (0..args.len()).filter(|&i| i < 3 || !args.is(i, "get"));
     let form: Vec<&[u8]> = kept.map(|i| args.all()[i]).collect();
-    ctx.db.effects.rewrite(&form);
+    ctx.db.rewrite(&form);
 }
 
 /// `SETNX key value`
@@ -311,7 +311,7 @@ fn getset(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     get(ctx)?;
     store(ctx, (1, 2), Ttl::Clear);
     let form: [&[u8]; 3] = [b"SET", &ctx.args[1], &ctx.args[2]];
-    ctx.db.effects.rewrite(&form);
+    ctx.db.rewrite(&form);
     Ok(())
 }
 
@@ -340,7 +340,7 @@ fn getex(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
             }
         }
         None if options.persist && expire::clear_expiry(ctx) => {
-            ctx.db.effects.rewrite(&[b"PERSIST", key]);
+            ctx.db.rewrite(&[b"PERSIST", key]);
         }
         None => {}
     }

@@ -173,7 +173,7 @@ fn take_counted(
     let taken = take(ctx, key, end, count, Shape::PairsWithKey)?;
     let mut digits = itoa::Buffer::new();
     let taken = digits.format(taken).as_bytes();
-    ctx.db.effects.rewrite(&[end.command(), key, taken]);
+    ctx.db.rewrite(&[end.command(), key, taken]);
     Ok(())
 }
 
@@ -248,7 +248,7 @@ fn bzpop(ctx: &mut DataCtx<'_, '_>, end: End) -> Result<(), Error> {
         return Ok(());
     };
     take(ctx, &key, end, 1, Shape::FlatWithKey)?;
-    ctx.db.effects.rewrite(&[end.command(), &key]);
+    ctx.db.rewrite(&[end.command(), &key]);
     Ok(())
 }
 

@@ -358,12 +358,11 @@ pub fn acknowledged(shared: &Shared) {
 #[cold]
 pub(super) fn serve<'k>(shared: &'k Shared, worker: &mut Worker, locks: &mut LockSet<'k>) {
     let mut at = 0;
-    while let Some(ready) = worker.effects.ready.get_mut(at) {
-        let (db, key) = std::mem::take(ready);
+    while let Some((db, key)) = worker.effects.take_ready(at) {
         at += 1;
         serve_key(shared, worker, locks, db, &key);
     }
-    worker.effects.ready.clear();
+    worker.effects.forget_ready();
 }
 
 fn serve_key<'k>(

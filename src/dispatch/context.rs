@@ -341,11 +341,10 @@ impl Worker {
     #[cold]
     pub(super) fn count_expired(&mut self) {
         let (counters, effects) = (&self.stats.counters, &mut self.effects);
-        bump(&counters.expired, effects.expired.len() as u64);
-        let fields = effects.expired_fields.len() as u64;
+        bump(&counters.expired, effects.expired().len() as u64);
+        let fields = effects.expired_fields().len() as u64;
         bump(&counters.expired_fields, fields);
-        effects.expired.clear();
-        effects.expired_fields.clear();
+        effects.forget_expired();
     }
 
     /// Takes over changed parameters without reading the clock.

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crate::base::text::before_nul;
-use crate::keyspace::collections::WrongType;
+use crate::keyspace::entry::WrongType;
 
 /// The cause of an error reply.
 #[derive(Clone, Debug, PartialEq, Eq)]

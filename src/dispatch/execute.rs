@@ -489,7 +489,7 @@ fn data<'k>(
 /// Ends the work under `locks`: serves who waits for what it made, unlocks, and does the rest.
 #[inline(always)]
 pub(super) fn conclude<'k>(shared: &'k Shared, worker: &mut Worker, mut locks: LockSet<'k>) {
-    if !worker.effects.ready.is_empty() {
+    if worker.effects.is_any_ready() {
         blocking::serve(shared, worker, &mut locks);
     }
     match locks {
@@ -558,15 +558,15 @@ impl<'k> Call<'_, 'k> {
         } = self;
         worker.env.touches = !no_touch;
         let heard = shared.stream.is_active() && worker.source.is_heard();
-        worker.effects.unheard = !heard;
+        worker.effects.set_heard(heard);
         let keyspace: &'k Keyspace = &shared.keyspace;
         let view = Db::new(keyspace, locks, &worker.env, &mut worker.effects, db, hints);
         let result = work(view, &worker.settings);
         let effects = &mut worker.effects;
-        let met_expired = !effects.expired.is_empty() || !effects.expired_fields.is_empty();
-        if effects.dirty > 0 || effects.forced || met_expired {
-            bump(&worker.stats.counters.changes, effects.dirty);
-            if heard && !within && !met_expired && effects.rewrite == Rewrite::Verbatim {
+        let met_expired = effects.met_expired();
+        if effects.propagate() || met_expired {
+            bump(&worker.stats.counters.changes, effects.changes());
+            if heard && !within && !met_expired && effects.is_verbatim() {
                 // As it came: straight from the input buffer to the log.
                 worker.appended = shared.stream.append(|block| match args.whole() {
                     Some(request) => block.request(db, request),
@@ -584,11 +584,7 @@ impl<'k> Call<'_, 'k> {
         if worker.source == Source::Primary && !within && worker.appended == 0 {
             pass_on(shared, worker, db, args);
         }
-        worker.effects.dirty = 0;
-        worker.effects.forced = false;
-        if worker.effects.rewrite != Rewrite::Verbatim {
-            worker.effects.rewrite = Rewrite::Verbatim;
-        }
+        worker.effects.end_command();
         if met_expired {
             worker.count_expired();
         }
@@ -618,13 +614,13 @@ fn propagated(worker: &mut Worker, db: usize, args: Args<'_>) -> Vec<Propagated>
     } else {
         b"DEL"
     };
-    let expired = effects.expired.iter();
+    let expired = effects.expired().iter();
     let mut commands: Vec<_> = expired
         .map(|(db, key)| Propagated::new(*db, vec![removal.to_vec(), key.to_vec()]))
         .collect();
     commands.extend(removals_of_fields(effects));
-    if effects.dirty > 0 || effects.forced {
-        match std::mem::take(&mut effects.rewrite) {
+    if effects.propagate() {
+        match effects.take_rewrite() {
             Rewrite::Verbatim => commands.push(Propagated::new(db, owned(args))),
             Rewrite::As(forms) => {
                 commands.extend(forms.into_iter().map(|form| Propagated::new(db, form)));
@@ -636,7 +632,7 @@ fn propagated(worker: &mut Worker, db: usize, args: Args<'_>) -> Vec<Propagated>
 
 /// How removals of expired fields of hashes are propagated.
 pub(super) fn removals_of_fields(effects: &Effects) -> Vec<Propagated> {
-    let fields = effects.expired_fields.iter();
+    let fields = effects.expired_fields().iter();
     let removals = fields.map(|gone| {
         let command = vec![b"HDEL".to_vec(), gone.key.to_vec(), gone.field.to_vec()];
         Propagated::new(gone.db, command)
@@ -718,24 +714,18 @@ pub(super) fn release(shared: &Shared, worker: &mut Worker) {
     if effects.leave_work() {
         free_and_tell(shared, effects);
     }
-    if effects.hits > 0 {
-        bump(&worker.stats.counters.hits, effects.hits);
-        effects.hits = 0;
+    let (hits, misses) = effects.take_lookups();
+    if hits > 0 {
+        bump(&worker.stats.counters.hits, hits);
     }
-    if effects.misses > 0 {
-        bump(&worker.stats.counters.misses, effects.misses);
-        effects.misses = 0;
+    if misses > 0 {
+        bump(&worker.stats.counters.misses, misses);
     }
 }
 
 fn free_and_tell(shared: &Shared, effects: &mut Effects) {
-    let lazyfree = &shared.keyspace.lazyfree;
-    if !effects.garbage.is_empty() {
-        lazyfree.free(&mut effects.garbage);
-    }
-    effects.lazy.drain(..).for_each(|load| lazyfree.send(load));
-    effects.detached.clear();
-    if std::mem::take(&mut effects.noticed) {
+    effects.free(&shared.keyspace.lazyfree);
+    if effects.take_notices() {
         deliver(shared);
     }
 }

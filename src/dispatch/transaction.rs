@@ -116,7 +116,7 @@ pub fn exec(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
         let pending = std::mem::take(&mut ctx.worker.pending);
         ctx.worker.appended = execute::append(shared, &pending);
     }
-    if !ctx.worker.effects.ready.is_empty() {
+    if ctx.worker.effects.is_any_ready() {
         // Who waits for a key sees it as of the end, when its time may be over.
         ctx.worker.catch_up();
     }

@@ -91,28 +91,24 @@ fn expire_fields(shared: &Shared, env: Env) -> bool {
             let mut locks = LockSet::One(keyspace.lock(shard));
             more = field_expiry::slice(keyspace, shard, &mut locks, &env, &mut effects);
             // The hash itself may have been over its time.
-            for (db, key) in effects.expired.drain(..) {
-                propagate(shared, db, &key, env.lazy_expire);
+            for (db, key) in effects.expired() {
+                propagate(shared, *db, key, env.lazy_expire);
                 shared.stats.global.actively_expired.fetch_add(1, Relaxed);
             }
-            let gone = effects.expired_fields.len() as u64;
+            let gone = effects.expired_fields().len() as u64;
             if gone > 0 {
                 if shared.stream.is_active() {
                     append(shared, &removals_of_fields(&effects));
                 }
-                effects.expired_fields.clear();
                 let count = &shared.stats.global.actively_expired_fields;
                 count.fetch_add(gone, Relaxed);
             }
             drop(locks);
-            keyspace.lazyfree.free(&mut effects.garbage);
-            effects
-                .lazy
-                .drain(..)
-                .for_each(|load| keyspace.lazyfree.send(load));
+            effects.forget_expired();
+            effects.free(&keyspace.lazyfree);
         }
     }
-    effects.noticed
+    effects.has_notices()
 }
 
 /// Memory of the stream of effects, in bytes.

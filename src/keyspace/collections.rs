@@ -4,13 +4,9 @@
 //! it is lent directly; nothing has to be put back.
 
 use super::db::{Db, Ttl};
-use super::entry::{Entry, Garbage, NewValue};
+use super::entry::{Entry, Garbage, NewValue, WrongType};
 use crate::types::collection::Collection;
 use crate::types::object::Object;
-
-/// The key holds another type than the command is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct WrongType;
 
 impl Db<'_, '_> {
     /// Looks a collection up to read it: counts the hit or miss, and records the access.

@@ -22,8 +22,6 @@ use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use super::arena::LINE;
-use super::table::TableEntry;
 use crate::base::alloc::size_class;
 use crate::types::collection::Collection;
 use crate::types::object::{OBJECT_SIZE, Object, ObjectRef};
@@ -33,8 +31,11 @@ use crate::types::{Encoding, Type};
 
 #[allow(unsafe_code)]
 mod edit;
+#[allow(unsafe_code)]
+mod lent;
 mod value;
 
+pub use lent::{EntryMut, EntryRef, InPlace, WrongType};
 use value::{Body, Plan};
 pub use value::{Garbage, Kept, NewValue, ValueRef};
 
@@ -428,29 +429,6 @@ impl Drop for Entry {
 
 // SAFETY: an entry owns all it points to.
 unsafe impl Send for Entry {}
-
-// SAFETY: entries are 8-byte aligned heap addresses, which user space keeps below 2^48.
-unsafe impl TableEntry for Entry {
-    fn into_raw(self) -> NonNull<u8> {
-        ManuallyDrop::new(self).raw
-    }
-
-    unsafe fn from_raw(raw: NonNull<u8>) -> Self {
-        Self { raw }
-    }
-
-    #[inline]
-    unsafe fn key<'a>(raw: NonNull<u8>) -> &'a [u8] {
-        // SAFETY: by contract the entry is alive for 'a.
-        unsafe { &*std::ptr::from_ref(ManuallyDrop::new(Self { raw }).key()) }
-    }
-
-    #[inline]
-    unsafe fn further_lines(raw: NonNull<u8>) -> usize {
-        let size = ManuallyDrop::new(Self { raw }).content_size();
-        (raw.as_ptr() as usize % LINE + size - 1) / LINE
-    }
-}
 
 #[cfg(test)]
 mod tests {

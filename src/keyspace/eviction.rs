@@ -18,7 +18,6 @@ use smallvec::SmallVec;
 use super::access::Access;
 use super::db::{Db, Effects, Env};
 use super::entry::Entry;
-use super::lazyfree::Load;
 use super::shards::{Keyspace, LockSet, SHARDS};
 use super::table::{Position, position_of_shard};
 use super::tidy::tidy_shard;
@@ -544,10 +543,7 @@ fn remove(
     if evicted && keyspace.shard_len(candidate.db, shard).0 == 0 {
         tidy_shard(keyspace, candidate.db, shard);
     }
-    keyspace.lazyfree.free(&mut effects.garbage);
-    let lazy: SmallVec<[Load; 1]> = effects.lazy.drain(..).collect();
-    lazy.into_iter()
-        .for_each(|load| keyspace.lazyfree.send(load));
+    effects.free(&keyspace.lazyfree);
     evicted
 }
 

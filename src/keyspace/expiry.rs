@@ -10,12 +10,9 @@
 //! The buckets of keys without an expiry are passed on the way, so a slow cycle goes on, within
 //! its time, until it has passed its part of a database that is walked in [`LAP_SECONDS`].
 
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
-
-use smallvec::SmallVec;
+use std::sync::atomic::Ordering::Relaxed;
 
 use super::db::{Db, Effects, Env, Met};
-use super::lazyfree::Load;
 use super::shards::{Keyspace, LockSet, SHARDS};
 use super::table::{Position, position_of_shard, shard_of_position};
 use crate::base::clock;
@@ -36,57 +33,6 @@ const KEYS_PER_BUCKET: usize = 5;
 const LAP_SECONDS: usize = 2;
 /// Most buckets walked under one lock.
 const SLICE: usize = 64;
-
-/// What cycles found out, for INFO.
-pub struct Figures {
-    /// Estimated share of stale keys among those with an expiry: the bits of an `f64`.
-    stale: AtomicU64,
-    /// Average time to live by database, in milliseconds.
-    average_ttl: Box<[AtomicI64]>,
-}
-
-impl Figures {
-    pub(super) fn new(databases: usize) -> Self {
-        Self {
-            stale: AtomicU64::new(0),
-            average_ttl: (0..databases).map(|_| AtomicI64::new(0)).collect(),
-        }
-    }
-
-    /// Estimated share, 0 to 1, of keys that are over but not removed (`expired_stale_perc` is
-    /// this in percent).
-    pub fn stale(&self) -> f64 {
-        f64::from_bits(self.stale.load(Relaxed))
-    }
-
-    /// Average time to live of a database's keys in milliseconds; 0 when unknown.
-    pub fn average_ttl(&self, db: usize) -> i64 {
-        self.average_ttl[db].load(Relaxed)
-    }
-
-    pub(super) fn forget(&self, db: usize) {
-        self.average_ttl[db].store(0, Relaxed);
-    }
-
-    pub(super) fn swap(&self, a: usize, b: usize) {
-        let first = self.average_ttl[a].load(Relaxed);
-        let second = self.average_ttl[b].swap(first, Relaxed);
-        self.average_ttl[a].store(second, Relaxed);
-    }
-
-    fn learn_ttl(&self, db: usize, sample: i64) {
-        let old = match self.average_ttl[db].load(Relaxed) {
-            0 => sample,
-            known => known,
-        };
-        self.average_ttl[db].store(old / 50 * 49 + sample / 50, Relaxed);
-    }
-
-    fn learn_stale(&self, sample: f64) {
-        let mixed = sample * 0.05 + self.stale() * 0.95;
-        self.stale.store(mixed.to_bits(), Relaxed);
-    }
-}
 
 /// Which cycle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -288,11 +234,8 @@ fn slice(
     let expired = effects.expired.len() as u64;
     if expired > 0 {
         scene.stats.actively_expired.fetch_add(expired, Relaxed);
-        effects.expired.clear();
-        keyspace.lazyfree.free(&mut effects.garbage);
-        let lazy: SmallVec<[Load; 8]> = effects.lazy.drain(..).collect();
-        lazy.into_iter()
-            .for_each(|load| keyspace.lazyfree.send(load));
+        effects.forget_expired();
+        effects.free(&keyspace.lazyfree);
     }
     (position, steps)
 }

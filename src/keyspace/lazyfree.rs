@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, OnceLock};
 
-use super::entry::{Entry, Garbage};
-use super::table::Table;
+use super::entry::{Entry, Garbage, InPlace};
+use super::table::{Table, position_of_shard};
 
 /// Effort up to which a value is freed at once although lazy freeing was asked for.
 pub const EFFORT: usize = 64;
@@ -33,9 +33,12 @@ impl Detached {
     }
 
     /// Shows every entry.
-    pub(super) fn each(&mut self, mut show: impl FnMut(&mut Entry)) {
+    pub(super) fn each(&mut self, mut show: impl FnMut(InPlace<'_>)) {
         for table in &mut self.tables {
-            super::db::each_owned(table, &mut show);
+            let (mut table, mut at) = (table.own(), Some(position_of_shard(0)));
+            while let Some(position) = at {
+                at = table.visit_mut(position, &mut show);
+            }
         }
     }
 
@@ -187,8 +190,9 @@ mod tests {
         });
         let entry = Entry::new(b"big", NewValue::Object(Object::from(set)), None, 0);
         let mut guard = keyspace.lock(Keyspace::shard_of(hash));
-        let mut table = guard.table(0);
-        table.insert(hash, entry, false, &|key| keyspace.hash(key));
+        guard
+            .table(0)
+            .insert(hash, entry, &|key| keyspace.hash(key));
         let mut detached = Detached::default();
         detached.push(guard.table(0).take());
         drop(guard);
@@ -206,7 +210,7 @@ mod tests {
             let mut guard = keyspace.lock(Keyspace::shard_of(hash));
             guard
                 .table(0)
-                .insert(hash, entry, false, &|key| keyspace.hash(key));
+                .insert(hash, entry, &|key| keyspace.hash(key));
         }
         for shard in 0..crate::keyspace::shards::SHARDS {
             detached.push(keyspace.lock(shard).table(0).take());

@@ -2,14 +2,18 @@
 //!
 //! [`shards`] holds the lock order, [`db`] is the only door to a key, [`table`] and [`arena`]
 //! the memory below, [`entry`] one key with its value, [`outbox`] what subscribers will hear.
+//!
+//! State below, verbs above: [`shards`] keeps what [`cut`], [`due`] and [`lazyfree`] define; what walks
+//! shards and removes keys stands on [`db`].
 
 pub mod access;
 #[allow(unsafe_code)]
 mod arena;
 pub mod collections;
 pub mod cut;
-#[allow(unsafe_code)]
+pub mod cut_walk;
 pub mod db;
+pub mod due;
 #[allow(unsafe_code)]
 pub mod entry;
 pub mod event;

@@ -1,16 +1,21 @@
 //! Shards: the keyspace's lock units, and the order in which they are locked.
 //!
 //! The keyspace is cut into [`SHARDS`] by the first bits of the key's hash. One mutex guards a
-//! shard's part of every database. **Lock order**: shards ascending ([`Keyspace::lock_many`],
-//! [`Keyspace::lock_all`]); leaves taken under them (watch lists are inside; outbox, stream,
-//! arena) are never held while a shard is locked. Under a shard lock nothing is freed that is
-//! big, nothing is sent and nothing is awaited.
+//! shard's part of every database. **Lock order**: shards ascending, all of one step at once
+//! ([`Keyspace::lock_many`], [`Keyspace::lock_all`]), by threads that hold none; under them only
+//! leaves, one at a time (the outbox's queue, the stream's log, the tables' arena), and nobody who
+//! holds a leaf locks a shard. Under a shard lock nothing is freed that is big, nothing is sent and
+//! nothing is awaited.
+//!
+//! Tables are reached through guards, whose borrow is the claim on them: [`ShardGuard::part`] to
+//! change a table, one at a time; [`LockSet::view`] to read, while nothing changes.
 //!
 //! Tables lie apart from the mutexes, by database, so that an unused database owns no memory and
 //! a prefetch need not touch the line that the lock bounces.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, Hasher};
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 
@@ -18,13 +23,14 @@ use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
 
 use super::cut::Cut;
-use super::entry::Entry;
-use super::expiry::Figures;
-use super::field_expiry::TimedHashes;
+use super::due::{Figures, TimedHashes};
+use super::entry::{Entry, EntryRef};
 use super::held::{self, Held};
 use super::lazyfree::{Detached, Lazyfree};
 use super::outbox::Outbox;
-use super::table::{Ahead, Locked, Position, SKIP, SLOTS, Table, position_of_hash, prefetch};
+use super::table::{
+    Ahead, Locked, Position, SKIP, SLOTS, Slot, Table, View, position_of_hash, prefetch,
+};
 use crate::types::Type;
 
 /// Number of shards. Locking all of them takes some 8 µs.
@@ -57,7 +63,7 @@ pub struct ShardState {
     /// Who waits for which key of which database: tickets, the oldest first.
     waiting: HashMap<(usize, Box<[u8]>), VecDeque<u64>>,
     /// Which hashes have fields that will expire.
-    pub(super) timed: TimedHashes,
+    timed: TimedHashes,
 }
 
 #[repr(align(128))]
@@ -81,7 +87,7 @@ pub struct Keyspace {
     /// What the active expiry found.
     pub expiry: Figures,
     /// Number of hashes that shards hold as having fields with an expiry.
-    pub(super) timed_hashes: AtomicUsize,
+    timed_hashes: AtomicUsize,
     /// How many clients wait for streams.
     pub awaited_streams: AtomicUsize,
 }
@@ -92,6 +98,29 @@ pub struct ShardGuard<'k> {
     index: usize,
     state: MutexGuard<'k, ShardState>,
     _held: Held,
+    /// Entries that are read change a little (their access clocks): one thread reads at a time.
+    bound: PhantomData<*const Entry>,
+}
+
+/// A shard's part of one database, to be changed, and what the shard knows of its keys.
+pub(super) struct Part<'a> {
+    pub(super) table: Locked<'a, Entry>,
+    pub(super) state: &'a mut ShardState,
+}
+
+/// A key that is there, in its part of a database.
+pub(super) struct Found<'a> {
+    pub(super) slot: Slot<'a, Entry>,
+    pub(super) state: &'a mut ShardState,
+}
+
+impl<'a> Part<'a> {
+    #[inline(always)]
+    pub(super) fn find(self, hash: u64, key: &[u8]) -> Option<Found<'a>> {
+        let slot = self.table.into_found(hash, key)?;
+        let state = self.state;
+        Some(Found { slot, state })
+    }
 }
 
 /// The shards a command holds.
@@ -249,28 +278,26 @@ impl Keyspace {
 
     /// True when a key is there but its time is over. The key's shard is in `locks`.
     pub fn is_expired(&self, locks: &LockSet<'_>, db: usize, key: &[u8], now_ms: i64) -> bool {
-        let hash = self.hash(key);
-        let Some(table) = locks.table_ref(Self::shard_of(hash), db) else {
-            return false;
-        };
-        let slot = table.find(hash, key).filter(|slot| slot.is_volatile());
-        // SAFETY: the slot was just found in a table whose lock is held.
-        slot.map(|slot| unsafe { super::db::borrow(slot.pointer()) })
+        self.look_up(locks, db, key)
             .and_then(|entry| entry.expiry())
             .is_some_and(|at| at < now_ms)
     }
 
     /// The type of a key that is there and not over its time. The key's shard is in `locks`.
     pub fn kind_of(&self, locks: &LockSet<'_>, db: usize, key: &[u8], now_ms: i64) -> Option<Type> {
+        let entry = self.look_up(locks, db, key)?;
+        let lives = entry.expiry().is_none_or(|at| at >= now_ms);
+        lives.then(|| entry.kind())
+    }
+
+    fn look_up<'l>(&self, locks: &'l LockSet<'_>, db: usize, key: &[u8]) -> Option<EntryRef<'l>> {
         let hash = self.hash(key);
-        let table = locks.table_ref(Self::shard_of(hash), db)?;
-        let slot = table.find(hash, key)?;
-        // SAFETY: the slot was just found in a table whose lock is held.
-        let entry = unsafe { super::db::borrow(slot.pointer()) };
-        entry
-            .expiry()
-            .is_none_or(|at| at >= now_ms)
-            .then(|| entry.kind())
+        locks.view(Self::shard_of(hash), db)?.find(hash, key)
+    }
+
+    /// True when some hash has a field with an expiry.
+    pub fn has_timed_hashes(&self) -> bool {
+        self.timed_hashes.load(Ordering::Relaxed) > 0
     }
 
     /// Locks one shard. As all that lock, it is for threads that hold none.
@@ -289,6 +316,7 @@ impl Keyspace {
             index: shard,
             state: self.shards[shard].state.lock(),
             _held: Held::note(self),
+            bound: PhantomData,
         }
     }
 
@@ -352,6 +380,74 @@ impl ShardState {
     fn renew_observed(&mut self) {
         self.observed = self.cut.is_some() || !self.watched.is_empty() || !self.waiting.is_empty();
     }
+
+    /// Notes when the first field of a hash expires; `None` when no field does, or the hash is gone.
+    pub(super) fn note_timed(
+        &mut self,
+        keyspace: &Keyspace,
+        db: usize,
+        key: &[u8],
+        next: Option<i64>,
+    ) {
+        if next.is_some() || !self.timed.is_empty() {
+            let before = self.timed.len();
+            self.timed.note(db, key, next);
+            self.count_timed(keyspace, before);
+        }
+    }
+
+    fn count_timed(&self, keyspace: &Keyspace, before: usize) {
+        let now = self.timed.len();
+        if now != before {
+            let count = &keyspace.timed_hashes;
+            count.fetch_add(now.wrapping_sub(before), Ordering::Relaxed);
+        }
+    }
+
+    /// Tells those who watch a key that it went. That is no change to who met it expired already;
+    /// from now on it is absent to them as well.
+    pub(super) fn touch_gone(&mut self, db: usize, key: &[u8]) {
+        if !self.watched.is_empty() {
+            self.raise(db, key, true);
+        }
+    }
+
+    fn raise(&mut self, db: usize, key: &[u8], gone: bool) {
+        // A change while keys are watched is rare enough for the copy that the lookup needs.
+        for watcher in self
+            .watched
+            .get_mut(&(db, key.into()))
+            .into_iter()
+            .flatten()
+        {
+            if !gone || !std::mem::take(&mut watcher.expired) {
+                watcher.flag.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// The epoch of entries that the cut has seen or that came after it.
+    #[inline]
+    pub(super) fn epoch(&self) -> bool {
+        self.epoch
+    }
+
+    /// The cut that has not passed the shard yet.
+    #[inline]
+    pub(super) fn cut(&self) -> Option<&Arc<Cut>> {
+        self.cut.as_ref()
+    }
+
+    /// True when anybody waits for a key of the shard.
+    #[inline]
+    pub(super) fn has_waiters(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// True when anybody waits for a key.
+    pub(super) fn is_awaited(&self, place: &(usize, Box<[u8]>)) -> bool {
+        self.waiting.contains_key(place)
+    }
 }
 
 impl<'k> ShardGuard<'k> {
@@ -360,16 +456,33 @@ impl<'k> ShardGuard<'k> {
         self.index
     }
 
+    /// The shard's part of a database, with what the shard knows of its keys.
+    #[inline]
+    pub(super) fn part(&mut self, db: usize) -> Part<'_> {
+        let table = &self.keyspace.tables_or_new(db)[self.index];
+        Part {
+            // SAFETY: the guard holds the lock, and `&mut self` allows one claim at a time.
+            table: unsafe { table.assume_locked() },
+            state: &mut self.state,
+        }
+    }
+
     /// The shard's part of a database.
     #[inline]
-    pub fn table(&mut self, db: usize) -> Locked<'_, Entry> {
-        let table = &self.keyspace.tables_or_new(db)[self.index];
-        // SAFETY: the guard holds the lock, and `&mut self` allows one claim at a time.
-        unsafe { table.assume_locked() }
+    pub(super) fn table(&mut self, db: usize) -> Locked<'_, Entry> {
+        self.part(db).table
+    }
+
+    /// The shard's part of a database, to be read; `None` while the database is unused.
+    #[inline]
+    fn view(&self, db: usize) -> Option<View<'_, Entry>> {
+        let table = &self.keyspace.tables(db)?[self.index];
+        // SAFETY: the guard holds the lock; the shared borrow of it keeps changes out.
+        Some(unsafe { table.assume_read() })
     }
 
     /// Exchanges the shard's parts of two different databases.
-    pub fn swap(&mut self, a: usize, b: usize) {
+    pub(super) fn swap(&mut self, a: usize, b: usize) {
         assert_ne!(a, b);
         self.state.timed.swap(a, b);
         let (a, b) = (
@@ -386,7 +499,7 @@ impl<'k> ShardGuard<'k> {
     /// Tells those who watch `key` that it changed, or went. That it goes, in whatever way, is no
     /// change to who met it expired already; from then on it is absent to them as well.
     #[inline]
-    pub fn touch_watchers(&mut self, db: usize, key: &[u8]) {
+    pub(super) fn touch_watchers(&mut self, db: usize, key: &[u8]) {
         if !self.state.watched.is_empty() {
             self.touch_watchers_slow(db, key);
         }
@@ -394,40 +507,30 @@ impl<'k> ShardGuard<'k> {
 
     #[cold]
     fn touch_watchers_slow(&mut self, db: usize, key: &[u8]) {
-        // A change while keys are watched is rare enough for the copy that the lookup needs.
-        let Some(watchers) = self.state.watched.get_mut(&(db, key.into())) else {
-            return;
-        };
-        let gone = self.keyspace.tables(db).is_none_or(|tables| {
-            // SAFETY: `self` holds the lock, and nothing else claims the table meanwhile.
-            let table = unsafe { tables[self.index].assume_locked() };
-            table.find(self.keyspace.hash(key), key).is_none()
-        });
-        for watcher in watchers {
-            if !gone || !std::mem::take(&mut watcher.expired) {
-                watcher.flag.store(true, Ordering::Relaxed);
-            }
-        }
+        let hash = self.keyspace.hash(key);
+        let gone = self.view(db).is_none_or(|t| t.find(hash, key).is_none());
+        self.state.raise(db, key, gone);
     }
 
     /// Raises the flags of those who watch a key of database `emptied` that is there now or will
     /// be once the contents of `replacement` (nothing, if `None`) stand in its place. A key whose
     /// time is over counts as absent to those who met it so.
-    pub fn touch_replaced(&mut self, emptied: usize, replacement: Option<usize>, now_ms: i64) {
+    pub(super) fn touch_replaced(
+        &mut self,
+        emptied: usize,
+        replacement: Option<usize>,
+        now_ms: i64,
+    ) {
         if self.state.watched.is_empty() {
             return;
         }
-        let (keyspace, index) = (self.keyspace, self.index);
+        let mut watched = std::mem::take(&mut self.state.watched);
         // Whether the key is there, and whether its time is over.
         let look = |db: usize, key: &[u8]| {
-            // SAFETY: `self` holds the lock, and nothing else claims the table meanwhile.
-            let table = unsafe { keyspace.tables(db)?[index].assume_locked() };
-            let slot = table.find(keyspace.hash(key), key)?;
-            // SAFETY: the slot was just found in a table whose lock is held.
-            let entry = unsafe { super::db::borrow(slot.pointer()) };
+            let entry = self.view(db)?.find(self.keyspace.hash(key), key)?;
             Some(entry.expiry().is_some_and(|at| at < now_ms))
         };
-        for ((db, key), watchers) in &mut self.state.watched {
+        for ((db, key), watchers) in &mut watched {
             if *db != emptied {
                 continue;
             }
@@ -445,40 +548,28 @@ impl<'k> ShardGuard<'k> {
                 }
             }
         }
+        self.state.watched = watched;
     }
 
     /// Takes everything out of the shard's part of a database.
-    pub fn detach(&mut self, db: usize, into: &mut Detached) {
+    pub(super) fn detach(&mut self, db: usize, into: &mut Detached) {
         let timed = self.state.timed.len();
         self.state.timed.forget_database(db);
-        self.count_timed(timed);
+        self.state.count_timed(self.keyspace, timed);
         if self.keyspace.shard_len(db, self.index).0 > 0 {
             into.push(self.table(db).take());
         }
     }
 
-    /// Notes when the first field of a hash expires; `None` when no field does, or the hash is gone.
-    pub fn note_timed(&mut self, db: usize, key: &[u8], next: Option<i64>) {
-        if next.is_some() || !self.state.timed.is_empty() {
-            let before = self.state.timed.len();
-            self.state.timed.note(db, key, next);
-            self.count_timed(before);
-        }
-    }
-
     /// A hash (database, key) of which a field is due, as far as is noted.
-    pub fn due_hash(&self, now_ms: i64) -> Option<(usize, Box<[u8]>)> {
+    pub(super) fn due_hash(&self, now_ms: i64) -> Option<(usize, Box<[u8]>)> {
         self.state.timed.due(now_ms)
     }
 
-    fn count_timed(&self, before: usize) {
-        let count = &self.keyspace.timed_hashes;
-        let now = self.state.timed.len();
-        if now != before {
-            count.fetch_add(now.wrapping_sub(before), Ordering::Relaxed);
-        }
+    /// Notes when the first field of a hash expires, as [`ShardState::note_timed`].
+    pub(super) fn note_timed(&mut self, db: usize, key: &[u8], next: Option<i64>) {
+        self.state.note_timed(self.keyspace, db, key, next);
     }
-
     /// Adds a watcher of a key, of which it says whether it has `expired` already.
     pub fn watch(&mut self, db: usize, key: &[u8], flag: &WatchFlag, expired: bool) {
         let watchers = self.state.watched.entry((db, key.into())).or_default();
@@ -530,16 +621,16 @@ impl ShardGuard<'_> {
         self.state.renew_observed();
     }
 
-    /// The epoch of entries that the cut has seen or that came after it.
+    /// As [`ShardState::epoch`].
     #[inline]
     pub(super) fn epoch(&self) -> bool {
-        self.state.epoch
+        self.state.epoch()
     }
 
-    /// The cut that has not passed the shard yet.
+    /// As [`ShardState::cut`].
     #[inline]
     pub(super) fn cut(&self) -> Option<&Arc<Cut>> {
-        self.state.cut.as_ref()
+        self.state.cut()
     }
 }
 
@@ -569,17 +660,6 @@ impl ShardGuard<'_> {
             self.state.waiting.shrink_to_fit();
         }
         self.state.renew_observed();
-    }
-
-    /// True when anybody waits for a key of the shard.
-    #[inline]
-    pub fn has_waiters(&self) -> bool {
-        !self.state.waiting.is_empty()
-    }
-
-    /// True when anybody waits for a key.
-    pub fn is_awaited(&self, place: &(usize, Box<[u8]>)) -> bool {
-        self.state.waiting.contains_key(place)
     }
 
     /// The tickets that wait for a key, the oldest first.
@@ -639,6 +719,16 @@ impl<'k> LockSet<'k> {
         matches!(self, Self::One(guard) if !guard.state.observed)
     }
 
+    /// True when all that it holds is this keyspace's.
+    pub(super) fn is_of(&self, keyspace: &Keyspace) -> bool {
+        let is_of = |guard: &ShardGuard<'_>| std::ptr::eq(guard.keyspace, keyspace);
+        match self {
+            Self::None => true,
+            Self::One(guard) => is_of(guard),
+            Self::Many(guards) => guards.first().is_none_or(is_of),
+        }
+    }
+
     /// Where the guard of a shard stands in the set.
     #[inline]
     fn place(&self, index: usize) -> usize {
@@ -652,18 +742,18 @@ impl<'k> LockSet<'k> {
         }
     }
 
-    /// A database's table in a held shard, for shared reading; `None` while the database is unused.
+    /// A database's table in a held shard, to be read; `None` while the database is unused.
+    ///
+    /// # Panics
+    /// When the set does not hold the shard.
     #[inline]
-    pub fn table_ref(&self, index: usize, db: usize) -> Option<Locked<'_, Entry>> {
+    pub(super) fn view(&self, index: usize, db: usize) -> Option<View<'_, Entry>> {
         let at = self.place(index);
-        let guard = match self {
-            Self::One(guard) => guard,
-            Self::Many(guards) => &guards[at],
+        match self {
+            Self::One(guard) => guard.view(db),
+            Self::Many(guards) => guards[at].view(db),
             Self::None => unreachable!("place() panics without shards"),
-        };
-        let table = &guard.keyspace.tables(db)?[index];
-        // SAFETY: the guard holds the lock; the shared borrow of the set keeps changes out.
-        Some(unsafe { table.assume_locked() })
+        }
     }
 }
 

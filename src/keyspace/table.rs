@@ -7,7 +7,7 @@
 //!  directory word    48 bits segment address | 4 bits class | 16 bits local depth
 //!  segment           1 to 64 buckets of one cache line each
 //!  bucket   word 0   7 tags (0: empty) | meta byte (entries displaced from here)
-//!           word 1-7 16 bits of hash | 47 bits entry address | bit 0: volatile
+//!           word 1-7 16 bits of hash | 45 bits entry address | 2 bits: further lines | 1 bit: volatile
 //! ```
 //!
 //! Buckets follow hash order: the 16 hash bits after the segment's local depth, scaled to its
@@ -17,10 +17,15 @@
 //! two. The slot's own 16 hash bits suffice to move it, so neither touches the entries, and no
 //! insert ever costs more than the redistribution of 448 slots.
 //!
-//! Threads: mutation and lookup need the shard's lock ([`Table::assume_locked`]); only
+//! Threads: mutation and lookup need the shard's lock, to which the two doors of a shared table
+//! bear witness ([`Table::assume_locked`], [`Table::assume_read`]); only
 //! [`Table::prefetch_directory`] and the steps from [`Ahead`] on may run at any time. They read
 //! directory and buckets, which are atomics in memory that stays readable for ever
 //! (`super::arena`), and use what they find, right or stale, for nothing but a prefetch.
+//!
+//! Behind the doors borrows hold: a [`View`] reads and may be copied; a [`Locked`] is the only way to
+//! a table that changes, and lends one [`Slot`] at a time, which owns its entry's place: taking the
+//! entry out ends the slot. So an entry is neither freed twice nor read after it.
 
 use std::marker::PhantomData;
 use std::ptr::NonNull;
@@ -33,18 +38,46 @@ mod ahead;
 mod segment;
 #[allow(unsafe_code)]
 mod shape;
+#[allow(unsafe_code)]
+mod slot;
+#[allow(unsafe_code)]
 mod walk;
 pub use ahead::{Ahead, AheadBucket};
-use segment::{
-    Segment, adjust_displaced, clear_slot, displaced, matching, pointer_of, slot_word, tag_of,
-    tags, word,
-};
+use segment::{Segment, pointer_of, tag_of};
+pub use slot::Slot;
 
 /// What a table stores: an owning thin pointer, 8-byte aligned and below 2^48.
 ///
 /// # Safety
-/// `into_raw` must give such a pointer, `from_raw` must restore the value from it.
-pub unsafe trait TableEntry {
+/// `into_raw` must give such a pointer, `from_raw` must restore the value from it. Loans free nothing,
+/// and what safe code can do with a [`TableEntry::Mut`] leaves the entry at its address and
+/// [`TableEntry::is_volatile`] as it was.
+pub unsafe trait TableEntry: Sized {
+    /// An entry lent to be read.
+    type Ref<'a>
+    where
+        Self: 'a;
+    /// An entry lent to be changed where it lies.
+    type Mut<'a>
+    where
+        Self: 'a;
+    /// True when the entry has an expiry, which its slot tells of too.
+    fn is_volatile(&self) -> bool;
+    /// Lends the entry at `raw`.
+    ///
+    /// # Safety
+    /// `raw` came from [`TableEntry::into_raw`]; for `'a` the entry stays alive, and nobody changes it
+    /// but through this loan's like.
+    unsafe fn lend<'a>(raw: NonNull<u8>) -> Self::Ref<'a>
+    where
+        Self: 'a;
+    /// Lends the entry at `raw` to be changed.
+    ///
+    /// # Safety
+    /// As for [`TableEntry::lend`], and for `'a` nobody else has access to the entry.
+    unsafe fn lend_mut<'a>(raw: NonNull<u8>) -> Self::Mut<'a>
+    where
+        Self: 'a;
     /// Gives up ownership to a raw pointer.
     fn into_raw(self) -> NonNull<u8>;
     /// Takes ownership back.
@@ -123,28 +156,6 @@ unsafe impl<E: Send> Sync for Table<E> {}
 // SAFETY: as above; nothing in a table is tied to a thread.
 unsafe impl<E: Send> Send for Table<E> {}
 
-/// Place of an entry; valid until the table is changed otherwise than through it.
-#[derive(Clone, Copy)]
-pub struct Slot {
-    bucket: Block,
-    index: usize,
-    home: Block,
-}
-
-impl Slot {
-    /// The entry's address.
-    #[inline]
-    pub fn pointer(self) -> NonNull<u8> {
-        pointer_of(slot_word(self.bucket, self.index))
-    }
-
-    /// Whether the entry is marked volatile.
-    #[inline]
-    pub fn is_volatile(self) -> bool {
-        slot_word(self.bucket, self.index) & VOLATILE != 0
-    }
-}
-
 /// The lower bits of the slot of an entry: address, extent, volatile.
 ///
 /// # Safety
@@ -154,23 +165,6 @@ unsafe fn reference<E: TableEntry>(raw: NonNull<u8>, volatile: bool) -> u64 {
     // SAFETY: as the caller promises.
     let lines = unsafe { E::further_lines(raw) }.min(3) as u64;
     raw.as_ptr() as u64 | lines << 1 | u64::from(volatile)
-}
-
-/// Equality of keys, most of which are short: a few words instead of a call.
-#[inline]
-fn is_same(a: &[u8], b: &[u8]) -> bool {
-    if a.len() != b.len() {
-        return false;
-    }
-    match (a.first_chunk::<8>(), b.first_chunk::<8>()) {
-        (Some(first), Some(other)) if a.len() <= 16 => {
-            first == other && a.last_chunk::<8>() == b.last_chunk::<8>()
-        }
-        _ if (17..=32).contains(&a.len()) => {
-            a.first_chunk::<16>() == b.first_chunk() && a.last_chunk::<16>() == b.last_chunk()
-        }
-        _ => a == b,
-    }
 }
 
 #[inline]
@@ -247,14 +241,39 @@ impl<E: TableEntry> Table<E> {
         self.directory.load(Relaxed) != 0
     }
 
-    /// Exclusive access.
+    /// Exclusive access to a shared table.
     ///
     /// # Safety
     /// The caller holds the lock that guards this table for as long as the result lives, and
-    /// makes no second claim meanwhile.
+    /// nobody makes another claim on it meanwhile, to read or to change.
     #[inline]
     pub unsafe fn assume_locked(&self) -> Locked<'_, E> {
-        Locked { table: self }
+        Locked {
+            table: self,
+            lends: PhantomData,
+        }
+    }
+
+    /// Access to a shared table, to read.
+    ///
+    /// # Safety
+    /// The caller holds the lock that guards this table for as long as the result lives, and
+    /// nobody makes an exclusive claim meanwhile.
+    #[inline]
+    pub unsafe fn assume_read(&self) -> View<'_, E> {
+        View {
+            table: self,
+            lends: PhantomData,
+        }
+    }
+
+    /// Exclusive access to a table of one's own.
+    #[inline]
+    pub fn own(&mut self) -> Locked<'_, E> {
+        Locked {
+            table: self,
+            lends: PhantomData,
+        }
     }
 
     fn directory(&self) -> Option<(Block, u32)> {
@@ -314,60 +333,73 @@ fn directory_word(base: Block, index: usize) -> &'static AtomicU64 {
     unsafe { base.add(index).as_ref() }
 }
 
-/// A table whose lock is held.
+/// A table whose lock is held, to be read by who may see others read it.
+///
+/// Bound to its thread: entries are changed a little (their access clocks) by who reads them.
+pub struct View<'t, E> {
+    table: &'t Table<E>,
+    lends: PhantomData<NonNull<E>>,
+}
+
+impl<E> Clone for View<'_, E> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<E> Copy for View<'_, E> {}
+
+/// A table whose lock is held, to be changed: the only access to it.
 pub struct Locked<'t, E> {
     table: &'t Table<E>,
+    lends: PhantomData<NonNull<E>>,
 }
 
 /// Computes a key's hash; asked only when a deep segment splits.
 pub type Rehash<'a> = &'a dyn Fn(&[u8]) -> u64;
 
-impl<'t, E: TableEntry> Locked<'t, E> {
-    /// The table.
-    pub fn table(&self) -> &'t Table<E> {
-        self.table
+impl<'t, E: TableEntry> View<'t, E> {
+    /// The entry of `key`.
+    #[inline]
+    pub fn find(self, hash: u64, key: &[u8]) -> Option<E::Ref<'t>>
+    where
+        E: 't,
+    {
+        // SAFETY: the view proves the lock.
+        let place = unsafe { self.table.locate(hash, key) }?;
+        // SAFETY: slots in use hold live entries, which nobody changes while the view lives.
+        Some(unsafe { E::lend(place.pointer()) })
     }
+}
 
-    /// Where `key` is stored.
-    #[inline(always)]
-    pub fn find(&self, hash: u64, key: &[u8]) -> Option<Slot> {
-        let local = hash << SKIP;
-        let segment = self.table.segment(local)?;
-        let home = segment.home(local);
-        let home_bucket = segment.bucket(home.bucket);
-        let tag = tag_of(hash);
-        let mut bucket = home_bucket;
-        let mut bucket_tags = tags(bucket);
-        let reach = if displaced(bucket_tags) == 0 {
-            0
-        } else {
-            segment.reach()
-        };
-        let mut distance = 0;
-        loop {
-            for index in matching(bucket_tags, tag) {
-                let word = slot_word(bucket, index);
-                // SAFETY: slots in use hold live entries, unchanged while the lock is held.
-                if word >> 48 == home.bits && is_same(unsafe { E::key(pointer_of(word)) }, key) {
-                    return Some(Slot {
-                        bucket,
-                        index,
-                        home: home_bucket,
-                    });
-                }
-            }
-            if distance == reach {
-                return None;
-            }
-            distance += 1;
-            bucket = segment.nth(home.bucket, distance);
-            bucket_tags = tags(bucket);
+impl<'t, E: TableEntry> Locked<'t, E> {
+    /// The table to be read, while this is not used.
+    #[inline]
+    pub fn view(&self) -> View<'_, E> {
+        View {
+            table: self.table,
+            lends: PhantomData,
         }
     }
 
+    /// Where `key` is stored.
+    #[inline]
+    pub fn find(&mut self, hash: u64, key: &[u8]) -> Option<Slot<'_, E>> {
+        // SAFETY: this is the only claim on the table, and lent to the slot.
+        unsafe { Some(Slot::new(self.table, self.table.locate(hash, key)?)) }
+    }
+
+    /// As [`Locked::find`], for as long as the table may be changed.
+    #[inline(always)]
+    pub fn into_found(self, hash: u64, key: &[u8]) -> Option<Slot<'t, E>> {
+        // SAFETY: this is the only claim on the table, and lent to the slot.
+        unsafe { Some(Slot::new(self.table, self.table.locate(hash, key)?)) }
+    }
+
     /// Stores an entry whose key is not in the table yet.
-    pub fn insert(&mut self, hash: u64, entry: E, volatile: bool, rehash: Rehash<'_>) {
+    pub fn insert(&mut self, hash: u64, entry: E, rehash: Rehash<'_>) {
         let local = hash << SKIP;
+        let volatile = entry.is_volatile();
         let raw = entry.into_raw();
         debug_assert_eq!(raw.as_ptr() as u64 & !POINTER, 0);
         // SAFETY: the table owns the entry now.
@@ -392,36 +424,6 @@ impl<'t, E: TableEntry> Locked<'t, E> {
         }
         add(&self.table.len, 1);
         add(&self.table.volatile, i32::from(volatile));
-    }
-
-    /// Takes an entry out.
-    pub fn remove(&mut self, slot: Slot) -> E {
-        let word = slot_word(slot.bucket, slot.index);
-        clear_slot(slot.bucket, slot.index);
-        if slot.bucket != slot.home {
-            adjust_displaced(slot.home, -1);
-        }
-        add(&self.table.len, -1);
-        add(&self.table.volatile, -((word & VOLATILE) as i32));
-        // SAFETY: the slot held a live entry and is cleared now.
-        unsafe { E::from_raw(pointer_of(word)) }
-    }
-
-    /// Points a slot to another entry with the same key and marks it. The caller owns what was
-    /// there before.
-    #[inline]
-    pub fn replace(&mut self, slot: Slot, raw: NonNull<u8>, volatile: bool) {
-        let target = word(slot.bucket, slot.index + 1);
-        let old = target.load(Relaxed);
-        // SAFETY: the caller hands the entry to the table.
-        let new = old & (u64::MAX << 48) | unsafe { reference::<E>(raw, volatile) };
-        if new != old {
-            target.store(new, Relaxed);
-            add(
-                &self.table.volatile,
-                i32::from(volatile) - (old & VOLATILE) as i32,
-            );
-        }
     }
 
     /// Moves everything out into a table of its own, for instance to free it elsewhere.
@@ -498,8 +500,7 @@ impl<E> Drop for Table<E> {
 impl<E: TableEntry> Table<E> {
     /// Frees the table and all its entries.
     pub fn destroy(mut self) {
-        // SAFETY: the table is owned, so nobody else has access.
-        let mut locked = unsafe { (&raw mut self).as_ref().expect("not null").assume_locked() };
+        let mut locked = self.own();
         for segment in locked.segments() {
             for (_, word) in segment.slots() {
                 // SAFETY: the slot is never used again: its segment is freed below.
@@ -520,12 +521,30 @@ mod tests {
     use super::*;
     use std::collections::{BTreeMap, HashSet};
 
-    // A thin pointer to a key of any length: what a table stores.
-    #[allow(clippy::box_collection)]
-    struct Owned(Box<Vec<u8>>);
+    // A thin pointer to a key of any length, and whether it is volatile: what a table stores.
+    struct Owned(Box<(Vec<u8>, bool)>);
+
+    impl Owned {
+        fn new(key: &[u8], volatile: bool) -> Self {
+            Self(Box::new((key.to_vec(), volatile)))
+        }
+    }
 
     // SAFETY: a Box is a thin owning pointer, and user addresses are below 2^48.
     unsafe impl TableEntry for Owned {
+        type Ref<'a> = &'a (Vec<u8>, bool);
+        type Mut<'a> = &'a [u8];
+        fn is_volatile(&self) -> bool {
+            self.0.1
+        }
+        unsafe fn lend<'a>(raw: NonNull<u8>) -> Self::Ref<'a> {
+            // SAFETY: by contract the entry is alive and unchanged.
+            unsafe { raw.cast().as_ref() }
+        }
+        unsafe fn lend_mut<'a>(raw: NonNull<u8>) -> Self::Mut<'a> {
+            // SAFETY: by contract the entry is alive and unchanged.
+            unsafe { Self::key(raw) }
+        }
         fn into_raw(self) -> NonNull<u8> {
             NonNull::from(Box::leak(self.0)).cast()
         }
@@ -535,7 +554,7 @@ mod tests {
         }
         unsafe fn key<'a>(raw: NonNull<u8>) -> &'a [u8] {
             // SAFETY: by contract the entry is alive.
-            unsafe { raw.cast::<Vec<u8>>().as_ref() }
+            unsafe { &raw.cast::<(Vec<u8>, bool)>().as_ref().0 }
         }
         unsafe fn further_lines(_: NonNull<u8>) -> usize {
             3
@@ -553,9 +572,7 @@ mod tests {
 
     fn model_run(skew: u32, seed: u64, steps: usize, keys: u64) {
         let rehash = move |key: &[u8]| hash(key, skew);
-        let table: Table<Owned> = Table::new();
-        // SAFETY: the table is local to this thread, and this is the only claim.
-        let mut t = unsafe { table.assume_locked() };
+        let mut table: Table<Owned> = Table::new();
         let mut model: BTreeMap<Vec<u8>, bool> = BTreeMap::new();
         let mut state = seed;
         let mut next = || {
@@ -568,25 +585,25 @@ mod tests {
             let key = format!("key:{}", next() % keys).into_bytes();
             let h = rehash(&key);
             let growing = (step / (keys as usize)) % 3 != 2;
-            match t.find(h, &key) {
+            match table.own().find(h, &key) {
                 None if growing => {
                     let volatile = next() % 4 == 0;
-                    t.insert(h, Owned(Box::new(key.clone())), volatile, &rehash);
+                    table.own().insert(h, Owned::new(&key, volatile), &rehash);
                     assert!(model.insert(key, volatile).is_none());
                 }
                 None => assert!(!model.contains_key(&key)),
                 Some(slot) if !growing || next() % 8 == 0 => {
-                    assert_eq!(*t.remove(slot).0, key);
+                    assert_eq!(slot.remove().0.0, key);
                     assert!(model.remove(&key).is_some());
                 }
-                Some(slot) => {
+                Some(mut slot) => {
                     let volatile = next() % 2 == 0;
-                    t.replace(slot, slot.pointer(), volatile);
+                    slot.change(|entry| entry.0.1 = volatile);
                     model.insert(key, volatile);
                 }
             }
             if step % 97 == 0 {
-                t.tidy(next() & ((1 << 38) - 1), &rehash);
+                table.own().tidy(next() & ((1 << 38) - 1), &rehash);
             }
             assert_eq!(table.len(), model.len());
         }
@@ -594,15 +611,27 @@ mod tests {
         let mut seen = BTreeMap::new();
         let mut position = Some(0);
         while let Some(at) = position {
-            position = t.visit_bucket(at, |raw, volatile| {
-                // SAFETY: visited entries are alive.
-                let key = unsafe { Owned::key(raw) }.to_vec();
-                assert!(seen.insert(key, volatile).is_none(), "visited twice");
+            position = table.own().view().visit_bucket(at, |(key, volatile)| {
+                assert!(
+                    seen.insert(key.clone(), *volatile).is_none(),
+                    "visited twice"
+                );
             });
             assert!(position.is_none_or(|p| p > at), "walks go forward");
         }
         assert_eq!(seen, model);
-        t.take().destroy();
+        let mut volatile = 0;
+        let mut position = Some(0);
+        while let Some(at) = position {
+            position = table.own().visit_volatile_slots(at, |slot| {
+                assert!(slot.get().1);
+                volatile += 1;
+                drop(slot.remove());
+            });
+        }
+        assert_eq!(volatile, model.values().filter(|v| **v).count());
+        assert_eq!((table.len(), table.volatile()), (model.len() - volatile, 0));
+        table.own().take().destroy();
         assert!(table.is_empty());
     }
 
@@ -617,27 +646,25 @@ mod tests {
     #[test]
     fn a_walk_sees_what_stays_while_segments_split_and_merge() {
         let rehash = |key: &[u8]| hash(key, 0);
-        let table: Table<Owned> = Table::new();
-        // SAFETY: the table is local to this thread, and this is the only claim.
-        let mut t = unsafe { table.assume_locked() };
+        let mut table: Table<Owned> = Table::new();
         let name = |i: usize| format!("k{i}").into_bytes();
         for i in 0..2000 {
-            t.insert(rehash(&name(i)), Owned(Box::new(name(i))), false, &rehash);
+            table
+                .own()
+                .insert(rehash(&name(i)), Owned::new(&name(i), false), &rehash);
         }
         let mut seen = HashSet::new();
         let (mut position, mut extra, mut calls) = (Some(0), 2000, 0);
         while let Some(at) = position {
-            position = t.visit_bucket(at, |raw, _| {
-                // SAFETY: visited entries are alive.
-                seen.insert(unsafe { Owned::key(raw) }.to_vec());
+            position = table.own().view().visit_bucket(at, |(key, _)| {
+                seen.insert(key.clone());
             });
             calls += 1;
             if calls < 60 {
                 for _ in 0..100 {
-                    t.insert(
+                    table.own().insert(
                         rehash(&name(extra)),
-                        Owned(Box::new(name(extra))),
-                        false,
+                        Owned::new(&name(extra), false),
                         &rehash,
                     );
                     extra += 1;
@@ -645,28 +672,27 @@ mod tests {
             } else if extra > 2000 {
                 for _ in 0..100.min(extra - 2000) {
                     extra -= 1;
-                    let slot = t
-                        .find(rehash(&name(extra)), &name(extra))
-                        .expect("inserted");
-                    drop(t.remove(slot));
+                    let mut own = table.own();
+                    let slot = own.find(rehash(&name(extra)), &name(extra));
+                    drop(slot.expect("inserted").remove());
                 }
-                t.tidy(at, &rehash);
+                table.own().tidy(at, &rehash);
             }
         }
         assert!((0..2000).all(|i| seen.contains(&name(i))));
-        t.take().destroy();
+        table.own().take().destroy();
     }
 
     #[test]
     fn tables_stay_well_filled() {
         let rehash = |key: &[u8]| hash(key, 0);
-        let table: Table<Owned> = Table::new();
-        // SAFETY: the table is local to this thread, and this is the only claim.
-        let mut t = unsafe { table.assume_locked() };
+        let mut table: Table<Owned> = Table::new();
         let mut worst: f64 = 0.0;
         for i in 0..20_000 {
             let key = format!("key:{i}").into_bytes();
-            t.insert(rehash(&key), Owned(Box::new(key)), false, &rehash);
+            table
+                .own()
+                .insert(rehash(&key), Owned::new(&key, false), &rehash);
             if i > 500 && i % 50 == 0 {
                 worst = worst.max(table.footprint().1 as f64 / f64::from(i));
             }
@@ -675,10 +701,11 @@ mod tests {
         assert!(worst < 20.0, "{worst} bytes of table per key");
         for position in 0..20_000 {
             let key = format!("key:{position}").into_bytes();
-            let slot = t.find(rehash(&key), &key).expect("inserted");
-            drop(t.remove(slot));
+            let mut own = table.own();
+            let slot = own.find(rehash(&key), &key).expect("inserted");
+            drop(slot.remove());
         }
-        t.tidy(0, &rehash);
+        table.own().tidy(0, &rehash);
         assert_eq!(table.footprint().1, 0);
     }
 }

@@ -96,7 +96,7 @@ mod tests {
             let mut guard = keyspace.lock(Keyspace::shard_of(hash));
             guard
                 .table(1)
-                .insert(hash, entry, false, &|key| keyspace.hash(key));
+                .insert(hash, entry, &|key| keyspace.hash(key));
         }
         let footprint = || keyspace.footprint(1).1;
         let mut tidy = Tidy::default();
@@ -108,7 +108,7 @@ mod tests {
                 let mut guard = keyspace.lock(Keyspace::shard_of(hash));
                 let mut table = guard.table(1);
                 let slot = table.find(hash, &key(i)).expect("inserted");
-                drop(table.remove(slot));
+                drop(slot.remove());
             }
         };
         remove(0..190_000);

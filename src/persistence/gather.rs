@@ -2,7 +2,7 @@
 //!
 //! Entries are shown under their shards' locks, for which clients wait. So there a record is only
 //! copied together ([`Batch`]): long strings as they are, to be compressed later by the thread that
-//! writes, and big values not at all, but kept ([`Entry::keep`]). What clients put in before they
+//! writes, and big values not at all, but kept ([`InPlace::keep`]). What clients put in before they
 //! change it ([`Ahead`]) is behind a lock that the writing thread holds for no longer than it takes
 //! to exchange a few pointers.
 
@@ -12,7 +12,7 @@ use super::rdb::{encode, file, opcode};
 use crate::base::clock;
 use crate::config::{MaxmemoryPolicy, Settings};
 use crate::keyspace::access::Access;
-use crate::keyspace::entry::{Entry, Kept, ValueRef};
+use crate::keyspace::entry::{InPlace, Kept, ValueRef};
 use crate::resp::write::request;
 use crate::types::patched;
 
@@ -85,7 +85,7 @@ pub struct Big {
 
 impl Big {
     /// Database and key, if changes may be put aside for as long as the value is kept
-    /// ([`Entry::settle`]).
+    /// ([`InPlace::settle`]).
     pub fn changes_aside(&self) -> Option<(usize, Box<[u8]>)> {
         let ValueRef::String(string) = self.value.value() else {
             return None;
@@ -134,7 +134,7 @@ pub struct Batch {
 
 impl Batch {
     /// Takes an entry in; about how much work that was, in some hundred nanoseconds.
-    pub fn take(&mut self, db: usize, entry: &mut Entry, options: &Options) -> usize {
+    pub fn take(&mut self, db: usize, entry: &mut InPlace<'_>, options: &Options) -> usize {
         /// Bytes that are copied together in a hundred nanoseconds.
         const PACE: usize = 256;
         let about = About {
@@ -206,7 +206,7 @@ pub struct Ahead {
 
 impl Ahead {
     /// Takes an entry in.
-    pub fn take(&mut self, db: usize, entry: &mut Entry, options: &Options) {
+    pub fn take(&mut self, db: usize, entry: &mut InPlace<'_>, options: &Options) {
         self.filling.take(db, entry, options);
         if self.filling.is_full() {
             self.next();
@@ -274,7 +274,7 @@ fn head(key: &[u8], value: ValueRef<'_>, about: About, writer: &mut Writer<'_>, 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::keyspace::entry::NewValue;
+    use crate::keyspace::entry::{Entry, NewValue};
 
     const OPTIONS: Options = Options {
         compress: true,
@@ -309,7 +309,7 @@ mod tests {
         for (db, value) in values.iter().enumerate() {
             let mut entry = entry(&key, value);
             expected.extend(at_once(db, &entry));
-            assert!(batch.take(db, &mut entry, &OPTIONS) > 0);
+            assert!(batch.take(db, &mut entry.in_place(), &OPTIONS) > 0);
         }
         batch.complete(&mut out);
         assert_eq!(out, expected);
@@ -323,7 +323,7 @@ mod tests {
         let (mut ahead, mut batches) = (Ahead::default(), Vec::new());
         let mut one = entry(b"key", &[b'y'; 1000]);
         for _ in 0..COUNT {
-            ahead.take(3, &mut one, &OPTIONS);
+            ahead.take(3, &mut one.in_place(), &OPTIONS);
         }
         ahead.hand_over(&mut batches, false);
         assert!(batches.len() == 1 && batches[0].is_full());

@@ -19,9 +19,10 @@ use super::gather::{Ahead, Batch, FULL};
 use super::rdb::{self, file, opcode, write::Writer};
 use crate::base::crc::crc64;
 use crate::base::priority::Turns;
-use crate::keyspace::cut::{Cut, Visitor, Walker};
+use crate::keyspace::cut::{Cut, Visitor};
+use crate::keyspace::cut_walk::Walker;
 use crate::keyspace::db::settle;
-use crate::keyspace::entry::Entry;
+use crate::keyspace::entry::InPlace;
 use crate::keyspace::shards::{Keyspace, LockSet};
 
 pub use super::gather::Options;
@@ -51,7 +52,7 @@ struct Collector {
 }
 
 impl Visitor for Collector {
-    fn visit(&self, db: usize, entry: &mut Entry) {
+    fn visit(&self, db: usize, entry: &mut InPlace<'_>) {
         self.progress.keys.fetch_add(1, Relaxed);
         self.ahead.lock().take(db, entry, &self.options);
     }
@@ -206,7 +207,7 @@ struct Walk<'a> {
 }
 
 impl Walker for Walk<'_> {
-    fn visit(&mut self, db: usize, entry: &mut Entry) -> usize {
+    fn visit(&mut self, db: usize, entry: &mut InPlace<'_>) -> usize {
         self.collector.progress.keys.fetch_add(1, Relaxed);
         self.own.take(db, entry, &self.collector.options)
     }
@@ -312,7 +313,7 @@ mod tests {
     use super::*;
     use crate::base::random;
     use crate::keyspace::db::{Db, Effects, Env, Ttl};
-    use crate::keyspace::entry::{NewValue, ValueRef};
+    use crate::keyspace::entry::{Entry, NewValue, ValueRef};
     use crate::persistence::aof::rewrite;
     use crate::persistence::load::{self, Loading};
     use crate::persistence::rdb::decode::Layouts;
@@ -437,8 +438,7 @@ mod tests {
                 db.put(b"string", NewValue::Bytes(&[7; 30_000]), Ttl::Clear);
             }
             let mut string = db.write(b"string").expect("there or just made");
-            string.bytes_mut()[at % 30_000] ^= 1;
-            drop(string);
+            string.change(|string| string.bytes_mut()[at % 30_000] ^= 1);
 
             if !db.exists(b"huge") {
                 let bytes = vec![7; HUGE];
@@ -446,10 +446,10 @@ mod tests {
             }
             let mut huge = db.write(b"huge").expect("there or just made");
             let place = at * 50..at * 50 + 2;
-            huge.padded_mut(0)
-                .edit(place, |two| two.iter_mut().for_each(|byte| *byte ^= 1));
+            let flip = |two: &mut [u8]| two.iter_mut().for_each(|byte| *byte ^= 1);
+            huge.change(|huge| huge.padded_mut(0).edit(place, flip));
             if at.is_multiple_of(500) {
-                huge.append(b"longer");
+                huge.change(|huge| huge.append(b"longer"));
             }
         });
     }

@@ -2,7 +2,7 @@
 
 use crate::keyspace::access::Access;
 use crate::keyspace::entry::Garbage;
-use crate::keyspace::lazyfree::{Detached, Load};
+use crate::keyspace::lazyfree::{Detached, Lazyfree, Load};
 
 /// What commands see of the world beside the keys: read once a batch, frozen within a
 /// transaction.
@@ -53,35 +53,36 @@ impl Env {
     }
 }
 
-/// What a command did, recorded as it did it.
+/// What a command did, recorded as it did it: by [`super::Db`] alone. Others read it, and take away
+/// what is to be done with it.
 #[derive(Default)]
 pub struct Effects {
     /// Changes to the data set (Redis' `dirty`).
-    pub dirty: u64,
+    pub(in crate::keyspace) dirty: u64,
     /// Keys removed because they had expired, in order: (database, key).
-    pub expired: Vec<(usize, Box<[u8]>)>,
+    pub(in crate::keyspace) expired: Vec<(usize, Box<[u8]>)>,
     /// Fields of hashes removed because they had expired, in order.
-    pub expired_fields: Vec<ExpiredField>,
+    pub(in crate::keyspace) expired_fields: Vec<ExpiredField>,
     /// Values to free when the locks are released.
-    pub garbage: Vec<Garbage>,
+    pub(in crate::keyspace) garbage: Vec<Garbage>,
     /// What is freed in the background.
-    pub lazy: Vec<Load>,
+    pub(in crate::keyspace) lazy: Vec<Load>,
     /// Whole databases to free when the locks are released.
-    pub detached: Vec<Detached>,
+    pub(in crate::keyspace) detached: Vec<Detached>,
     /// The command is propagated even if it changed nothing.
-    pub forced: bool,
+    pub(in crate::keyspace) forced: bool,
     /// Successful reads of keys.
-    pub hits: u64,
+    pub(in crate::keyspace) hits: u64,
     /// Reads of keys that are not there.
-    pub misses: u64,
+    pub(in crate::keyspace) misses: u64,
     /// The form in which the command is propagated, when not as it came.
-    pub rewrite: Rewrite,
+    pub(in crate::keyspace) rewrite: Rewrite,
     /// An event was recorded: the outbox needs delivery.
-    pub noticed: bool,
+    pub(in crate::keyspace) noticed: bool,
     /// Keys that clients wait for and that came or went, in order: (database, key).
-    pub ready: Vec<(usize, Box<[u8]>)>,
+    pub(in crate::keyspace) ready: Vec<(usize, Box<[u8]>)>,
     /// Nobody reads the stream while the locks are held: forms need not be stated.
-    pub unheard: bool,
+    pub(in crate::keyspace) unheard: bool,
 }
 
 /// A field of a hash that was removed because it had expired.
@@ -105,9 +106,7 @@ pub enum Rewrite {
 }
 
 impl Effects {
-    /// States the deterministic form of the command, once it is known. Costs nothing while
-    /// nobody would read it.
-    pub fn rewrite(&mut self, args: &[&[u8]]) {
+    pub(super) fn rewrite(&mut self, args: &[&[u8]]) {
         if self.unheard {
             return;
         }
@@ -116,6 +115,115 @@ impl Effects {
             Rewrite::As(commands) => commands.push(command),
             Rewrite::Verbatim => self.rewrite = Rewrite::As(vec![command]),
         }
+    }
+
+    /// Before a command: says whether anybody reads the stream while its locks are held.
+    #[inline]
+    pub fn set_heard(&mut self, heard: bool) {
+        debug_assert!(self.dirty == 0 && !self.forced, "of the command before");
+        self.unheard = !heard;
+    }
+
+    /// Changes to the data set (Redis' `dirty`).
+    #[inline]
+    pub fn changes(&self) -> u64 {
+        self.dirty
+    }
+
+    /// True when the command itself is to be propagated.
+    #[inline]
+    pub fn propagate(&self) -> bool {
+        self.dirty > 0 || self.forced
+    }
+
+    /// True when the command is propagated, if at all, as it came.
+    #[inline]
+    pub fn is_verbatim(&self) -> bool {
+        self.rewrite == Rewrite::Verbatim
+    }
+
+    /// The form in which the command is propagated.
+    pub fn take_rewrite(&mut self) -> Rewrite {
+        std::mem::take(&mut self.rewrite)
+    }
+
+    /// True when keys or fields were removed because they had expired.
+    #[inline]
+    pub fn met_expired(&self) -> bool {
+        !self.expired.is_empty() || !self.expired_fields.is_empty()
+    }
+
+    /// Keys removed because they had expired, in order: (database, key).
+    pub fn expired(&self) -> &[(usize, Box<[u8]>)] {
+        &self.expired
+    }
+
+    /// Fields of hashes removed because they had expired, in order.
+    pub fn expired_fields(&self) -> &[ExpiredField] {
+        &self.expired_fields
+    }
+
+    /// Forgets what expired, once it was propagated and counted.
+    pub fn forget_expired(&mut self) {
+        self.expired.clear();
+        self.expired_fields.clear();
+    }
+
+    /// After a command, whose changes and form were propagated: forgets them.
+    #[inline]
+    pub fn end_command(&mut self) {
+        self.dirty = 0;
+        self.forced = false;
+        if self.rewrite != Rewrite::Verbatim {
+            self.rewrite = Rewrite::Verbatim;
+        }
+    }
+
+    /// True when clients wait for a key that came or went.
+    #[inline]
+    pub fn is_any_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// The next key that clients wait for and that came or went, (database, key), of which `at` were
+    /// taken before. More may come while these are served, so none is forgotten before all are.
+    pub fn take_ready(&mut self, at: usize) -> Option<(usize, Box<[u8]>)> {
+        self.ready.get_mut(at).map(std::mem::take)
+    }
+
+    /// Forgets the keys that were taken with [`Effects::take_ready`].
+    pub fn forget_ready(&mut self) {
+        self.ready.clear();
+    }
+
+    /// True when events were recorded that the outbox has to deliver.
+    #[inline]
+    pub fn has_notices(&self) -> bool {
+        self.noticed
+    }
+
+    /// As [`Effects::has_notices`], by who delivers them now.
+    pub fn take_notices(&mut self) -> bool {
+        std::mem::take(&mut self.noticed)
+    }
+
+    /// Successful reads of keys, and reads of keys that are not there, since they were last taken.
+    #[inline]
+    pub fn take_lookups(&mut self) -> (u64, u64) {
+        let lookups = (self.hits, self.misses);
+        if lookups != (0, 0) {
+            (self.hits, self.misses) = (0, 0);
+        }
+        lookups
+    }
+
+    /// Frees what was removed or replaced, once the locks are released.
+    pub fn free(&mut self, lazyfree: &Lazyfree) {
+        if !self.garbage.is_empty() {
+            lazyfree.free(&mut self.garbage);
+        }
+        self.lazy.drain(..).for_each(|load| lazyfree.send(load));
+        self.detached.clear();
     }
 
     /// True when something is to be freed or told once the locks are released.

@@ -1,17 +1,14 @@
 //! Whole databases: walks, samples, and what empties or exchanges them.
 
-use std::mem::ManuallyDrop;
 use std::sync::Arc;
 
-use smallvec::SmallVec;
-
-use super::{Db, EntryRef, borrow};
+use super::{Db, EntryRef};
 use crate::keyspace::cut::Cut;
 use crate::keyspace::entry::Entry;
 use crate::keyspace::event;
 use crate::keyspace::lazyfree::{Detached, Load};
-use crate::keyspace::shards::{Keyspace, SHARDS};
-use crate::keyspace::table::{Position, Slot, TableEntry, hash_of_shard, shard_of_position};
+use crate::keyspace::shards::{Found, Keyspace, SHARDS};
+use crate::keyspace::table::{Position, shard_of_position};
 
 /// What [`Db::expire_bucket`] met.
 #[derive(Clone, Copy, Debug, Default)]
@@ -29,32 +26,24 @@ pub struct Met {
 pub fn settle(keyspace: &Keyspace, db: usize, key: &[u8]) -> bool {
     let hash = keyspace.hash(key);
     let mut guard = keyspace.lock(Keyspace::shard_of(hash));
-    let table = guard.table(db);
-    let Some(slot) = table.find(hash, key) else {
-        return false;
-    };
-    // SAFETY: found under the lock, which `guard` holds exclusively; never dropped, the slot keeps
-    // its ownership. The entry stays where it is.
-    ManuallyDrop::new(unsafe { Entry::from_raw(slot.pointer()) }).settle()
+    let mut table = guard.table(db);
+    let slot = table.find(hash, key);
+    slot.is_some_and(|mut slot| slot.get_mut().settle())
 }
 
 /// Walks and samples: for SCAN, expiry and eviction.
 impl Db<'_, '_> {
     /// Shows every entry of a bucket, expired or not, and returns where the next one begins;
     /// `None` at the end of the shard. The guarantee of SCAN holds, see
-    /// [`crate::keyspace::table::Locked::visit_bucket`].
+    /// [`crate::keyspace::table::View::visit_bucket`].
     pub fn visit_bucket(
         &self,
         position: Position,
         mut visit: impl FnMut(&Entry),
     ) -> Option<Position> {
-        let table = self
-            .locks
-            .table_ref(shard_of_position(position), self.index)?;
-        table.visit_bucket(position, |raw, _| {
-            // SAFETY: visited entries are alive; the shared borrow of `self` keeps changes out.
-            visit(&*unsafe { borrow(raw) });
-        })
+        let shard = shard_of_position(position);
+        let table = self.locks.view(shard, self.run.index)?;
+        table.visit_bucket(position, |entry| visit(&entry))
     }
 
     /// As [`Db::visit_bucket`], for entries with an expiry only; others are not even read.
@@ -63,86 +52,75 @@ impl Db<'_, '_> {
         position: Position,
         mut visit: impl FnMut(&Entry),
     ) -> Option<Position> {
-        let table = self
-            .locks
-            .table_ref(shard_of_position(position), self.index)?;
-        table.volatile_in_bucket(position, |slot| {
-            // SAFETY: visited slots are in use; the shared borrow of `self` keeps changes out.
-            visit(&*unsafe { borrow(slot.pointer()) });
-        })
+        let shard = shard_of_position(position);
+        let table = self.locks.view(shard, self.run.index)?;
+        table.visit_volatile(position, |entry| visit(&entry))
     }
 
     /// An entry of a shard by two random numbers, each equally likely; `None` when they hit none.
     pub fn random_entry(&self, shard: usize, random: u64, pick: u64) -> Option<EntryRef<'_>> {
-        let table = self.locks.table_ref(shard, self.index)?;
-        let raw = table.random_slot(random, pick)?;
-        // SAFETY: the slot is in use; the shared borrow of `self` keeps changes out.
-        Some(unsafe { borrow(raw) })
+        self.locks.view(shard, self.run.index)?.random(random, pick)
     }
 
     /// Removes the entries of a bucket whose time is over, as a lookup would, and returns where
     /// the next bucket begins.
     pub fn expire_bucket(&mut self, position: Position, met: &mut Met) -> Option<Position> {
         let shard = shard_of_position(position);
-        let table = self.locks.table_ref(shard, self.index)?;
-        let mut slots: SmallVec<[Slot; 32]> = SmallVec::new();
-        let next = table.volatile_in_bucket(position, |slot| slots.push(slot));
-        for slot in slots {
+        let now_ms = self.run.env.now_ms;
+        let mut part = self.locks.shard(shard).part(self.run.index);
+        part.table.visit_volatile_slots(position, |slot| {
             met.sampled += 1;
-            // SAFETY: the slots are in use: removing one moves no other.
-            let expiry = unsafe { borrow(slot.pointer()) }.expiry();
+            let expiry = slot.get().expiry();
             match expiry {
-                Some(at) if at < self.env.now_ms => {
+                Some(at) if at < now_ms => {
                     met.due += 1;
-                    // Only the shard's bits of the hash are used to remove by slot.
-                    self.expire_slot(hash_of_shard(shard), slot);
+                    let state = &mut *part.state;
+                    self.run.expire(Found { slot, state });
                 }
-                Some(at) => met.ttl_sum = met.ttl_sum.saturating_add(at - self.env.now_ms),
+                Some(at) => met.ttl_sum = met.ttl_sum.saturating_add(at - now_ms),
                 None => {}
             }
-        }
-        next
+        })
     }
 
     /// Removes a key to make room, if it is still there and `wanted`: announces it and raises its
     /// watchers. True when it was removed.
     pub fn evict(&mut self, key: &[u8], lazy: bool, wanted: impl FnOnce(&Entry) -> bool) -> bool {
         let hash = self.hash(key);
-        let Some(slot) = self.table(hash).find(hash, key) else {
+        let shard = self.locks.shard(Keyspace::shard_of(hash));
+        let Some(found) = shard.part(self.run.index).find(hash, key) else {
             return false;
         };
-        // SAFETY: found under the lock that `self` holds.
-        if !wanted(&*unsafe { borrow(slot.pointer()) }) {
+        if !wanted(&found.slot.get()) {
             return false;
         }
-        let entry = self.take_slot(hash, slot);
-        self.free(entry, lazy);
+        let entry = self.run.take(found);
+        self.run.free(entry, lazy);
         self.touch(key);
-        self.announce(key, event::ON_EVICTED);
+        self.run.announce(key, event::ON_EVICTED);
         true
     }
 
-    /// Empties a database of which all shards are held; returns the number of keys removed, which
-    /// are freed after the locks, in the background when `lazy`.
-    pub fn flush(&mut self, index: usize, lazy: bool) -> usize {
+    /// Empties a database of which all shards are held; each key counts as a change. They are freed
+    /// after the locks, in the background when `lazy`.
+    pub fn flush(&mut self, index: usize, lazy: bool) {
         let mut detached = Detached::default();
         for shard in 0..SHARDS {
             let guard = self.locks.shard(shard);
-            guard.touch_replaced(index, None, self.env.now_ms);
+            guard.touch_replaced(index, None, self.run.env.now_ms);
             guard.detach(index, &mut detached);
-            guard.signal_all(&[index], &mut self.effects.ready);
+            guard.signal_all(&[index], &mut self.run.effects.ready);
         }
-        let keys = detached.keys();
+        self.run.effects.dirty += detached.keys() as u64;
         if let Some(cut) = self.cut() {
             // It has not seen all of them yet; it frees them when it has.
             cut.keep(index, detached);
         } else if lazy {
-            self.effects.lazy.push(Load::Keys(detached));
+            self.run.effects.lazy.push(Load::Keys(detached));
         } else {
-            self.effects.detached.push(detached);
+            self.run.effects.detached.push(detached);
         }
-        self.keyspace.expiry.forget(index);
-        keys
+        self.run.keyspace.expiry.forget(index);
     }
 
     /// The cut in progress, while all shards are held.
@@ -150,29 +128,25 @@ impl Db<'_, '_> {
         (0..SHARDS).find_map(|shard| self.locks.shard(shard).cut().cloned())
     }
 
-    /// Exchanges two databases of which all shards are held.
+    /// Exchanges two databases of which all shards are held, which counts as one change.
     pub fn swap(&mut self, a: usize, b: usize) {
+        self.run.effects.dirty += 1;
         if a == b {
             return;
         }
-        let used = self.keyspace.is_used(a) || self.keyspace.is_used(b);
+        let used = self.run.keyspace.is_used(a) || self.run.keyspace.is_used(b);
         if let Some(cut) = self.cut() {
             cut.swapped(a, b);
         }
         for shard in 0..SHARDS {
             let guard = self.locks.shard(shard);
-            guard.touch_replaced(a, Some(b), self.env.now_ms);
-            guard.touch_replaced(b, Some(a), self.env.now_ms);
+            guard.touch_replaced(a, Some(b), self.run.env.now_ms);
+            guard.touch_replaced(b, Some(a), self.run.env.now_ms);
             if used {
                 guard.swap(a, b);
-                guard.signal_all(&[a, b], &mut self.effects.ready);
+                guard.signal_all(&[a, b], &mut self.run.effects.ready);
             }
         }
-        self.keyspace.expiry.swap(a, b);
-    }
-
-    /// The keyspace, for counts and positions.
-    pub fn keyspace(&self) -> &Keyspace {
-        self.keyspace
+        self.run.keyspace.expiry.swap(a, b);
     }
 }

@@ -1,70 +1,87 @@
 //! Walks in hash order, and samples.
 
-use std::ptr::NonNull;
-
 use super::segment::{
     Segment, bits, displaced, occupied, occupied_mask, pointer_of, slot_word, tags,
 };
+use super::slot::Place;
 use super::{
-    Locked, MAX_CLASS, POSITION_BITS, Position, SKIP, SLOTS, Slot, TableEntry, VOLATILE,
-    position_of_shard, shard_of_position,
+    Locked, MAX_CLASS, POSITION_BITS, Position, SKIP, SLOTS, Slot, Table, TableEntry, VOLATILE,
+    View, position_of_shard, prefetch, shard_of_position,
 };
-use crate::keyspace::arena::{Block, CLASSES};
+use crate::keyspace::arena::CLASSES;
 
-impl<E: TableEntry> Locked<'_, E> {
+impl<E: TableEntry> Table<E> {
+    /// Shows the place of every entry of the bucket at `position`, with its word, and returns the
+    /// position of the next bucket, or `None` at the end of the shard. The table's lock is held, as
+    /// views and claims on it prove; entries that were shown may go meanwhile.
+    #[inline]
+    fn visit(&self, position: Position, mut show: impl FnMut(Place, u64)) -> Option<Position> {
+        let local = (position << (64 - POSITION_BITS)) << SKIP;
+        let segment = self.segment(local)?;
+        let home = segment.home(local).bucket;
+        for_each_at_home(segment, home, |place, word| {
+            if segment.home_of_bits(word >> 48).bucket == home {
+                show(place, word);
+            }
+        });
+        let next = segment.next_bucket(local, home)?;
+        Some(in_shard_of(position, next))
+    }
+}
+
+impl<'t, E: TableEntry> View<'t, E> {
     /// Shows every entry of the bucket at `position` to `visit` and returns the position of the
     /// next bucket, or `None` at the end of the shard.
     ///
     /// Positions are hash prefixes, not places: whatever splits or merges between two calls, a
     /// walk that passes on what it was given sees every entry that stays from its beginning to
-    /// its end. `visit` gets the entry's address and whether it is volatile.
+    /// its end.
     pub fn visit_bucket(
-        &self,
+        self,
         position: Position,
-        mut visit: impl FnMut(NonNull<u8>, bool),
-    ) -> Option<Position> {
-        let local = (position << (64 - POSITION_BITS)) << SKIP;
-        let segment = self.table.segment(local)?;
-        let home = segment.home(local).bucket;
-        self.visit_home(segment, home, &mut visit);
-        let next = segment.next_bucket(local, home)?;
-        Some(in_shard_of(position, next))
+        mut visit: impl FnMut(E::Ref<'t>),
+    ) -> Option<Position>
+    where
+        E: 't,
+    {
+        self.table.visit(position, |place, _| {
+            // SAFETY: visited slots hold live entries, which nobody changes while the view lives.
+            visit(unsafe { E::lend(place.pointer()) });
+        })
     }
 
-    /// As [`Locked::visit_bucket`], but shows the slots of volatile entries only, without reading
-    /// any entry. The slots stay valid while the table is changed through them alone.
-    pub fn volatile_in_bucket(
-        &self,
+    /// As [`View::visit_bucket`], for volatile entries only; others are not read.
+    pub fn visit_volatile(
+        self,
         position: Position,
-        mut visit: impl FnMut(Slot),
-    ) -> Option<Position> {
-        let local = (position << (64 - POSITION_BITS)) << SKIP;
-        let segment = self.table.segment(local)?;
-        let home = segment.home(local).bucket;
-        for_each_at_home(segment, home, |bucket, index, word| {
-            if word & VOLATILE != 0 && segment.home_of_bits(word >> 48).bucket == home {
-                visit(Slot {
-                    bucket,
-                    index,
-                    home: segment.bucket(home),
-                });
+        mut visit: impl FnMut(E::Ref<'t>),
+    ) -> Option<Position>
+    where
+        E: 't,
+    {
+        self.table.visit(position, |place, word| {
+            if word & VOLATILE != 0 {
+                // SAFETY: as in `visit_bucket`.
+                visit(unsafe { E::lend(place.pointer()) });
             }
-        });
-        let next = segment.next_bucket(local, home)?;
-        Some(in_shard_of(position, next))
+        })
     }
 
-    fn visit_home(&self, segment: Segment, home: usize, visit: &mut impl FnMut(NonNull<u8>, bool)) {
-        for_each_at_home(segment, home, |_, _, word| {
-            if segment.home_of_bits(word >> 48).bucket == home {
-                visit(pointer_of(word), word & VOLATILE != 0);
-            }
-        });
+    /// Asks the processor for the entries of the bucket at `position`; where the next one begins.
+    pub fn prefetch_bucket(self, position: Position) -> Option<Position> {
+        self.table.visit(position, |_, word| {
+            let entry = pointer_of(word).as_ptr();
+            prefetch(entry);
+            prefetch(entry.wrapping_add(64));
+        })
     }
 
-    /// A slot in use, by two random numbers: the bucket by `random`, the slot in it by `pick`.
-    /// Every entry is equally likely; `None` when the numbers hit none: try again with others.
-    pub fn random_slot(&self, random: u64, pick: u64) -> Option<NonNull<u8>> {
+    /// An entry by two random numbers: the bucket by `random`, the slot in it by `pick`. Every entry
+    /// is equally likely; `None` when the numbers hit none: try again with others.
+    pub fn random(self, random: u64, pick: u64) -> Option<E::Ref<'t>>
+    where
+        E: 't,
+    {
         let (_, depth) = self.table.directory()?;
         let segment = self.table.segment(random << SKIP)?;
         // Segments are found by their share of the hash range, which says nothing of their number
@@ -80,7 +97,38 @@ impl<E: TableEntry> Locked<'_, E> {
         let mask = occupied_mask(tags(bucket));
         // A pick beyond the slots in use is a miss, so that every entry is equally likely.
         let index = bits(mask).nth((pick & 0xffff_ffff) as usize % SLOTS)?;
-        Some(pointer_of(slot_word(bucket, index)))
+        // SAFETY: the slot is in use, its entry changed by nobody while the view lives.
+        Some(unsafe { E::lend(pointer_of(slot_word(bucket, index))) })
+    }
+}
+
+impl<E: TableEntry> Locked<'_, E> {
+    /// As [`View::visit_bucket`], with the entries to be changed where they lie.
+    pub fn visit_mut(
+        &mut self,
+        position: Position,
+        mut visit: impl FnMut(E::Mut<'_>),
+    ) -> Option<Position> {
+        let table = self.table;
+        table.visit(position, |place, _| {
+            // SAFETY: the place is in use; `&mut self` is the claim, which `visit` does not have.
+            visit(unsafe { Slot::new(table, place) }.get_mut());
+        })
+    }
+
+    /// As [`View::visit_volatile`], with the slots, whose entries may be taken out.
+    pub fn visit_volatile_slots(
+        &mut self,
+        position: Position,
+        mut visit: impl FnMut(Slot<'_, E>),
+    ) -> Option<Position> {
+        let table = self.table;
+        table.visit(position, |place, word| {
+            if word & VOLATILE != 0 {
+                // SAFETY: as above. No place is shown twice, so none whose entry was taken out.
+                visit(unsafe { Slot::new(table, place) });
+            }
+        })
     }
 }
 
@@ -89,10 +137,11 @@ pub(super) fn in_shard_of(position: Position, local: u64) -> Position {
     position_of_shard(shard_of_position(position)) | local >> (64 - POSITION_BITS + SKIP)
 }
 
-/// Shows every slot in use that may hold an entry of the bucket `home`: (bucket, index, word).
+/// Shows every slot in use that may hold an entry of the bucket `home`, each once, with its word.
 #[inline]
-fn for_each_at_home(segment: Segment, home: usize, mut show: impl FnMut(Block, usize, u64)) {
-    let reach = if displaced(tags(segment.bucket(home))) == 0 {
+fn for_each_at_home(segment: Segment, home: usize, mut show: impl FnMut(Place, u64)) {
+    let home_bucket = segment.bucket(home);
+    let reach = if displaced(tags(home_bucket)) == 0 {
         0
     } else {
         segment.reach()
@@ -100,7 +149,12 @@ fn for_each_at_home(segment: Segment, home: usize, mut show: impl FnMut(Block, u
     for distance in 0..=reach {
         let bucket = segment.nth(home, distance);
         for index in occupied(tags(bucket)) {
-            show(bucket, index, slot_word(bucket, index));
+            let place = Place {
+                bucket,
+                index,
+                home: home_bucket,
+            };
+            show(place, slot_word(bucket, index));
         }
     }
 }

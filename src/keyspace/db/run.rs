@@ -1,0 +1,159 @@
+//! One command's run: what it goes by beside the keys, and where it records what it did.
+//!
+//! Apart from the locks, so that a key that was found, which borrows them, and the record of what is
+//! done with it can be used together.
+
+use super::{Effects, Env};
+use crate::keyspace::entry::{Entry, Garbage};
+use crate::keyspace::event::{self, Event};
+use crate::keyspace::lazyfree::Load;
+use crate::keyspace::outbox::Notice;
+use crate::keyspace::shards::{Found, Keyspace, LockSet, ShardState};
+use crate::types::Type;
+
+pub(super) struct Run<'c, 'k> {
+    pub(super) keyspace: &'k Keyspace,
+    pub(super) env: &'c Env,
+    pub(super) effects: &'c mut Effects,
+    /// The database.
+    pub(super) index: usize,
+    /// A change concerns nobody else: [`LockSet::is_unobserved`].
+    pub(super) unobserved: bool,
+}
+
+impl<'k> Run<'_, 'k> {
+    /// Finds a key that is not expired; an expired one is removed (or, where keys are not
+    /// expired by this server, hidden).
+    #[inline]
+    pub(super) fn find<'l>(
+        &mut self,
+        locks: &'l mut LockSet<'k>,
+        hash: u64,
+        key: &[u8],
+    ) -> Option<Found<'l>> {
+        let shard = locks.shard(Keyspace::shard_of(hash));
+        let found = shard.part(self.index).find(hash, key)?;
+        if !found.slot.is_volatile() {
+            return Some(found);
+        }
+        self.unless_expired(found)
+    }
+
+    fn unless_expired<'l>(&mut self, found: Found<'l>) -> Option<Found<'l>> {
+        let expiry = found.slot.get().expiry();
+        if expiry.is_none_or(|at| at >= self.env.expired_before_ms) {
+            return Some(found);
+        }
+        if self.env.expires_keys {
+            self.expire(found);
+        }
+        None
+    }
+
+    /// Before an entry is changed or removed: a cut that has not seen it sees it now.
+    #[inline]
+    pub(super) fn preserve(&self, found: &mut Found<'_>) {
+        if !self.unobserved {
+            self.show_to_cut(found);
+        }
+    }
+
+    fn show_to_cut(&self, found: &mut Found<'_>) {
+        if let Some(cut) = found.state.cut() {
+            let mut entry = found.slot.get_mut();
+            cut.preserve(self.index, &mut entry, found.state.epoch());
+        }
+    }
+
+    /// Records an access, where accesses are recorded.
+    #[inline(always)]
+    pub(super) fn touch(&self, entry: &Entry) {
+        if self.env.touches {
+            self.env.access.touch(entry);
+        }
+    }
+
+    /// Takes an entry out of its table.
+    #[inline]
+    pub(super) fn take(&self, mut found: Found<'_>) -> Entry {
+        self.preserve(&mut found);
+        let entry = found.slot.remove();
+        if entry.kind() == Type::Hash {
+            let (keyspace, db) = (self.keyspace, self.index);
+            found.state.note_timed(keyspace, db, entry.key(), None);
+        }
+        entry
+    }
+
+    /// Removes a key whose time is over.
+    pub(super) fn expire(&mut self, found: Found<'_>) {
+        let Found { slot, state } = found;
+        let found = Found {
+            slot,
+            state: &mut *state,
+        };
+        let entry = self.take(found);
+        let key: Box<[u8]> = entry.key().into();
+        self.free(entry, self.env.lazy_expire);
+        self.signal(state, &key);
+        self.announce(&key, event::ON_EXPIRED);
+        state.touch_gone(self.index, &key);
+        self.effects.expired.push((self.index, key));
+    }
+
+    /// Frees an entry that is in no table any more: its value after the locks are released.
+    pub(super) fn free(&mut self, entry: Entry, lazy: bool) {
+        if let Some(garbage) = entry.into_garbage() {
+            self.discard(garbage, lazy);
+        }
+    }
+
+    pub(super) fn discard(&mut self, garbage: Garbage, lazy: bool) {
+        if lazy {
+            self.effects.lazy.push(Load::Value(garbage));
+        } else {
+            self.effects.garbage.push(garbage);
+        }
+    }
+
+    /// Has those looked at who wait for `key`, whose shard this is.
+    #[inline]
+    pub(super) fn signal(&mut self, state: &ShardState, key: &[u8]) {
+        if !self.unobserved && state.has_waiters() {
+            self.signal_waiters(state, key);
+        }
+    }
+
+    #[cold]
+    fn signal_waiters(&mut self, state: &ShardState, key: &[u8]) {
+        let place = (self.index, Box::from(key));
+        if state.is_awaited(&place) && !self.effects.ready.contains(&place) {
+            self.effects.ready.push(place);
+        }
+    }
+
+    /// Counts a read of a key that is not there.
+    pub(super) fn missed(&mut self, key: &[u8]) {
+        self.effects.misses += 1;
+        self.announce(key, event::ON_KEY_MISS);
+    }
+
+    /// Leaves an event for subscribers, if its class is on.
+    #[inline(always)]
+    pub(super) fn announce(&mut self, key: &[u8], event: Event) {
+        if self.env.notify & event.class != 0 {
+            self.record(key, event);
+        }
+    }
+
+    #[cold]
+    fn record(&mut self, key: &[u8], event: Event) {
+        self.effects.noticed = true;
+        self.keyspace.outbox.record(Notice {
+            db: self.index,
+            key: key.into(),
+            event,
+            notify: self.env.notify,
+        });
+    }
+}

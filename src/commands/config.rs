@@ -4,7 +4,8 @@ use super::help;
 use crate::acl::sha256_hex;
 use crate::base::alloc;
 use crate::config::rewrite::Rewrite;
-use crate::config::{Caller, Effect, Param, SetError, Settings, strerror};
+use crate::config::{Caller, Effect, Param, SetError, Settings, is_sensitive, strerror};
+use crate::dispatch::args::Args;
 use crate::dispatch::command::{Command, Flags, Handler, ROW};
 use crate::dispatch::context::{ServerCtx, Shared};
 use crate::dispatch::error::Error;
@@ -43,11 +44,19 @@ pub const ROWS: &[Command] = &[Command {
         sub("rewrite", 2, rewrite),
         Command {
             tips: &["request_policy:all_nodes", "response_policy:all_succeeded"],
+            secrets: Some(secrets),
             ..sub("set", -4, set)
         },
     ],
     ..ROW
 }];
+
+/// The values of parameters that are secrets, in CONFIG SET.
+fn secrets(args: Args<'_>) -> Vec<usize> {
+    let names = (2..args.len()).step_by(2);
+    let secret = names.filter(|&i| is_sensitive(&args[i]));
+    secret.map(|i| i + 1).filter(|&i| i < args.len()).collect()
+}
 
 /// `CONFIG GET pattern ...`
 fn get(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
@@ -239,4 +248,20 @@ fn help(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
         ],
     );
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_not_shown_whatever_else_is_set() {
+        let set = ROWS[0].subcommands.iter().find(|row| row.name == "set");
+        let request = b"config set requirepass x maxmemory 1 MASTERAUTH y masteruser";
+        let words: Vec<&[u8]> = request.split(|b| *b == b' ').collect();
+        let shown = set.expect("a row").shown(Args::new(&words)).join(&b' ');
+        let expected =
+            "config set requirepass (redacted) maxmemory 1 MASTERAUTH (redacted) masteruser";
+        assert_eq!(String::from_utf8_lossy(&shown), expected);
+    }
 }

@@ -136,15 +136,15 @@ fn set_protocol(ctx: &mut ServerCtx<'_, '_>, protocol: Protocol) {
 }
 
 /// All that follows AUTH.
-fn auth_secrets(args: Args<'_>) -> std::ops::Range<usize> {
-    1..args.len()
+fn auth_secrets(args: Args<'_>) -> Vec<usize> {
+    (1..args.len()).collect()
 }
 
 /// User and password in HELLO.
-fn hello_secrets(args: Args<'_>) -> std::ops::Range<usize> {
+fn hello_secrets(args: Args<'_>) -> Vec<usize> {
     match (2..args.len()).find(|&i| args.is(i, "auth")) {
-        Some(auth) => (auth + 1).min(args.len())..(auth + 3).min(args.len()),
-        None => 0..0,
+        Some(auth) => (auth + 1..args.len().min(auth + 3)).collect(),
+        None => Vec::new(),
     }
 }
 

@@ -151,7 +151,7 @@ fn find_keys(args: Args<'_>, show: &mut dyn FnMut(usize, KeyFlags)) {
 }
 
 /// Where user and password are, if they are given.
-fn secrets(args: Args<'_>) -> std::ops::Range<usize> {
+fn secrets(args: Args<'_>) -> Vec<usize> {
     let last = (6..args.len()).find(|&i| args.is(i, "keys"));
     for i in 6..last.unwrap_or(args.len()) {
         let count = match &args[i].to_ascii_lowercase()[..] {
@@ -159,9 +159,9 @@ fn secrets(args: Args<'_>) -> std::ops::Range<usize> {
             b"auth2" => 2,
             _ => continue,
         };
-        return i + 1..(i + 1 + count).min(args.len());
+        return (i + 1..args.len().min(i + 1 + count)).collect();
     }
-    0..0
+    Vec::new()
 }
 
 /// The connection broke before everything was answered.

@@ -23,7 +23,7 @@ pub struct Command {
     /// Finds its keys where the specifications cannot.
     pub find_keys: Option<FindKeys>,
     /// Finds the arguments that neither MONITOR nor the slow log may show.
-    pub secrets: Option<fn(Args<'_>) -> std::ops::Range<usize>>,
+    pub secrets: Option<fn(Args<'_>) -> Vec<usize>>,
     /// Which shards it holds while it runs.
     pub scope: Scope,
     /// What runs it.
@@ -44,7 +44,9 @@ impl Command {
             return Cow::Borrowed(args.all());
         };
         let mut shown = args.all().to_vec();
-        shown[secrets(args)].fill(b"(redacted)");
+        for index in secrets(args) {
+            shown[index] = b"(redacted)";
+        }
         Cow::Owned(shown)
     }
 

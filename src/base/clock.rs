@@ -3,10 +3,9 @@
 //! Unix time decides when keys expire and is what clients see; it may jump. Monotonic time measures
 //! how long something took; its zero is the first use in the process. Reading either is a vDSO call
 //! of some 25 ns, too much to do per key: a worker reads [`Now`] once per batch of commands and
-//! hands it down, and threads that only need a rough time share a [`CachedClock`].
+//! hands it down.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// A moment that was read once and holds for a whole batch of commands.
@@ -39,11 +38,6 @@ impl Now {
             us: ms.saturating_mul(1000),
         }
     }
-
-    /// Unix time in seconds, rounded down.
-    pub const fn seconds(self) -> i64 {
-        self.ms.div_euclid(1000)
-    }
 }
 
 /// Unix time in microseconds; negative before 1970.
@@ -71,54 +65,16 @@ pub fn mono_us() -> u64 {
     mono_ns() / 1000
 }
 
-/// A Unix time in milliseconds that one thread refreshes and many read.
-///
-/// It is as old as its last [`CachedClock::refresh`] and never goes back by itself.
-#[derive(Debug)]
-pub struct CachedClock {
-    ms: AtomicI64,
-}
-
-impl CachedClock {
-    /// A clock that shows the present.
-    pub fn new() -> Self {
-        CachedClock {
-            ms: AtomicI64::new(unix_ms()),
-        }
-    }
-
-    /// Reads the system's clock, for the caller and for everyone else.
-    pub fn refresh(&self) -> Now {
-        let now = Now::read();
-        // Nothing else is published through the time: no ordering is needed.
-        self.ms.store(now.ms, Ordering::Relaxed);
-        now
-    }
-
-    /// Unix time in milliseconds as of the last refresh.
-    pub fn ms(&self) -> i64 {
-        self.ms.load(Ordering::Relaxed)
-    }
-}
-
-impl Default for CachedClock {
-    fn default() -> Self {
-        CachedClock::new()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn clocks_agree_and_go_forward() {
-        let (first, clock) = (mono_ns(), CachedClock::new());
-        let now = clock.refresh();
-        assert_eq!(clock.ms(), now.ms);
+        let (first, now) = (mono_ns(), Now::read());
         assert!((unix_ms() - now.ms).abs() < 10_000);
         assert!(mono_ns() >= first && mono_us() <= mono_ns());
         assert_eq!(Now::from_us(-1).ms, -1);
-        assert_eq!(Now::from_ms(1999).seconds(), 1);
+        assert_eq!(Now::from_ms(1999).us, 1_999_000);
     }
 }

@@ -95,25 +95,6 @@ impl Directives {
     }
 }
 
-impl Settings {
-    /// The defaults of a sentinel: its own port, and open to other machines.
-    pub fn for_sentinel() -> Settings {
-        let directives = Directives {
-            sentinel_mode: true,
-            ..Directives::default()
-        };
-        Settings {
-            port: SENTINEL_PORT,
-            protected_mode: false,
-            directives,
-            ..Settings::default()
-        }
-    }
-}
-
-/// Port of a sentinel that is told nothing.
-const SENTINEL_PORT: u16 = 26379;
-
 /// The number of workers when `io-threads` is not given: the processors that the affinity mask and
 /// the cgroup's quota leave to this process, within the parameter's range.
 pub fn default_workers() -> usize {

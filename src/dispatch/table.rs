@@ -335,11 +335,6 @@ fn categories(row: &Command) -> Acl {
     acl
 }
 
-/// True when the row cannot run by itself.
-pub fn is_container(row: &Command) -> bool {
-    matches!(row.handler, Handler::Container)
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::command::ROW;

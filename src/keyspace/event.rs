@@ -3,11 +3,6 @@
 pub use super::outbox::Event;
 use crate::config::NotifyFlags;
 
-/// Class `m`, which lookups test before they take the trouble to announce.
-pub const KEY_MISS: u32 = NotifyFlags::KEY_MISS.0;
-/// Class `n`, as [`KEY_MISS`].
-pub const NEW: u32 = NotifyFlags::NEW.0;
-
 /// Defines the events of one class.
 macro_rules! events {
     ($class:ident: $($(#[$doc:meta])* $name:ident = $text:literal),* $(,)?) => {

@@ -451,11 +451,6 @@ impl ShardState {
 }
 
 impl<'k> ShardGuard<'k> {
-    /// Which shard this is.
-    pub fn index(&self) -> usize {
-        self.index
-    }
-
     /// The shard's part of a database, with what the shard knows of its keys.
     #[inline]
     pub(super) fn part(&mut self, db: usize) -> Part<'_> {

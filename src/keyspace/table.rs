@@ -131,11 +131,6 @@ pub fn shard_of_position(position: Position) -> usize {
     (position >> (POSITION_BITS - SKIP)) as usize
 }
 
-/// A hash that belongs to a shard.
-pub fn hash_of_shard(shard: usize) -> u64 {
-    (shard as u64) << (64 - SKIP)
-}
-
 /// The position of a hash.
 pub fn position_of_hash(hash: u64) -> Position {
     hash >> (64 - POSITION_BITS)

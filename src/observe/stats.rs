@@ -238,15 +238,6 @@ impl Stats {
         (all.total() > 0).then_some(all)
     }
 
-    /// Forgets the latencies of a command.
-    pub fn reset_latencies(&self, id: usize) {
-        let tracked = self
-            .workers
-            .iter()
-            .filter_map(|w| w.commands[id].latencies.get());
-        tracked.for_each(Histogram::reset);
-    }
-
     /// Counts an error reply by its code, the first word of its line.
     pub fn count_error(&self, line: &[u8]) {
         self.global.error_replies.fetch_add(1, Relaxed);

@@ -118,11 +118,6 @@ impl Saves {
         self.begin(self.turn.lock())
     }
 
-    /// The turn to take a snapshot, unless another one is under way.
-    pub fn try_turn(&self) -> Option<Turn<'_>> {
-        self.turn.try_lock().map(|guard| self.begin(guard))
-    }
-
     /// The turn to take a snapshot, taken from others: whatever is under way, or begins meanwhile,
     /// is cancelled. For the server's end, which waits for nobody who may hang.
     pub fn take_over(&self) -> Turn<'_> {

@@ -9,7 +9,7 @@
 use std::fmt;
 
 use crate::base::number::parse_i64;
-use crate::base::strtod::{scan, strtod};
+use crate::base::strtod::scan;
 
 /// One reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub enum Value {
     Null,
     /// `#`: a truth value.
     Bool(bool),
-    /// `,`: a double, as its text; see [`Value::as_f64`].
+    /// `,`: a double, as its text.
     Double(Vec<u8>),
     /// `(`: an integer of any size, as its text.
     BigNumber(Vec<u8>),
@@ -61,28 +61,6 @@ impl Value {
             Value::Verbatim { text, .. } => Some(text),
             _ => None,
         }
-    }
-
-    /// The number in a double, an integer, or a string that is one.
-    pub fn as_f64(&self) -> Option<f64> {
-        match self {
-            Value::Int(value) => Some(*value as f64),
-            Value::Double(text) | Value::Bulk(text) => {
-                let (value, len) = strtod(text);
-                (len > 0 && len == text.len()).then_some(value)
-            }
-            _ => None,
-        }
-    }
-
-    /// True for the three ways to say nothing.
-    pub fn is_null(&self) -> bool {
-        matches!(self, Value::Null | Value::NullBulk | Value::NullArray)
-    }
-
-    /// True for an error.
-    pub fn is_error(&self) -> bool {
-        matches!(self, Value::Error(_))
     }
 }
 

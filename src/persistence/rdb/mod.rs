@@ -77,10 +77,6 @@ pub mod code {
     pub const SET_LISTPACK: u8 = 20;
     /// A stream with the times at which consumers were active (7.2).
     pub const STREAM_LISTPACKS_3: u8 = 21;
-    /// A hash with expiry times of fields, of a version before release.
-    pub const HASH_METADATA_PRE_GA: u8 = 22;
-    /// The same in one listpack.
-    pub const HASH_LISTPACK_EX_PRE_GA: u8 = 23;
     /// A hash with expiry times of fields (7.4).
     pub const HASH_METADATA: u8 = 24;
     /// The same in one listpack.

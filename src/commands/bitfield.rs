@@ -7,6 +7,7 @@ use crate::dispatch::args::Args;
 use crate::dispatch::command::{Acl, Command, KeyFlags, KeySpec};
 use crate::dispatch::context::DataCtx;
 use crate::dispatch::error::Error;
+use crate::dispatch::options::Cursor;
 use crate::keyspace::event;
 use crate::types::bitmap::{Field, Overflow};
 
@@ -81,26 +82,23 @@ fn bitfield_ro(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
 }
 
 fn parse(ctx: &DataCtx<'_, '_>) -> Result<Steps, Error> {
-    let args = ctx.args;
     let mut steps = Steps::new();
     let mut rule = Overflow::Wrap;
-    let mut i = 2;
-    while i < args.len() {
-        let following = args.len() - i - 1;
-        if args.is(i, "overflow") && following >= 1 {
-            rule = overflow(args.all()[i + 1])?;
-            i += 2;
-            continue;
-        }
+    let mut options = Cursor::new(ctx.args, 2);
+    while options.step() {
         let (takes_value, make): (bool, fn(i64, Overflow) -> Action) = match () {
-            () if args.is(i, "get") && following >= 2 => (false, |_, _| Action::Get),
-            () if args.is(i, "set") && following >= 3 => (true, Action::Set),
-            () if args.is(i, "incrby") && following >= 3 => (true, Action::Add),
-            () => return Err(Error::Syntax),
+            () if options.is("overflow") => {
+                rule = overflow(options.value()?)?;
+                continue;
+            }
+            () if options.has("get", 2) => (false, |_, _| Action::Get),
+            () if options.has("set", 3) => (true, Action::Set),
+            () if options.has("incrby", 3) => (true, Action::Add),
+            () => return Err(options.refuse()),
         };
-        let (signed, bits) = field_type(args.all()[i + 1])?;
-        let offset = bit_offset(ctx, i + 2, Some(bits))?;
-        let value = if takes_value { args.int(i + 3)? } else { 0 };
+        let (signed, bits) = field_type(options.value()?)?;
+        let offset = bit_offset(ctx, options.take()?, Some(bits))?;
+        let value = if takes_value { options.int()? } else { 0 };
         steps.push(Step {
             field: Field {
                 offset,
@@ -109,7 +107,6 @@ fn parse(ctx: &DataCtx<'_, '_>) -> Result<Steps, Error> {
             },
             action: make(value, rule),
         });
-        i += 3 + usize::from(takes_value);
     }
     Ok(steps)
 }

@@ -4,6 +4,7 @@ use crate::dispatch::args::Args;
 use crate::dispatch::command::{Acl, Command, Flags, Handler, KeyFlags, KeySpec, Keys, ROW};
 use crate::dispatch::context::DataCtx;
 use crate::dispatch::error::Error;
+use crate::dispatch::options::Cursor;
 use crate::keyspace::access::Access;
 use crate::keyspace::event;
 use crate::persistence::layouts;
@@ -70,27 +71,24 @@ struct Options {
 impl Options {
     fn parse(args: Args<'_>) -> Result<Self, Error> {
         let mut options = Self::default();
-        let mut i = 4;
-        while i < args.len() {
-            let valued = i + 1 < args.len();
-            if args.is(i, "replace") {
-                options.replace = true;
-            } else if args.is(i, "absttl") {
-                options.absolute = true;
-            } else if args.is(i, "idletime") && valued && options.frequency.is_none() {
-                let seconds = u64::try_from(args.int(i + 1)?)
-                    .map_err(|_| Error::line("ERR Invalid IDLETIME value, must be >= 0"))?;
-                options.idle_seconds = Some(seconds);
-                i += 1;
-            } else if args.is(i, "freq") && valued && options.idle_seconds.is_none() {
-                let frequency = u8::try_from(args.int(i + 1)?)
-                    .map_err(|_| Error::line("ERR Invalid FREQ value, must be >= 0 and <= 255"))?;
-                options.frequency = Some(frequency);
-                i += 1;
-            } else {
-                return Err(Error::Syntax);
+        let mut words = Cursor::new(args, 4);
+        while words.step() {
+            match () {
+                () if words.is("replace") => options.replace = true,
+                () if words.is("absttl") => options.absolute = true,
+                () if words.is("idletime") && options.frequency.is_none() => {
+                    let seconds = u64::try_from(words.int()?)
+                        .map_err(|_| Error::line("ERR Invalid IDLETIME value, must be >= 0"))?;
+                    options.idle_seconds = Some(seconds);
+                }
+                () if words.is("freq") && options.idle_seconds.is_none() => {
+                    let frequency = u8::try_from(words.int()?).map_err(|_| {
+                        Error::line("ERR Invalid FREQ value, must be >= 0 and <= 255")
+                    })?;
+                    options.frequency = Some(frequency);
+                }
+                () => return Err(words.refuse()),
             }
-            i += 1;
         }
         Ok(options)
     }

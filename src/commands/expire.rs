@@ -1,8 +1,10 @@
 //! Expiry of keys: EXPIRE and its relatives, TTL and its relatives, PERSIST.
 
+use crate::dispatch::args::Args;
 use crate::dispatch::command::{Acl, Command, Flags, Handler, KeyFlags, KeySpec, Keys, ROW};
 use crate::dispatch::context::DataCtx;
 use crate::dispatch::error::Error;
+use crate::dispatch::options::Cursor;
 use crate::keyspace::event;
 
 use super::rows::READ_KEY;
@@ -61,19 +63,17 @@ struct Conditions {
 }
 
 impl Conditions {
-    fn parse(words: &[&[u8]]) -> Result<Self, Error> {
+    /// The options from argument `from` on.
+    fn parse(args: Args<'_>, from: usize) -> Result<Self, Error> {
         let mut conditions = Self::default();
-        for word in words {
-            let known = [
-                ("nx", &mut conditions.nx),
-                ("xx", &mut conditions.xx),
-                ("gt", &mut conditions.gt),
-                ("lt", &mut conditions.lt),
-            ];
-            let mut known = known.into_iter();
-            match known.find(|(name, _)| word.eq_ignore_ascii_case(name.as_bytes())) {
-                Some((_, flag)) => *flag = true,
-                None => return Err(Error::quoting("Unsupported option ", word, "")),
+        let mut options = Cursor::new(args, from);
+        while options.step() {
+            match () {
+                () if options.is("nx") => conditions.nx = true,
+                () if options.is("xx") => conditions.xx = true,
+                () if options.is("gt") => conditions.gt = true,
+                () if options.is("lt") => conditions.lt = true,
+                () => return Err(Error::quoting("Unsupported option ", options.word(), "")),
             }
         }
         let Self { nx, xx, gt, lt } = conditions;
@@ -173,7 +173,7 @@ fn expire_at(
 ) -> Result<(), Error> {
     let key = &ctx.args[1];
     let rest = ctx.args.rest(3);
-    let conditions = Conditions::parse(rest)?;
+    let conditions = Conditions::parse(ctx.args, 3)?;
     let scaled = ctx.args.int(2)?.checked_mul(unit);
     let when = scaled
         .and_then(|ms| ms.checked_add(base_ms))

@@ -4,6 +4,7 @@ use crate::config::MaxmemoryPolicy;
 use crate::dispatch::command::{Acl, Command, Flags, KeyFlags, KeySpec, ROW};
 use crate::dispatch::context::{DataCtx, ServerCtx};
 use crate::dispatch::error::Error;
+use crate::dispatch::options::Cursor;
 use crate::keyspace::entry::Entry;
 use crate::keyspace::event;
 use crate::types::Type;
@@ -167,17 +168,13 @@ fn copy(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     let (from, to) = (&ctx.args[1], &ctx.args[2]);
     let source_db = ctx.db.index();
     let (mut target_db, mut replace) = (source_db, false);
-    let mut i = 3;
-    while i < ctx.args.len() {
-        if ctx.args.is(i, "replace") {
-            replace = true;
-        } else if ctx.args.is(i, "db") && i + 1 < ctx.args.len() {
-            i += 1;
-            target_db = database(ctx, i)?;
-        } else {
-            return Err(Error::Syntax);
+    let mut options = Cursor::new(ctx.args, 3);
+    while options.step() {
+        match () {
+            () if options.is("replace") => replace = true,
+            () if options.is("db") => target_db = database(ctx, options.take()?)?,
+            () => return Err(options.refuse()),
         }
-        i += 1;
     }
     if ctx.settings.cluster_enabled && (source_db, target_db) != (0, 0) {
         return Err(Error::line(

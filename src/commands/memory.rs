@@ -7,6 +7,7 @@ use crate::base::alloc;
 use crate::dispatch::command::{Command, Flags, Handler, KeyFlags, KeySpec, Keys, ROW};
 use crate::dispatch::context::{DataCtx, ServerCtx, Shared};
 use crate::dispatch::error::Error;
+use crate::dispatch::options::Cursor;
 use crate::dispatch::upkeep::{StreamMemory, stream_memory};
 use crate::observe::doctor::{self, MemoryFigures};
 use crate::observe::process::{self, Allocator};
@@ -130,16 +131,12 @@ impl Overview {
 
 /// `MEMORY USAGE key [SAMPLES count]`
 fn usage(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
-    let mut i = 3;
-    while i < ctx.args.len() {
-        if !ctx.args.is(i, "samples") || i + 1 == ctx.args.len() {
-            return Err(Error::Syntax);
-        }
+    let mut options = Cursor::new(ctx.args, 3);
+    while options.step() {
         // A string has no elements to be sampled; the number only has to be one.
-        if ctx.args.int(i + 1)? < 0 {
-            return Err(Error::Syntax);
+        if !options.is("samples") || options.int()? < 0 {
+            return Err(options.refuse());
         }
-        i += 2;
     }
     // A slot of a well filled bucket.
     const SLOT: usize = 12;

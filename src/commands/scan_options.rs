@@ -4,6 +4,7 @@ use crate::base::glob;
 use crate::base::text::before_nul;
 use crate::dispatch::args::Args;
 use crate::dispatch::error::Error;
+use crate::dispatch::options::Cursor;
 
 /// What is asked of a walk.
 pub(super) struct ScanOptions<'a> {
@@ -23,25 +24,21 @@ impl<'a> ScanOptions<'a> {
             pattern: None,
             kind: None,
         };
-        let mut i = from;
-        while i < args.len() {
-            let Some(value) = args.get(i + 1) else {
-                return Err(Error::Syntax);
-            };
-            if args.is(i, "count") {
-                let count = args.int(i + 1)?;
-                options.count = usize::try_from(count)
-                    .ok()
-                    .filter(|&count| count > 0)
-                    .ok_or(Error::Syntax)?;
-            } else if args.is(i, "match") {
-                options.pattern = Some(value).filter(|p| *p != b"*");
-            } else if with_type && args.is(i, "type") {
-                options.kind = Some(value);
-            } else {
-                return Err(Error::Syntax);
+        let mut words = Cursor::new(args, from);
+        while words.step() {
+            match () {
+                () if words.is("count") => {
+                    options.count = match usize::try_from(words.int()?) {
+                        Ok(count @ 1..) => count,
+                        _ => return Err(words.refuse()),
+                    };
+                }
+                () if words.is("match") => {
+                    options.pattern = Some(words.value()?).filter(|p| *p != b"*");
+                }
+                () if with_type && words.is("type") => options.kind = Some(words.value()?),
+                () => return Err(words.refuse()),
             }
-            i += 2;
         }
         Ok(options)
     }

@@ -4,6 +4,7 @@ use crate::base::long_double::LongDouble;
 use crate::dispatch::command::{Acl, Command, KeyFlags, KeySpec};
 use crate::dispatch::context::DataCtx;
 use crate::dispatch::error::Error;
+use crate::dispatch::options::Cursor;
 use crate::keyspace::db::Ttl;
 use crate::keyspace::entry::{Entry, INLINE_MAX, NewValue};
 use crate::keyspace::event;
@@ -215,23 +216,18 @@ struct Wanted {
 
 impl Wanted {
     fn parse(ctx: &DataCtx<'_, '_>) -> Result<Self, Error> {
-        let args = ctx.args;
         let mut wanted = Self::default();
-        let mut i = 3;
-        while i < args.len() {
-            if args.is(i, "idx") {
-                wanted.idx = true;
-            } else if args.is(i, "len") {
-                wanted.len = true;
-            } else if args.is(i, "withmatchlen") {
-                wanted.with_match_len = true;
-            } else if args.is(i, "minmatchlen") && i + 1 < args.len() {
-                i += 1;
-                wanted.min_match_len = args.int(i)?.max(0) as u64;
-            } else {
-                return Err(Error::Syntax);
+        let mut options = Cursor::new(ctx.args, 3);
+        while options.step() {
+            match () {
+                () if options.is("idx") => wanted.idx = true,
+                () if options.is("len") => wanted.len = true,
+                () if options.is("withmatchlen") => wanted.with_match_len = true,
+                () if options.is("minmatchlen") => {
+                    wanted.min_match_len = options.int()?.max(0) as u64;
+                }
+                () => return Err(options.refuse()),
             }
-            i += 1;
         }
         if wanted.len && wanted.idx {
             return Err(Error::line(

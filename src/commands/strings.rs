@@ -6,6 +6,7 @@ use crate::dispatch::args::Args;
 use crate::dispatch::command::{Acl, Command, KeyFlags, KeySpec};
 use crate::dispatch::context::DataCtx;
 use crate::dispatch::error::Error;
+use crate::dispatch::options::{Cursor, choose};
 use crate::keyspace::db::Ttl;
 use crate::keyspace::entry::{Entry, EntryRef, NewValue};
 use crate::keyspace::event;
@@ -115,66 +116,51 @@ impl Options {
     /// counts; different ones exclude each other.
     fn parse(args: Args<'_>, from: usize, of_set: bool) -> Result<Self, Error> {
         let mut options = Self::default();
-        let mut i = from;
-        while i < args.len() {
-            if let Some(expire) = expire_option(args, i) {
-                options.add_expire(expire)?;
-                i += 2;
+        let mut words = Cursor::new(args, from);
+        // What becomes of the expiry.
+        let mut fate = None;
+        while words.step() {
+            if let Some((seconds, relative)) = words.find(&EXPIRE_OPTIONS) {
+                let at = words.take()?;
+                choose(&mut fate, Fate::Set(seconds, relative))?;
+                options.expire = Some(Expire {
+                    at,
+                    seconds,
+                    relative,
+                });
                 continue;
             }
             match () {
-                () if of_set && args.is(i, "nx") => options.add_condition(false)?,
-                () if of_set && args.is(i, "xx") => options.add_condition(true)?,
-                () if of_set && args.is(i, "get") => options.get = true,
-                () if of_set && args.is(i, "keepttl") && options.expire.is_none() => {
-                    options.keep_ttl = true;
-                }
-                () if !of_set && args.is(i, "persist") && options.expire.is_none() => {
-                    options.persist = true;
-                }
-                () => return Err(Error::Syntax),
+                () if of_set && words.is("nx") => choose(&mut options.must_exist, false)?,
+                () if of_set && words.is("xx") => choose(&mut options.must_exist, true)?,
+                () if of_set && words.is("get") => options.get = true,
+                () if of_set && words.is("keepttl") => choose(&mut fate, Fate::Keep)?,
+                () if !of_set && words.is("persist") => choose(&mut fate, Fate::Clear)?,
+                () => return Err(words.refuse()),
             }
-            i += 1;
         }
+        options.keep_ttl = fate == Some(Fate::Keep);
+        options.persist = fate == Some(Fate::Clear);
         Ok(options)
     }
-
-    fn add_expire(&mut self, expire: Expire) -> Result<(), Error> {
-        let same = |e: Expire| (e.seconds, e.relative) == (expire.seconds, expire.relative);
-        if self.keep_ttl || self.persist || !self.expire.is_none_or(same) {
-            return Err(Error::Syntax);
-        }
-        self.expire = Some(expire);
-        Ok(())
-    }
-
-    fn add_condition(&mut self, must_exist: bool) -> Result<(), Error> {
-        if self.must_exist == Some(!must_exist) {
-            return Err(Error::Syntax);
-        }
-        self.must_exist = Some(must_exist);
-        Ok(())
-    }
 }
 
-/// The expiry options: name, in seconds, relative to now.
-const EXPIRE_OPTIONS: [(&str, bool, bool); 4] = [
-    ("ex", true, true),
-    ("px", false, true),
-    ("exat", true, false),
-    ("pxat", false, false),
+/// What an option makes of the expiry; different ones exclude each other.
+#[derive(PartialEq)]
+enum Fate {
+    /// In seconds, relative to now.
+    Set(bool, bool),
+    Keep,
+    Clear,
+}
+
+/// The expiry options: whether in seconds, and relative to now.
+pub(super) const EXPIRE_OPTIONS: [(&str, (bool, bool)); 4] = [
+    ("ex", (true, true)),
+    ("px", (false, true)),
+    ("exat", (true, false)),
+    ("pxat", (false, false)),
 ];
-
-/// The expiry option at argument `i`, if it is one and its number follows.
-fn expire_option(args: Args<'_>, i: usize) -> Option<Expire> {
-    let mut options = EXPIRE_OPTIONS.iter();
-    let &(_, seconds, relative) = options.find(|(name, ..)| args.is(i, name))?;
-    (i + 1 < args.len()).then_some(Expire {
-        at: i + 1,
-        seconds,
-        relative,
-    })
-}
 
 /// The entry if it is a string.
 pub(super) fn of_string<'e>(entry: EntryRef<'e>) -> Result<EntryRef<'e>, Error> {

@@ -17,6 +17,7 @@ pub mod execute;
 pub mod job;
 pub mod keys;
 pub mod monitor;
+pub mod options;
 pub mod pause;
 pub mod source;
 pub mod subscriptions;

@@ -5,12 +5,14 @@ use crate::dispatch::args::Args;
 use crate::dispatch::command::{Acl, Command, KeyFlags, KeySpec};
 use crate::dispatch::context::DataCtx;
 use crate::dispatch::error::Error;
+use crate::dispatch::options::Cursor;
 use crate::keyspace::event;
 use crate::types::collection::Collection;
 use crate::types::hash::{FieldTtl, Hash};
 
 use super::hashes::{limits, reply_or_null};
 use super::rows::{GROW_FAST, READ_FAST, READ_KEY, WRITE_FAST};
+use super::strings::EXPIRE_OPTIONS;
 
 const SET_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::RW.or(KeyFlags::UPDATE))];
 
@@ -62,19 +64,11 @@ struct Unit {
     relative: bool,
 }
 
-/// The options that set an expiry, as in SET.
-const UNITS: [(&str, bool, bool); 4] = [
-    ("ex", true, true),
-    ("px", false, true),
-    ("exat", true, false),
-    ("pxat", false, false),
-];
-
 impl Unit {
     /// The option at argument `i`.
     fn option(args: Args<'_>, i: usize) -> Option<Self> {
-        let mut options = UNITS.iter();
-        let &(_, seconds, relative) = options.find(|(name, ..)| args.is(i, name))?;
+        let mut options = EXPIRE_OPTIONS.iter();
+        let &(_, (seconds, relative)) = options.find(|(name, _)| args.is(i, name))?;
         Some(Self { seconds, relative })
     }
 
@@ -460,34 +454,31 @@ impl SetOptions {
         const EXPIRIES: &str =
             "ERR Only one of EX, PX, EXAT, PXAT or KEEPTTL arguments can be specified";
         let mut options = Self::default();
-        let mut i = 2;
-        while i < args.len() {
-            let unit = Unit::option(args, i);
-            let (fxx, fnx) = (args.is(i, "fxx"), args.is(i, "fnx"));
-            if args.is(i, "fields") {
-                return options.end(args, i);
+        let mut words = Cursor::new(args, 2);
+        while words.step() {
+            let must_exist = words.find(&[("fxx", true), ("fnx", false)]);
+            let unit = Unit::option(args, words.index());
+            if words.is("fields") {
+                return options.end(args, words.index());
             }
-            if fxx || fnx {
+            if must_exist.is_some() {
                 if options.must_exist.is_some() {
                     return Err(Error::line(CONDITIONS));
                 }
-                options.must_exist = Some(fxx);
-            } else if unit.is_some() || args.is(i, "keepttl") {
+                options.must_exist = must_exist;
+            } else if unit.is_some() || words.is("keepttl") {
                 if options.at.is_some() || options.keep {
                     return Err(Error::line(EXPIRIES));
                 }
                 options.keep = unit.is_none();
                 if let Some(unit) = unit {
-                    i += 1;
-                    if i == args.len() {
-                        return Err(Error::line("ERR missing expire time"));
-                    }
-                    options.at = Some(unit.when(args, i, now_ms, "hsetex")?);
+                    let missing = |_| Error::line("ERR missing expire time");
+                    let at = words.take().map_err(missing)?;
+                    options.at = Some(unit.when(args, at, now_ms, "hsetex")?);
                 }
             } else {
-                return Err(Error::quoting("unknown argument: ", &args[i], ""));
+                return Err(Error::quoting("unknown argument: ", words.word(), ""));
             }
-            i += 1;
         }
         Err(Error::Arity("hsetex".into()))
     }

@@ -7,6 +7,7 @@ use crate::dispatch::blocking::Block;
 use crate::dispatch::command::{Acl, Command, Flags, KeyFlags, KeySpec};
 use crate::dispatch::context::DataCtx;
 use crate::dispatch::error::Error;
+use crate::dispatch::options::Cursor;
 use crate::types::Type;
 use crate::types::collection::Collection;
 use crate::types::list::{End, List};
@@ -255,16 +256,14 @@ impl<'a> PopSeveral<'a> {
         if keys >= rest.len() {
             return Err(Error::Syntax);
         }
-        let mut i = at + 1 + keys;
-        let end = end(args, i)?;
+        let end = end(args, at + 1 + keys)?;
         let mut count = None;
-        i += 1;
-        while i < args.len() {
-            if count.is_some() || !args.is(i, "count") || i + 1 == args.len() {
-                return Err(Error::Syntax);
+        let mut options = Cursor::new(args, at + 2 + keys);
+        while options.step() {
+            if count.is_some() || !options.is("count") {
+                return Err(options.refuse());
             }
-            count = Some(args.int_from(i + 1, 1, "ERR count should be greater than 0")?);
-            i += 2;
+            count = Some(options.int_from(1, "ERR count should be greater than 0")?);
         }
         Ok(Self {
             keys: &rest[..keys],

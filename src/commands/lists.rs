@@ -8,6 +8,7 @@ use crate::dispatch::args::Args;
 use crate::dispatch::command::{Acl, Command, Flags, KeyFlags, KeySpec};
 use crate::dispatch::context::DataCtx;
 use crate::dispatch::error::Error;
+use crate::dispatch::options::Cursor;
 use crate::keyspace::event::{self, Event};
 use crate::persistence::layouts;
 use crate::resp::write::Output;
@@ -379,27 +380,24 @@ impl Search {
             count: None,
             max_len: 0,
         };
-        let mut i = 3;
-        while i < args.len() {
-            let value = i + 1;
+        let mut options = Cursor::new(args, 3);
+        while options.step() {
             match () {
-                () if value == args.len() => return Err(Error::Syntax),
-                () if args.is(i, "rank") => match args.int(value)? {
+                () if options.is("rank") => match options.int()? {
                     // It has no opposite.
                     i64::MIN => return Err(Error::line(OUT_OF_RANGE)),
                     0 => return Err(Error::line(ZERO)),
                     rank => search.rank = rank,
                 },
-                () if args.is(i, "count") => {
-                    let count = args.int_from(value, 0, "ERR COUNT can't be negative")?;
+                () if options.is("count") => {
+                    let count = options.int_from(0, "ERR COUNT can't be negative")?;
                     search.count = Some(count);
                 }
-                () if args.is(i, "maxlen") => {
-                    search.max_len = args.int_from(value, 0, "ERR MAXLEN can't be negative")?;
+                () if options.is("maxlen") => {
+                    search.max_len = options.int_from(0, "ERR MAXLEN can't be negative")?;
                 }
-                () => return Err(Error::Syntax),
+                () => return Err(options.refuse()),
             }
-            i += 2;
         }
         Ok(search)
     }

@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use crate::dispatch::command::{Acl, Command, KeyFlags, KeySpec};
 use crate::dispatch::context::DataCtx;
 use crate::dispatch::error::Error;
+use crate::dispatch::options::Cursor;
 use crate::keyspace::db::Db;
 use crate::keyspace::event::{self, Event};
 use crate::types::collection::Collection;
@@ -177,16 +178,12 @@ fn sintercard(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
         ));
     }
     let end = 2 + count as usize;
-    let (mut limit, mut i) = (0, end);
-    while i < args.len() {
-        if !args.is(i, "limit") || i + 1 == args.len() {
-            return Err(Error::Syntax);
+    let (mut limit, mut options) = (0, Cursor::new(args, end));
+    while options.step() {
+        if !options.is("limit") {
+            return Err(options.refuse());
         }
-        limit = args.int_or(i + 1, LIMIT)?;
-        if limit < 0 {
-            return Err(Error::line(LIMIT));
-        }
-        i += 2;
+        limit = options.int_from(0, LIMIT)?;
     }
     let sets = sets(&mut ctx.db, &args.all()[2..end])?;
     let mut found = 0;

@@ -15,6 +15,7 @@ use crate::dispatch::command::{
 };
 use crate::dispatch::context::DataCtx;
 use crate::dispatch::error::Error;
+use crate::dispatch::options::Cursor;
 use crate::keyspace::db::Db;
 use crate::keyspace::event;
 use crate::types::Type;
@@ -172,20 +173,19 @@ struct Request<'a> {
 impl<'a> Request<'a> {
     fn parse(args: Args<'a>, read_only: bool, in_cluster: bool) -> Result<Self, Error> {
         let mut request = Self::default();
-        let mut i = 2;
-        while i < args.len() {
-            let word = Word::at(args, i).ok_or(Error::Syntax)?;
-            let value = || args.all()[i + 1];
-            match word {
+        let mut words = Cursor::new(args, 2);
+        while words.step() {
+            match Word::at(args, words.index()).ok_or(words.refuse())? {
                 Word::Asc => request.descending = false,
                 Word::Desc => request.descending = true,
                 Word::Alpha => request.alpha = true,
-                Word::Limit => request.limit = Some((args.int(i + 1)?, args.int(i + 2)?)),
-                Word::Store if read_only => return Err(Error::Syntax),
-                Word::Store => request.store = Some(value()),
+                Word::Limit => request.limit = Some((words.int()?, words.int()?)),
+                Word::Store if read_only => return Err(words.refuse()),
+                Word::Store => request.store = Some(words.value()?),
                 Word::By => {
-                    request.by = Some(value());
-                    if !has_place(value()) {
+                    let pattern = words.value()?;
+                    request.by = Some(pattern);
+                    if !has_place(pattern) {
                         request.unsorted = true;
                     } else if in_cluster {
                         return Err(Error::line("ERR BY option of SORT denied in Cluster mode."));
@@ -196,9 +196,8 @@ impl<'a> Request<'a> {
                         "ERR GET option of SORT denied in Cluster mode.",
                     ));
                 }
-                Word::Get => request.gets.push(value()),
+                Word::Get => request.gets.push(words.value()?),
             }
-            i += 1 + word.values();
         }
         Ok(request)
     }

@@ -8,6 +8,7 @@ use crate::dispatch::args::Args;
 use crate::dispatch::command::{Acl, Command, Flags, KeyFlags, KeySpec, ROW};
 use crate::dispatch::context::{DataCtx, ServerCtx};
 use crate::dispatch::error::Error;
+use crate::dispatch::options::Cursor;
 use crate::keyspace::db::Db;
 use crate::keyspace::event;
 use crate::resp::write::Output;
@@ -202,13 +203,12 @@ fn place<'a>(args: Args<'a>) -> Place<'a> {
 /// The options of XGROUP CREATE and SETID: MKSTREAM, and ENTRIESREAD if it was given.
 fn options(args: Args<'_>, of_create: bool) -> Result<(bool, Option<u64>), Error> {
     let (mut make, mut read) = (false, None);
-    let mut i = 5;
-    while i < args.len() {
-        if of_create && args.is(i, "mkstream") {
+    let mut options = Cursor::new(args, 5);
+    while options.step() {
+        if of_create && options.is("mkstream") {
             make = true;
-        } else if args.is(i, "entriesread") && i + 1 < args.len() {
-            i += 1;
-            read = match args.int(i)? {
+        } else if options.has("entriesread", 1) {
+            read = match options.int()? {
                 -1 => None,
                 ..0 => {
                     return Err(Error::line(
@@ -220,7 +220,6 @@ fn options(args: Args<'_>, of_create: bool) -> Result<(bool, Option<u64>), Error
         } else {
             return Err(Error::subcommand(args.all()));
         }
-        i += 1;
     }
     Ok((make, read))
 }
@@ -381,7 +380,7 @@ impl Claim {
             .iter()
             .map_while(|arg| StreamId::parse_strict(arg, 0));
         let ids: Vec<_> = ids.collect();
-        let mut i = 5 + ids.len();
+        let mut options = Cursor::new(args, 5 + ids.len());
         let mut claim = Self {
             min_idle_ms: idle.max(0),
             ids,
@@ -391,34 +390,25 @@ impl Claim {
             just_id: false,
             last_id: StreamId::MIN,
         };
-        while i < args.len() {
-            let value = i + 1;
+        while options.step() {
             match () {
-                () if args.is(i, "force") => claim.force = true,
-                () if args.is(i, "justid") => claim.just_id = true,
-                () if value == args.len() => return Err(unknown_option(&args[i])),
-                () if args.is(i, "idle") => {
-                    let error = "ERR Invalid IDLE option argument for XCLAIM";
-                    claim.delivered_ms = now_ms.wrapping_sub(args.int_or(value, error)?);
-                    i += 1;
+                () if options.is("force") => claim.force = true,
+                () if options.is("justid") => claim.just_id = true,
+                () if options.has("idle", 1) => {
+                    let idle = options.int_or("ERR Invalid IDLE option argument for XCLAIM")?;
+                    claim.delivered_ms = now_ms.wrapping_sub(idle);
                 }
-                () if args.is(i, "time") => {
+                () if options.has("time", 1) => {
                     let error = "ERR Invalid TIME option argument for XCLAIM";
-                    claim.delivered_ms = args.int_or(value, error)?;
-                    i += 1;
+                    claim.delivered_ms = options.int_or(error)?;
                 }
-                () if args.is(i, "retrycount") => {
+                () if options.has("retrycount", 1) => {
                     let error = "ERR Invalid RETRYCOUNT option argument for XCLAIM";
-                    claim.retry_count = u64::try_from(args.int_or(value, error)?).ok();
-                    i += 1;
+                    claim.retry_count = u64::try_from(options.int_or(error)?).ok();
                 }
-                () if args.is(i, "lastid") => {
-                    claim.last_id = id(args, value)?;
-                    i += 1;
-                }
-                () => return Err(unknown_option(&args[i])),
+                () if options.has("lastid", 1) => claim.last_id = id(args, options.take()?)?,
+                () => return Err(unknown_option(options.word())),
             }
-            i += 1;
         }
         if !(0..=now_ms).contains(&claim.delivered_ms) {
             claim.delivered_ms = now_ms;
@@ -568,21 +558,19 @@ impl AutoClaim {
             count: 100,
             just_id: false,
         };
-        let mut i = 6;
-        while i < args.len() {
-            if args.is(i, "count") && i + 1 < args.len() {
-                i += 1;
-                let count = args.int_from(i, 1, "ERR COUNT must be > 0")?;
-                if count > MOST {
-                    return Err(Error::line("ERR COUNT must be > 0"));
+        let mut options = Cursor::new(args, 6);
+        while options.step() {
+            match () {
+                () if options.is("count") => {
+                    let count = options.int_from(1, "ERR COUNT must be > 0")?;
+                    if count > MOST {
+                        return Err(Error::line("ERR COUNT must be > 0"));
+                    }
+                    claim.count = count as usize;
                 }
-                claim.count = count as usize;
-            } else if args.is(i, "justid") {
-                claim.just_id = true;
-            } else {
-                return Err(Error::Syntax);
+                () if options.is("justid") => claim.just_id = true,
+                () => return Err(options.refuse()),
             }
-            i += 1;
         }
         Ok(claim)
     }

@@ -11,6 +11,7 @@ use crate::dispatch::blocking::Block;
 use crate::dispatch::command::{Acl, Begin, Command, Find, Flags, KeyFlags, KeySpec};
 use crate::dispatch::context::DataCtx;
 use crate::dispatch::error::Error;
+use crate::dispatch::options::Cursor;
 use crate::keyspace::event;
 use crate::resp::write::{Output, Protocol};
 use crate::types::Type;
@@ -95,35 +96,31 @@ impl<'a> Request<'a> {
             keys: &[],
             ids: &[],
         };
-        let mut i = 1;
-        while i < args.len() && request.keys.is_empty() {
-            let more = args.len() - 1 - i;
+        let mut options = Cursor::new(args, 1);
+        while request.keys.is_empty() {
+            // Without streams it is not complete.
+            if !options.step() {
+                return Err(options.refuse());
+            }
             match () {
-                () if more > 0 && args.is(i, "block") => {
-                    i += 1;
-                    request.block = Some(args.timeout_in_ms(i, now_ms)?);
+                () if options.is("block") => {
+                    request.block = Some(args.timeout_in_ms(options.take()?, now_ms)?);
                 }
-                () if more > 0 && args.is(i, "count") => {
-                    i += 1;
-                    request.count = args.int(i)?.max(0) as u64;
+                () if options.is("count") => request.count = options.int()?.max(0) as u64,
+                () if options.has("streams", 1) => {
+                    request.set_streams(args.rest(options.next_index()))?;
                 }
-                () if more > 0 && args.is(i, "streams") => request.set_streams(args.rest(i + 1))?,
-                () if more > 1 && args.is(i, "group") => {
+                () if options.has("group", 2) => {
                     refuse_without_group(of_group, "GROUP")?;
-                    let (group, consumer) = (args.all()[i + 1], args.all()[i + 2]);
+                    let (group, consumer) = (options.value()?, options.value()?);
                     request.reader = Some(Reader { group, consumer });
-                    i += 2;
                 }
-                () if args.is(i, "noack") => {
+                () if options.is("noack") => {
                     refuse_without_group(of_group, "NOACK")?;
                     request.no_ack = true;
                 }
-                () => return Err(Error::Syntax),
+                () => return Err(options.refuse()),
             }
-            i += 1;
-        }
-        if request.keys.is_empty() {
-            return Err(Error::Syntax);
         }
         if of_group && request.reader.is_none() {
             return Err(Error::line("ERR Missing GROUP option for XREADGROUP"));

@@ -9,6 +9,7 @@ use crate::dispatch::args::Args;
 use crate::dispatch::command::{Acl, Command, Flags, KeyFlags, KeySpec};
 use crate::dispatch::context::DataCtx;
 use crate::dispatch::error::Error;
+use crate::dispatch::options::Cursor;
 use crate::keyspace::event::{self, Event};
 use crate::resp::write::Output;
 use crate::types::listpack::Element;
@@ -168,49 +169,50 @@ impl Options {
     fn parse(ctx: &DataCtx<'_, '_>, of_xadd: bool) -> Result<Self, Error> {
         let args = ctx.args;
         let mut options = Self::default();
-        let mut i = 2;
-        while i < args.len() {
-            let more = args.len() - 1 - i;
+        let mut words = Cursor::new(args, 2);
+        while words.step() {
             match () {
-                () if of_xadd && args[i] == *b"*" => break,
-                () if more > 0 && (args.is(i, "maxlen") || args.is(i, "minid")) => {
-                    i = options.parse_keep(args, i)?;
+                () if of_xadd && *words.word() == *b"*" => break,
+                () if words.has("maxlen", 1) || words.has("minid", 1) => {
+                    options.parse_keep(args, &mut words)?;
                 }
-                () if more > 0 && args.is(i, "limit") => {
-                    i += 1;
-                    let limit = args.int(i)?;
+                () if words.has("limit", 1) => {
+                    let limit = words.int()?;
                     if limit < 0 {
                         return Err(Error::line("ERR The LIMIT argument must be >= 0."));
                     }
                     options.limit = Some(limit);
                 }
-                () if of_xadd && args.is(i, "nomkstream") => options.no_mkstream = true,
+                () if of_xadd && words.is("nomkstream") => options.no_mkstream = true,
                 () if of_xadd => {
-                    let id = StreamId::parse_new(args.all()[i]);
+                    let id = StreamId::parse_new(words.word());
                     options.id = Some(id.ok_or(BAD_ID)?);
                     break;
                 }
-                () => return Err(Error::Syntax),
+                () => return Err(words.refuse()),
             }
-            i += 1;
         }
-        options.id_at = i;
+        options.id_at = words.index();
         options.check(of_xadd)?;
         options.settle_limit(ctx)?;
         Ok(options)
     }
 
-    /// MAXLEN or MINID at argument `i`; the index of its last argument.
-    fn parse_keep(&mut self, args: Args<'_>, i: usize) -> Result<usize, Error> {
+    /// The value of MAXLEN or MINID, which is at hand and has one.
+    fn parse_keep(&mut self, args: Args<'_>, words: &mut Cursor<'_>) -> Result<(), Error> {
         if self.keep.is_some() {
             return Err(Error::line(
                 "ERR syntax error, MAXLEN and MINID options at the same time are not compatible",
             ));
         }
-        let sign = args.len() - 1 - i >= 2 && matches!(&args[i + 1], b"~" | b"=");
-        self.approximately = sign && args[i + 1] == *b"~";
-        let at = if sign { i + 2 } else { i + 1 };
-        self.keep = Some(if args.is(i, "maxlen") {
+        let sign = &args[words.next_index()];
+        self.approximately = false;
+        if words.left() >= 2 && matches!(sign, b"~" | b"=") {
+            self.approximately = *sign == *b"~";
+            words.take()?;
+        }
+        let at = words.take()?;
+        self.keep = Some(if words.is("maxlen") {
             match args.int(at)? {
                 ..0 => return Err(Error::line("ERR The MAXLEN argument must be >= 0.")),
                 most => Keep::Newest(most as u64),
@@ -219,7 +221,7 @@ impl Options {
             Keep::From(id(args, at)?)
         });
         self.keep_at = at;
-        Ok(at)
+        Ok(())
     }
 
     fn check(&self, of_xadd: bool) -> Result<(), Error> {
@@ -387,11 +389,12 @@ fn range(ctx: &mut DataCtx<'_, '_>, backwards: bool) -> Result<(), Error> {
     let (start_at, end_at) = if backwards { (3, 2) } else { (2, 3) };
     let range = (start_of(args, start_at)?, end_of(args, end_at)?);
     let mut count = None;
-    for i in (4..args.len()).step_by(2) {
-        if !args.is(i, "count") || i + 1 == args.len() {
-            return Err(Error::Syntax);
+    let mut options = Cursor::new(args, 4);
+    while options.step() {
+        if !options.is("count") {
+            return Err(options.refuse());
         }
-        count = Some(args.int(i + 1)?.max(0) as u64);
+        count = Some(options.int()?.max(0) as u64);
     }
     let Some(stream) = ctx.db.read_as::<Value>(&args[1])? else {
         ctx.out.array(0);
@@ -430,22 +433,22 @@ fn xsetid(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     let error = |line| Err(Error::line(line));
     let last_id = id(args, 2)?;
     let (mut added, mut deleted) = (None, StreamId::MIN);
-    for i in (3..args.len()).step_by(2) {
+    let mut options = Cursor::new(args, 3);
+    while options.step() {
         match () {
-            () if i + 1 == args.len() => return Err(Error::Syntax),
-            () if args.is(i, "entriesadded") => match args.int(i + 1)? {
+            () if options.is("entriesadded") => match options.int()? {
                 ..0 => return error("ERR entries_added must be positive"),
                 n => added = Some(n as u64),
             },
-            () if args.is(i, "maxdeletedid") => {
-                deleted = id(args, i + 1)?;
+            () if options.is("maxdeletedid") => {
+                deleted = id(args, options.take()?)?;
                 if last_id < deleted {
                     return error(
                         "ERR The ID specified in XSETID is smaller than the provided max_deleted_entry_id",
                     );
                 }
             }
-            () => return Err(Error::Syntax),
+            () => return Err(options.refuse()),
         }
     }
     let stream = ctx.db.write_as::<Value>(&args[1])?;

@@ -5,6 +5,7 @@ use crate::dispatch::args::Args;
 use crate::dispatch::command::{Acl, Command, Flags, KeyFlags, KeySpec};
 use crate::dispatch::context::DataCtx;
 use crate::dispatch::error::Error;
+use crate::dispatch::options::Cursor;
 use crate::keyspace::event;
 use crate::resp::write::Output;
 use crate::types::geohash::{self, Place};
@@ -77,16 +78,16 @@ pub(super) fn reply_place(out: &mut Output, place: Place) {
 fn geoadd(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     let args = ctx.args;
     let mut options = AddOptions::default();
-    let mut from = 2;
-    loop {
+    let mut words = Cursor::new(args, 2);
+    while words.step() {
         match () {
-            () if args.is(from, "nx") => options.nx = true,
-            () if args.is(from, "xx") => options.xx = true,
-            () if args.is(from, "ch") => options.ch = true,
+            () if words.is("nx") => options.nx = true,
+            () if words.is("xx") => options.xx = true,
+            () if words.is("ch") => options.ch = true,
             () => break,
         }
-        from += 1;
     }
+    let from = words.index();
     let given = args.rest(from);
     if !given.len().is_multiple_of(3) || (options.nx && options.xx) || given.is_empty() {
         return Err(Error::Syntax);

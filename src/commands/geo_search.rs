@@ -4,6 +4,7 @@ use crate::dispatch::args::Args;
 use crate::dispatch::command::{Acl, Begin, Command, Find, Flags, KeyFlags, KeySpec};
 use crate::dispatch::context::DataCtx;
 use crate::dispatch::error::Error;
+use crate::dispatch::options::Cursor;
 use crate::resp::write::Output;
 use crate::types::geohash::{self, Place, Shape};
 use crate::types::listpack::Element;
@@ -236,9 +237,9 @@ impl<'a> Request<'a> {
                 5
             }
         };
-        let mut i = first;
-        while i < args.len() {
-            i += 1 + request.option(args, i, form, set)?;
+        let mut words = Cursor::new(args, first);
+        while words.step() {
+            request.option(args, &mut words, form, set)?;
         }
         request.check(args, form)?;
         Ok(request)
@@ -272,15 +273,14 @@ impl<'a> Request<'a> {
         Ok(())
     }
 
-    /// Reads the option at argument `i`; how many arguments it takes beside its word.
+    /// Reads the option at hand.
     fn option(
         &mut self,
         args: Args<'a>,
-        i: usize,
+        words: &mut Cursor<'a>,
         form: Form,
         set: Option<&ZSet>,
-    ) -> Result<usize, Error> {
-        let follow = args.len() - i - 1;
+    ) -> Result<(), Error> {
         let searches = matches!(form, Form::Search { .. });
         let stores = matches!(
             form,
@@ -290,70 +290,64 @@ impl<'a> Request<'a> {
             }
         );
         match () {
-            () if args.is(i, "withdist") => self.with_distance = true,
-            () if args.is(i, "withhash") => self.with_hash = true,
-            () if args.is(i, "withcoord") => self.with_place = true,
-            () if args.is(i, "any") => self.any = true,
-            () if args.is(i, "asc") => self.descending = Some(false),
-            () if args.is(i, "desc") => self.descending = Some(true),
-            () if args.is(i, "count") && follow >= 1 => {
-                let count = args.int(i + 1)?;
+            () if words.is("withdist") => self.with_distance = true,
+            () if words.is("withhash") => self.with_hash = true,
+            () if words.is("withcoord") => self.with_place = true,
+            () if words.is("any") => self.any = true,
+            () if words.is("asc") => self.descending = Some(false),
+            () if words.is("desc") => self.descending = Some(true),
+            () if words.is("count") => {
+                let count = words.int()?;
                 if count <= 0 {
                     return Err(Error::line("ERR COUNT must be > 0"));
                 }
                 self.count = count as usize;
-                return Ok(1);
             }
-            () if stores && follow >= 1 && args.is(i, "store") => {
-                (self.store, self.store_distance) = (Some(args.all()[i + 1]), false);
-                return Ok(1);
+            () if stores && words.is("store") => {
+                (self.store, self.store_distance) = (Some(words.value()?), false);
             }
-            () if stores && follow >= 1 && args.is(i, "storedist") => {
-                (self.store, self.store_distance) = (Some(args.all()[i + 1]), true);
-                return Ok(1);
+            () if stores && words.is("storedist") => {
+                (self.store, self.store_distance) = (Some(words.value()?), true);
             }
-            () if form == (Form::Search { stores: true }) && args.is(i, "storedist") => {
+            () if form == (Form::Search { stores: true }) && words.is("storedist") => {
                 self.store_distance = true;
             }
-            () if searches => return self.place_option(args, i, set),
-            () => return Err(Error::Syntax),
+            () if searches => self.place_option(args, words, set)?,
+            () => return Err(words.refuse()),
         }
-        Ok(0)
+        Ok(())
     }
 
     /// As [`Request::option`], for the middle and the area of GEOSEARCH.
     fn place_option(
         &mut self,
         args: Args<'a>,
-        i: usize,
+        words: &mut Cursor<'a>,
         set: Option<&ZSet>,
-    ) -> Result<usize, Error> {
-        let follow = args.len() - i - 1;
+    ) -> Result<(), Error> {
         let circle = matches!(self.area, Some(Shape::Circle(_)));
         let rectangle = matches!(self.area, Some(Shape::Box(..)));
         match () {
-            () if follow >= 1 && !self.from_place && args.is(i, "frommember") => {
+            () if !self.from_place && words.is("frommember") => {
+                let member = words.value()?;
                 if let Some(set) = set {
-                    self.from(set, &args[i + 1])?;
+                    self.from(set, member)?;
                 }
                 self.from_member = true;
-                Ok(1)
             }
-            () if follow >= 2 && !self.from_member && args.is(i, "fromlonlat") => {
-                self.middle = Some(geo::place_at(args, i + 1)?);
+            () if !self.from_member && words.has("fromlonlat", 2) => {
+                self.middle = Some(geo::place_at(args, words.take_many(2)?)?);
                 self.from_place = true;
-                Ok(2)
             }
-            () if follow >= 2 && !rectangle && args.is(i, "byradius") => {
-                self.circle(args, i + 1)?;
-                Ok(2)
+            () if !rectangle && words.has("byradius", 2) => {
+                self.circle(args, words.take_many(2)?)?;
             }
-            () if follow >= 3 && !circle && args.is(i, "bybox") => {
-                self.rectangle(args, i + 1)?;
-                Ok(3)
+            () if !circle && words.has("bybox", 3) => {
+                self.rectangle(args, words.take_many(3)?)?;
             }
-            () => Err(Error::Syntax),
+            () => return Err(words.refuse()),
         }
+        Ok(())
     }
 
     /// Refuses what does not fit together.

@@ -7,6 +7,7 @@ use crate::dispatch::args::Args;
 use crate::dispatch::command::{Acl, Command, KeyFlags, KeySpec};
 use crate::dispatch::context::DataCtx;
 use crate::dispatch::error::Error;
+use crate::dispatch::options::Cursor;
 use crate::keyspace::db::Db;
 use crate::keyspace::event::{self, Event};
 use crate::types::Type;
@@ -272,37 +273,29 @@ impl<'a> Request<'a> {
         let joins = matches!(operation, Operation::Union | Operation::Intersection);
         let counts = operation == Operation::Cardinality;
         let keys = request.sources.len();
-        let mut i = first + keys;
-        while i < args.len() {
-            let follow = args.len() - i - 1;
+        let mut options = Cursor::new(args, first + keys);
+        while options.step() {
             match () {
-                () if joins && follow >= keys && args.is(i, "weights") => {
+                () if joins && options.has("weights", keys) => {
                     for source in &mut request.sources {
-                        i += 1;
-                        let weight = args.float(i);
-                        source.weight =
-                            weight.map_err(|_| Error::line("ERR weight value is not a float"))?;
+                        source.weight = options.float_or("ERR weight value is not a float")?;
                     }
                 }
-                () if joins && follow >= 1 && args.is(i, "aggregate") => {
-                    i += 1;
-                    request.aggregate = match () {
-                        () if args.is(i, "sum") => Aggregate::Sum,
-                        () if args.is(i, "min") => Aggregate::Min,
-                        () if args.is(i, "max") => Aggregate::Max,
-                        () => return Err(Error::Syntax),
-                    };
+                () if joins && options.is("aggregate") => {
+                    request.aggregate = options.one_of(&[
+                        ("sum", Aggregate::Sum),
+                        ("min", Aggregate::Min),
+                        ("max", Aggregate::Max),
+                    ])?;
                 }
-                () if !stores && !counts && args.is(i, "withscores") => request.scores = true,
-                () if counts && follow >= 1 && args.is(i, "limit") => {
-                    i += 1;
+                () if !stores && !counts && options.is("withscores") => request.scores = true,
+                () if counts && options.is("limit") => {
                     let error = "ERR LIMIT can't be negative";
-                    let limit = args.int_or(i, error)?;
+                    let limit = options.int_or(error)?;
                     request.limit = usize::try_from(limit).map_err(|_| Error::line(error))?;
                 }
-                () => return Err(Error::Syntax),
+                () => return Err(options.refuse()),
             }
-            i += 1;
         }
         if operation != Operation::Difference {
             // The smallest first: fewest to look for. Sums of fractions depend on this order.

@@ -5,6 +5,7 @@ use crate::dispatch::blocking::Block;
 use crate::dispatch::command::{Acl, Command, Flags, KeyFlags, KeySpec};
 use crate::dispatch::context::DataCtx;
 use crate::dispatch::error::Error;
+use crate::dispatch::options::Cursor;
 use crate::keyspace::event::{self, Event};
 use crate::types::Type;
 use crate::types::collection::Collection;
@@ -201,13 +202,13 @@ impl<'a> Several<'a> {
             () => return Err(Error::Syntax),
         };
         let mut count = None;
-        let mut i = place + 1;
-        while i < args.len() {
-            if count.is_some() || !args.is(i, "count") || i + 1 == args.len() {
-                return Err(Error::Syntax);
+        let mut options = Cursor::new(args, place + 1);
+        while options.step() {
+            if count.is_some() || !options.is("count") {
+                return Err(options.refuse());
             }
-            count = Some(positive(i + 1, "ERR count should be greater than 0")?);
-            i += 2;
+            let at = options.take()?;
+            count = Some(positive(at, "ERR count should be greater than 0")?);
         }
         Ok(Self {
             keys: &args.all()[at + 1..place],

@@ -8,6 +8,7 @@ use crate::dispatch::args::Args;
 use crate::dispatch::command::{Acl, Command, KeyFlags, KeySpec};
 use crate::dispatch::context::DataCtx;
 use crate::dispatch::error::Error;
+use crate::dispatch::options::Cursor;
 use crate::keyspace::event::{self, Event};
 use crate::types::collection::Collection;
 use crate::types::listpack::Element;
@@ -224,20 +225,16 @@ impl<'a> Request<'a> {
     fn parse(args: Args<'a>, form: Form) -> Result<Self, Error> {
         let (mut by, mut descending, mut scores) = (form.by, form.descending, false);
         let (mut offset, mut limit) = (0, -1);
-        let mut i = form.key + 3;
-        while i < args.len() {
+        let mut options = Cursor::new(args, form.key + 3);
+        while options.step() {
             match () {
-                () if !form.store && args.is(i, "withscores") => scores = true,
-                () if args.is(i, "limit") && i + 2 < args.len() => {
-                    (offset, limit) = (args.int(i + 1)?, args.int(i + 2)?);
-                    i += 2;
-                }
-                () if descending.is_none() && args.is(i, "rev") => descending = Some(true),
-                () if by.is_none() && args.is(i, "bylex") => by = Some(By::Lex),
-                () if by.is_none() && args.is(i, "byscore") => by = Some(By::Score),
-                () => return Err(Error::Syntax),
+                () if !form.store && options.is("withscores") => scores = true,
+                () if options.has("limit", 2) => (offset, limit) = (options.int()?, options.int()?),
+                () if descending.is_none() && options.is("rev") => descending = Some(true),
+                () if by.is_none() && options.is("bylex") => by = Some(By::Lex),
+                () if by.is_none() && options.is("byscore") => by = Some(By::Score),
+                () => return Err(options.refuse()),
             }
-            i += 1;
         }
         let (by, descending) = (by.unwrap_or(By::Rank), descending.unwrap_or(false));
         if limit != -1 && by == By::Rank {

@@ -8,6 +8,7 @@ use crate::dispatch::args::Args;
 use crate::dispatch::command::{Acl, Command, KeyFlags, KeySpec};
 use crate::dispatch::context::DataCtx;
 use crate::dispatch::error::Error;
+use crate::dispatch::options::Cursor;
 use crate::keyspace::event;
 use crate::persistence::layouts;
 use crate::resp::write::Output;
@@ -87,20 +88,19 @@ impl AddOptions {
     /// The options from argument 2 on, and where they end.
     fn parse(args: Args<'_>) -> (Self, usize) {
         let mut options = Self::default();
-        let mut i = 2;
-        while i < args.len() {
+        let mut words = Cursor::new(args, 2);
+        while words.step() {
             match () {
-                () if args.is(i, "nx") => options.nx = true,
-                () if args.is(i, "xx") => options.xx = true,
-                () if args.is(i, "gt") => options.gt = true,
-                () if args.is(i, "lt") => options.lt = true,
-                () if args.is(i, "ch") => options.ch = true,
-                () if args.is(i, "incr") => options.incr = true,
+                () if words.is("nx") => options.nx = true,
+                () if words.is("xx") => options.xx = true,
+                () if words.is("gt") => options.gt = true,
+                () if words.is("lt") => options.lt = true,
+                () if words.is("ch") => options.ch = true,
+                () if words.is("incr") => options.incr = true,
                 () => break,
             }
-            i += 1;
         }
-        (options, i)
+        (options, words.index())
     }
 
     fn check(self, pairs: usize) -> Result<(), Error> {

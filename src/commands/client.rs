@@ -14,6 +14,7 @@ use crate::dispatch::blocking;
 use crate::dispatch::command::{Acl, Command, Flags, Handler, ROW};
 use crate::dispatch::context::ServerCtx;
 use crate::dispatch::error::Error;
+use crate::dispatch::options::Cursor;
 use crate::dispatch::pause::Paused;
 
 const COMMON: Flags = Flags::NOSCRIPT.or(Flags::LOADING).or(Flags::STALE);
@@ -214,20 +215,21 @@ impl<'a> Filter<'a> {
             skip_caller: true,
             ..Filter::default()
         };
-        for pair in args.rest(2).chunks(2) {
-            let &[option, value] = pair else {
-                return Err(Error::Syntax);
-            };
-            match &option.to_ascii_lowercase()[..] {
-                b"id" => filter.id = Some(client_id(value)?),
-                b"type" => filter.class = Some(class_of(value)?),
-                b"addr" => filter.address = Some(value),
-                b"laddr" => filter.local_address = Some(value),
-                b"user" if value == b"default" => filter.user = Some(value),
-                b"user" => return Err(Error::quoting("No such user '", value, "'")),
-                b"skipme" if value.eq_ignore_ascii_case(b"yes") => filter.skip_caller = true,
-                b"skipme" if value.eq_ignore_ascii_case(b"no") => filter.skip_caller = false,
-                _ => return Err(Error::Syntax),
+        let mut options = Cursor::new(args, 2);
+        while options.step() {
+            match () {
+                () if options.is("id") => filter.id = Some(client_id(options.value()?)?),
+                () if options.is("type") => filter.class = Some(class_of(options.value()?)?),
+                () if options.is("addr") => filter.address = Some(options.value()?),
+                () if options.is("laddr") => filter.local_address = Some(options.value()?),
+                () if options.is("user") => match options.value()? {
+                    b"default" => filter.user = Some(b"default"),
+                    other => return Err(Error::quoting("No such user '", other, "'")),
+                },
+                () if options.is("skipme") => {
+                    filter.skip_caller = options.one_of(&[("yes", true), ("no", false)])?;
+                }
+                () => return Err(options.refuse()),
             }
         }
         Ok(filter)
@@ -381,23 +383,23 @@ fn unblock(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
 
 /// `CLIENT TRACKING ON|OFF [option ...]`
 fn tracking(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
-    let mut next = 3;
-    while next < ctx.args.len() {
-        let more = next + 1 < ctx.args.len();
-        match &ctx.args[next].to_ascii_lowercase()[..] {
-            b"bcast" | b"optin" | b"optout" | b"noloop" => next += 1,
-            b"prefix" if more => next += 2,
-            b"redirect" if more => {
-                let id = ctx.args.int(next + 1)?;
+    const SWITCHES: [(&str, ()); 4] =
+        [("bcast", ()), ("optin", ()), ("optout", ()), ("noloop", ())];
+    let mut options = Cursor::new(ctx.args, 3);
+    while options.step() {
+        match () {
+            () if options.find(&SWITCHES).is_some() => {}
+            () if options.is("prefix") => _ = options.value()?,
+            () if options.is("redirect") => {
+                let id = options.int()?;
                 let client = u64::try_from(id).ok();
                 if client.and_then(|id| ctx.shared.clients.get(id)).is_none() {
                     return Err(Error::line(
                         "ERR The client ID you want redirect to does not exist",
                     ));
                 }
-                next += 2;
             }
-            _ => return Err(Error::Syntax),
+            () => return Err(options.refuse()),
         }
     }
     if switch(ctx)? {

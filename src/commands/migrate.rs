@@ -19,6 +19,7 @@ use crate::dispatch::command::{
 };
 use crate::dispatch::context::ServerCtx;
 use crate::dispatch::error::Error;
+use crate::dispatch::options::Cursor;
 use crate::dispatch::source::{self, Source};
 use crate::keyspace::db::Db;
 use crate::keyspace::event;
@@ -96,33 +97,25 @@ struct Options<'a> {
 impl<'a> Options<'a> {
     fn parse(args: Args<'a>) -> Result<Self, Error> {
         let mut options = Self::default();
-        let mut i = 6;
-        while i < args.len() {
-            let more = args.len() - 1 - i;
-            match &args[i].to_ascii_lowercase()[..] {
-                b"copy" => options.copy = true,
-                b"replace" => options.replace = true,
-                b"auth" if more >= 1 => {
-                    options.auth = vec![args.all()[i + 1]];
-                    i += 1;
-                }
-                b"auth2" if more >= 2 => {
-                    options.auth = vec![args.all()[i + 1], args.all()[i + 2]];
-                    i += 2;
-                }
-                b"keys" => {
+        let mut words = Cursor::new(args, 6);
+        while words.step() {
+            match () {
+                () if words.is("copy") => options.copy = true,
+                () if words.is("replace") => options.replace = true,
+                () if words.is("auth") => options.auth = vec![words.value()?],
+                () if words.is("auth2") => options.auth = vec![words.value()?, words.value()?],
+                () if words.is("keys") => {
                     if !args[3].is_empty() {
                         return Err(Error::line(
                             "ERR When using MIGRATE KEYS option, the key argument must be set to \
                              the empty string",
                         ));
                     }
-                    options.keys_from = Some(i + 1);
+                    options.keys_from = Some(words.next_index());
                     break;
                 }
-                _ => return Err(Error::Syntax),
+                () => return Err(words.refuse()),
             }
-            i += 1;
         }
         Ok(options)
     }

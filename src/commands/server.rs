@@ -8,6 +8,7 @@ use crate::dispatch::command::{Command, Flags, Handler, ROW};
 use crate::dispatch::context::ServerCtx;
 use crate::dispatch::control::Request;
 use crate::dispatch::error::Error;
+use crate::dispatch::options::{Cursor, choose};
 
 const ADMIN: Flags = Flags::ADMIN
     .or(Flags::NOSCRIPT)
@@ -77,14 +78,15 @@ fn monitor(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
 /// `SHUTDOWN [NOSAVE|SAVE] [NOW] [FORCE] [ABORT]`
 fn shutdown(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     let (mut save, mut now, mut force, mut abort) = (None, false, false, false);
-    for i in 1..ctx.args.len() {
-        match &ctx.args[i].to_ascii_lowercase()[..] {
-            b"nosave" if save != Some(true) => save = Some(false),
-            b"save" if save != Some(false) => save = Some(true),
-            b"now" => now = true,
-            b"force" => force = true,
-            b"abort" => abort = true,
-            _ => return Err(Error::Syntax),
+    let mut options = Cursor::new(ctx.args, 1);
+    while options.step() {
+        match () {
+            () if options.is("nosave") => choose(&mut save, false)?,
+            () if options.is("save") => choose(&mut save, true)?,
+            () if options.is("now") => now = true,
+            () if options.is("force") => force = true,
+            () if options.is("abort") => abort = true,
+            () => return Err(options.refuse()),
         }
     }
     if abort {

@@ -24,6 +24,7 @@ mod held;
 pub mod lazyfree;
 pub mod outbox;
 pub mod scan;
+pub mod shard_state;
 #[allow(unsafe_code)]
 pub mod shards;
 #[allow(unsafe_code)]

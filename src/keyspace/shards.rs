@@ -13,21 +13,20 @@
 //! Tables lie apart from the mutexes, by database, so that an unused database owns no memory and
 //! a prefetch need not touch the line that the lock bounces.
 
-use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, Hasher};
 use std::marker::PhantomData;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
+use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
 
-use super::cut::Cut;
-use super::due::{Figures, TimedHashes};
+use super::due::Figures;
 use super::entry::{Entry, EntryRef};
 use super::held::{self, Held};
 use super::lazyfree::{Detached, Lazyfree};
 use super::outbox::Outbox;
+use super::shard_state::ShardState;
 use super::table::{
     Ahead, Locked, Position, SKIP, SLOTS, Slot, Table, View, position_of_hash, prefetch,
 };
@@ -35,36 +34,6 @@ use crate::types::Type;
 
 /// Number of shards. Locking all of them takes some 8 µs.
 pub const SHARDS: usize = 1 << SKIP;
-
-/// What WATCH leaves with a key: raised when the key changes.
-pub type WatchFlag = Arc<AtomicBool>;
-
-/// One client that watches a key.
-struct Watcher {
-    flag: WatchFlag,
-    /// The key had expired already, so that its removal is no change to the client.
-    expired: bool,
-}
-
-/// What a shard's lock guards beside its tables.
-///
-/// In this order, so that what every command reads lies beside the lock.
-#[derive(Default)]
-#[repr(C)]
-pub struct ShardState {
-    /// Somebody watches or waits for a key, or a cut has not passed: a change concerns others.
-    observed: bool,
-    /// The epoch of the shard's entries: those of the other one were not seen by the cut.
-    epoch: bool,
-    /// Who watches which key of which database.
-    watched: HashMap<(usize, Box<[u8]>), Vec<Watcher>>,
-    /// The cut in progress that has not passed the shard.
-    cut: Option<Arc<Cut>>,
-    /// Who waits for which key of which database: tickets, the oldest first.
-    waiting: HashMap<(usize, Box<[u8]>), VecDeque<u64>>,
-    /// Which hashes have fields that will expire.
-    timed: TimedHashes,
-}
 
 #[repr(align(128))]
 struct Shard {
@@ -87,7 +56,7 @@ pub struct Keyspace {
     /// What the active expiry found.
     pub expiry: Figures,
     /// Number of hashes that shards hold as having fields with an expiry.
-    timed_hashes: AtomicUsize,
+    pub(super) timed_hashes: AtomicUsize,
     /// How many clients wait for streams.
     pub awaited_streams: AtomicUsize,
 }
@@ -120,6 +89,21 @@ impl<'a> Part<'a> {
         let slot = self.table.into_found(hash, key)?;
         let state = self.state;
         Some(Found { slot, state })
+    }
+}
+
+impl Deref for ShardGuard<'_> {
+    type Target = ShardState;
+    #[inline]
+    fn deref(&self) -> &ShardState {
+        &self.state
+    }
+}
+
+impl DerefMut for ShardGuard<'_> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut ShardState {
+        &mut self.state
     }
 }
 
@@ -375,81 +359,6 @@ impl Drop for Keyspace {
     }
 }
 
-impl ShardState {
-    /// To be called after each change of what `observed` tells of.
-    fn renew_observed(&mut self) {
-        self.observed = self.cut.is_some() || !self.watched.is_empty() || !self.waiting.is_empty();
-    }
-
-    /// Notes when the first field of a hash expires; `None` when no field does, or the hash is gone.
-    pub(super) fn note_timed(
-        &mut self,
-        keyspace: &Keyspace,
-        db: usize,
-        key: &[u8],
-        next: Option<i64>,
-    ) {
-        if next.is_some() || !self.timed.is_empty() {
-            let before = self.timed.len();
-            self.timed.note(db, key, next);
-            self.count_timed(keyspace, before);
-        }
-    }
-
-    fn count_timed(&self, keyspace: &Keyspace, before: usize) {
-        let now = self.timed.len();
-        if now != before {
-            let count = &keyspace.timed_hashes;
-            count.fetch_add(now.wrapping_sub(before), Ordering::Relaxed);
-        }
-    }
-
-    /// Tells those who watch a key that it went. That is no change to who met it expired already;
-    /// from now on it is absent to them as well.
-    pub(super) fn touch_gone(&mut self, db: usize, key: &[u8]) {
-        if !self.watched.is_empty() {
-            self.raise(db, key, true);
-        }
-    }
-
-    fn raise(&mut self, db: usize, key: &[u8], gone: bool) {
-        // A change while keys are watched is rare enough for the copy that the lookup needs.
-        for watcher in self
-            .watched
-            .get_mut(&(db, key.into()))
-            .into_iter()
-            .flatten()
-        {
-            if !gone || !std::mem::take(&mut watcher.expired) {
-                watcher.flag.store(true, Ordering::Relaxed);
-            }
-        }
-    }
-
-    /// The epoch of entries that the cut has seen or that came after it.
-    #[inline]
-    pub(super) fn epoch(&self) -> bool {
-        self.epoch
-    }
-
-    /// The cut that has not passed the shard yet.
-    #[inline]
-    pub(super) fn cut(&self) -> Option<&Arc<Cut>> {
-        self.cut.as_ref()
-    }
-
-    /// True when anybody waits for a key of the shard.
-    #[inline]
-    pub(super) fn has_waiters(&self) -> bool {
-        !self.waiting.is_empty()
-    }
-
-    /// True when anybody waits for a key.
-    pub(super) fn is_awaited(&self, place: &(usize, Box<[u8]>)) -> bool {
-        self.waiting.contains_key(place)
-    }
-}
-
 impl<'k> ShardGuard<'k> {
     /// The shard's part of a database, with what the shard knows of its keys.
     #[inline]
@@ -479,7 +388,7 @@ impl<'k> ShardGuard<'k> {
     /// Exchanges the shard's parts of two different databases.
     pub(super) fn swap(&mut self, a: usize, b: usize) {
         assert_ne!(a, b);
-        self.state.timed.swap(a, b);
+        self.state.swap_timed(a, b);
         let (a, b) = (
             self.keyspace.tables_or_new(a),
             self.keyspace.tables_or_new(b),
@@ -495,7 +404,7 @@ impl<'k> ShardGuard<'k> {
     /// change to who met it expired already; from then on it is absent to them as well.
     #[inline]
     pub(super) fn touch_watchers(&mut self, db: usize, key: &[u8]) {
-        if !self.state.watched.is_empty() {
+        if self.state.has_watchers() {
             self.touch_watchers_slow(db, key);
         }
     }
@@ -516,157 +425,28 @@ impl<'k> ShardGuard<'k> {
         replacement: Option<usize>,
         now_ms: i64,
     ) {
-        if self.state.watched.is_empty() {
+        if !self.state.has_watchers() {
             return;
         }
-        let mut watched = std::mem::take(&mut self.state.watched);
-        // Whether the key is there, and whether its time is over.
+        let (keyspace, index) = (self.keyspace, self.index);
         let look = |db: usize, key: &[u8]| {
-            let entry = self.view(db)?.find(self.keyspace.hash(key), key)?;
+            let table = &keyspace.tables(db)?[index];
+            // SAFETY: the guard holds the lock; what is borrowed of it changes no table.
+            let entry = unsafe { table.assume_read() }.find(keyspace.hash(key), key)?;
             Some(entry.expiry().is_some_and(|at| at < now_ms))
         };
-        for ((db, key), watchers) in &mut watched {
-            if *db != emptied {
-                continue;
-            }
-            let before = look(emptied, key);
+        self.state.raise_replaced(emptied, |key| {
             let after = replacement.and_then(|db| look(db, key));
-            if before.is_none() && after.is_none() {
-                continue;
-            }
-            for watcher in watchers {
-                match (watcher.expired, after) {
-                    (true, None) => watcher.expired = false,
-                    (true, Some(true)) => {}
-                    (false, Some(true)) if before.is_none() => watcher.expired = true,
-                    _ => watcher.flag.store(true, Ordering::Relaxed),
-                }
-            }
-        }
-        self.state.watched = watched;
+            (look(emptied, key), after)
+        });
     }
 
     /// Takes everything out of the shard's part of a database.
     pub(super) fn detach(&mut self, db: usize, into: &mut Detached) {
-        let timed = self.state.timed.len();
-        self.state.timed.forget_database(db);
-        self.state.count_timed(self.keyspace, timed);
+        self.state.forget_timed(&self.keyspace.timed_hashes, db);
         if self.keyspace.shard_len(db, self.index).0 > 0 {
             into.push(self.table(db).take());
         }
-    }
-
-    /// A hash (database, key) of which a field is due, as far as is noted.
-    pub(super) fn due_hash(&self, now_ms: i64) -> Option<(usize, Box<[u8]>)> {
-        self.state.timed.due(now_ms)
-    }
-
-    /// Notes when the first field of a hash expires, as [`ShardState::note_timed`].
-    pub(super) fn note_timed(&mut self, db: usize, key: &[u8], next: Option<i64>) {
-        self.state.note_timed(self.keyspace, db, key, next);
-    }
-    /// Adds a watcher of a key, of which it says whether it has `expired` already.
-    pub fn watch(&mut self, db: usize, key: &[u8], flag: &WatchFlag, expired: bool) {
-        let watchers = self.state.watched.entry((db, key.into())).or_default();
-        if !watchers.iter().any(|w| Arc::ptr_eq(&w.flag, flag)) {
-            watchers.push(Watcher {
-                flag: Arc::clone(flag),
-                expired,
-            });
-        }
-        self.state.renew_observed();
-    }
-
-    /// True when a watcher of a key knows it as expired.
-    pub fn watched_as_expired(&self, db: usize, key: &[u8], flag: &WatchFlag) -> bool {
-        let watchers = self.state.watched.get(&(db, key.into()));
-        watchers
-            .into_iter()
-            .flatten()
-            .any(|w| w.expired && Arc::ptr_eq(&w.flag, flag))
-    }
-
-    /// Removes a watcher of a key.
-    pub fn unwatch(&mut self, db: usize, key: &[u8], flag: &WatchFlag) {
-        let place = (db, Box::from(key));
-        if let Some(flags) = self.state.watched.get_mut(&place) {
-            flags.retain(|w| !Arc::ptr_eq(&w.flag, flag));
-            if flags.is_empty() {
-                self.state.watched.remove(&place);
-            }
-        }
-        if self.state.watched.is_empty() {
-            self.state.watched.shrink_to_fit();
-        }
-        self.state.renew_observed();
-    }
-}
-
-/// What a cut needs of a shard.
-impl ShardGuard<'_> {
-    pub(super) fn begin_cut(&mut self, cut: Arc<Cut>) {
-        debug_assert!(self.state.cut.is_none(), "one cut at a time");
-        self.state.epoch = !self.state.epoch;
-        self.state.cut = Some(cut);
-        self.state.renew_observed();
-    }
-
-    pub(super) fn end_cut(&mut self) {
-        self.state.cut = None;
-        self.state.renew_observed();
-    }
-
-    /// As [`ShardState::epoch`].
-    #[inline]
-    pub(super) fn epoch(&self) -> bool {
-        self.state.epoch()
-    }
-
-    /// As [`ShardState::cut`].
-    #[inline]
-    pub(super) fn cut(&self) -> Option<&Arc<Cut>> {
-        self.state.cut()
-    }
-}
-
-/// Those who wait for keys.
-impl ShardGuard<'_> {
-    /// Enters a ticket in the queue of a key, once.
-    pub fn wait(&mut self, db: usize, key: &[u8], ticket: u64) {
-        let queue = self.state.waiting.entry((db, key.into())).or_default();
-        if queue.back() != Some(&ticket) {
-            queue.push_back(ticket);
-        }
-        self.state.renew_observed();
-    }
-
-    /// Takes a ticket out of the queue of a key, if it is there.
-    pub fn unwait(&mut self, db: usize, key: &[u8], ticket: u64) {
-        let place = (db, Box::from(key));
-        if let Some(queue) = self.state.waiting.get_mut(&place) {
-            if let Some(at) = queue.iter().position(|t| *t == ticket) {
-                queue.remove(at);
-            }
-            if queue.is_empty() {
-                self.state.waiting.remove(&place);
-            }
-        }
-        if self.state.waiting.is_empty() {
-            self.state.waiting.shrink_to_fit();
-        }
-        self.state.renew_observed();
-    }
-
-    /// The tickets that wait for a key, the oldest first.
-    pub fn waiters(&self, db: usize, key: &[u8]) -> Vec<u64> {
-        let queue = self.state.waiting.get(&(db, key.into()));
-        queue.into_iter().flatten().copied().collect()
-    }
-
-    /// Adds every awaited key of some databases to `ready`.
-    pub fn signal_all(&self, dbs: &[usize], ready: &mut Vec<(usize, Box<[u8]>)>) {
-        let places = self.state.waiting.keys();
-        ready.extend(places.filter(|(db, _)| dbs.contains(db)).cloned());
     }
 }
 
@@ -711,7 +491,7 @@ impl<'k> LockSet<'k> {
     /// what the holder asks of the guard itself.
     #[inline]
     pub fn is_unobserved(&self) -> bool {
-        matches!(self, Self::One(guard) if !guard.state.observed)
+        matches!(self, Self::One(guard) if !guard.state.is_observed())
     }
 
     /// True when all that it holds is this keyspace's.
@@ -755,6 +535,7 @@ impl<'k> LockSet<'k> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::keyspace::shard_state::WatchFlag;
 
     #[test]
     fn a_shard_is_observed_as_long_as_anybody_watches_or_waits() {

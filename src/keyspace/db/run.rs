@@ -8,7 +8,8 @@ use crate::keyspace::entry::{Entry, Garbage};
 use crate::keyspace::event::{self, Event};
 use crate::keyspace::lazyfree::Load;
 use crate::keyspace::outbox::Notice;
-use crate::keyspace::shards::{Found, Keyspace, LockSet, ShardState};
+use crate::keyspace::shard_state::ShardState;
+use crate::keyspace::shards::{Found, Keyspace, LockSet};
 use crate::types::Type;
 
 pub(super) struct Run<'c, 'k> {
@@ -79,8 +80,8 @@ impl<'k> Run<'_, 'k> {
         self.preserve(&mut found);
         let entry = found.slot.remove();
         if entry.kind() == Type::Hash {
-            let (keyspace, db) = (self.keyspace, self.index);
-            found.state.note_timed(keyspace, db, entry.key(), None);
+            let (all, db) = (&self.keyspace.timed_hashes, self.index);
+            found.state.note_timed(all, db, entry.key(), None);
         }
         entry
     }

@@ -6,6 +6,7 @@ use crate::dispatch::args::Args;
 use crate::dispatch::command::{Acl, Command, Flags, Handler, ROW};
 use crate::dispatch::context::ServerCtx;
 use crate::dispatch::error::Error;
+use crate::dispatch::options::Cursor;
 use crate::dispatch::{subscriptions, transaction};
 use crate::resp::write::Protocol;
 
@@ -201,22 +202,19 @@ fn hello(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
         }
     };
     let args = ctx.args;
-    let mut next = 2;
-    while next < args.len() {
-        let more = args.len() - 1 - next;
-        if args.is(next, "auth") && more >= 2 {
-            authenticate(ctx, &args[next + 1], &args[next + 2])?;
-            next += 3;
-        } else if args.is(next, "setname") && more >= 1 {
-            super::client::set_name(ctx.session, &args[next + 1])?;
-            next += 2;
-        } else {
-            let option = &args[next];
-            return Err(Error::quoting(
-                "Syntax error in HELLO option '",
-                option,
-                "'",
-            ));
+    let mut options = Cursor::new(args, 2);
+    while options.step() {
+        match () {
+            () if options.has("auth", 2) => {
+                authenticate(ctx, options.value()?, options.value()?)?;
+            }
+            () if options.has("setname", 1) => {
+                super::client::set_name(ctx.session, options.value()?)?;
+            }
+            () => {
+                let unknown = "Syntax error in HELLO option '";
+                return Err(Error::quoting(unknown, options.word(), "'"));
+            }
         }
     }
     if !ctx.session.authenticated && !ctx.worker.settings.requirepass.is_empty() {

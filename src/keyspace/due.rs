@@ -94,6 +94,7 @@ impl TimedHashes {
         if let Some(next) = next {
             self.order.insert((next, db, key.into()));
         }
+        debug_assert_eq!(self.next.len(), self.order.len(), "each hash once in order");
         if self.next.is_empty() {
             *self = Self::default();
         }

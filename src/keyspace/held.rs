@@ -10,8 +10,8 @@ use std::cell::RefCell;
 
 #[cfg(debug_assertions)]
 thread_local! {
-    /// The keyspaces (by address) of which this thread holds shards, and how many.
-    static HOLDS: RefCell<Vec<(usize, usize)>> = const { RefCell::new(Vec::new()) };
+    /// The keyspaces (by address) of which this thread holds shards, how many, and the highest.
+    static HOLDS: RefCell<Vec<(usize, usize, usize)>> = const { RefCell::new(Vec::new()) };
 }
 
 /// One held shard of a keyspace, while it lives.
@@ -30,28 +30,51 @@ pub fn assert_none<K>(keyspace: &K) {
     #[cfg(debug_assertions)]
     {
         let address = std::ptr::from_ref(keyspace) as usize;
-        let holds = HOLDS.with_borrow(|all| all.iter().any(|(of, _)| *of == address));
+        let holds = HOLDS.with_borrow(|all| all.iter().any(|(of, ..)| *of == address));
         assert!(!holds, "a thread that holds shards locks further ones");
     }
     let _ = keyspace;
 }
 
+/// To be called before one more shard of a step is locked.
+///
+/// # Panics
+/// In debug builds, when this thread holds that one or a higher one: a lock set is entered lowest
+/// first, each shard once.
+#[inline(always)]
+#[track_caller]
+pub fn assert_above<K>(keyspace: &K, shard: usize) {
+    #[cfg(debug_assertions)]
+    {
+        let address = std::ptr::from_ref(keyspace) as usize;
+        let highest = HOLDS.with_borrow(|all| {
+            let held = all.iter().find(|(of, ..)| *of == address);
+            held.map(|(.., highest)| *highest)
+        });
+        let is_above = highest.is_none_or(|highest| highest < shard);
+        assert!(is_above, "shards are locked lowest first, each once");
+    }
+    let _ = (keyspace, shard);
+}
+
 impl Held {
     /// Notes that this thread holds one more shard of a keyspace.
     #[inline(always)]
-    pub fn note<K>(keyspace: &K) -> Self {
+    pub fn note<K>(keyspace: &K, shard: usize) -> Self {
         #[cfg(debug_assertions)]
         {
             let keyspace = std::ptr::from_ref(keyspace) as usize;
-            HOLDS.with_borrow_mut(|all| match all.iter_mut().find(|(of, _)| *of == keyspace) {
-                Some((_, count)) => *count += 1,
-                None => all.push((keyspace, 1)),
-            });
+            HOLDS.with_borrow_mut(
+                |all| match all.iter_mut().find(|(of, ..)| *of == keyspace) {
+                    Some((_, count, highest)) => (*count, *highest) = (*count + 1, shard),
+                    None => all.push((keyspace, 1, shard)),
+                },
+            );
             Self { keyspace }
         }
         #[cfg(not(debug_assertions))]
         {
-            let _ = keyspace;
+            let _ = (keyspace, shard);
             Self {}
         }
     }
@@ -61,7 +84,7 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         HOLDS.with_borrow_mut(|all| {
-            let at = all.iter().position(|(of, _)| *of == self.keyspace);
+            let at = all.iter().position(|(of, ..)| *of == self.keyspace);
             let at = at.expect("noted when it was locked");
             all[at].1 -= 1;
             if all[at].1 == 0 {

@@ -219,6 +219,7 @@ impl ShardState {
     }
 
     pub(super) fn end_cut(&mut self) {
+        debug_assert!(self.cut.is_some(), "ended once, after it began");
         self.cut = None;
         self.renew_observed();
     }

@@ -295,11 +295,12 @@ impl Keyspace {
     /// Locks one shard, by whoever holds lower ones at most.
     #[inline(always)]
     fn lock_next(&self, shard: usize) -> ShardGuard<'_> {
+        held::assert_above(self, shard);
         ShardGuard {
             keyspace: self,
             index: shard,
             state: self.shards[shard].state.lock(),
-            _held: Held::note(self),
+            _held: Held::note(self, shard),
             bound: PhantomData,
         }
     }

@@ -24,8 +24,9 @@ impl<E: TableEntry> Table<E> {
                 show(place, word);
             }
         });
-        let next = segment.next_bucket(local, home)?;
-        Some(in_shard_of(position, next))
+        let next = in_shard_of(position, segment.next_bucket(local, home)?);
+        debug_assert!(next > position, "walks go forward");
+        Some(next)
     }
 }
 

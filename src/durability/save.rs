@@ -351,9 +351,7 @@ fn with_all_shards(shared: &Shared, work: impl FnOnce(&mut Db<'_, '_>)) {
         &[],
     ));
     drop(locks);
-    for load in effects.lazy.drain(..) {
-        shared.keyspace.lazyfree.send(load);
-    }
+    effects.free(&shared.keyspace.lazyfree);
 }
 
 /// The file is out of date at once: FLUSHALL, which has told [`Saves::flushed`]. If there are save

@@ -6,7 +6,11 @@ mod sockets;
 use std::ffi::OsStr;
 use std::process::Command;
 
-use sockets::Server;
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use sockets::{Client, Server};
+use tessera::commands;
+use tessera::dispatch::table::Table;
 
 fn is_redis_installed() -> bool {
     let version = Command::new("redis-server").arg("--version").output();
@@ -72,6 +76,10 @@ const REQUESTS: &[&str] = &[
     "XREAD STREAMS",
     "XREADGROUP GROUP g c STREAMS a b > >",
     "XREADGROUP GROUP streams c STREAMS a >",
+    "XREADGROUP NOACK GROUP g STREAMS STREAMS a >",
+    "XREADGROUP NOACK GROUP STREAMS STREAMS STREAMS a b > >",
+    "XREADGROUP STREAMS a b c d",
+    "XREAD BLOCK STREAMS STREAMS a 0",
     "XGROUP CREATE k g $",
     "XINFO STREAM k",
     "MEMORY USAGE k",
@@ -108,13 +116,88 @@ fn keys_are_told_as_by_redis() {
     let requests = REQUESTS.iter().map(|line| (*line).to_owned());
     let mut wrong = Vec::new();
     for line in counted.chain(requests) {
-        for ask in ["GETKEYS", "GETKEYSANDFLAGS"] {
-            let line = format!("COMMAND {ask} {line}");
-            let (ours, theirs) = (one.ask(&line), other.ask(&line));
-            if ours != theirs {
-                wrong.push(format!("{line}\n  Redis: {theirs}\n  ours:  {ours}"));
+        compare(&mut one, &mut other, &line, &mut wrong);
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// What both tell of a request; another line of `wrong` where that differs.
+fn compare(one: &mut Client, other: &mut Client, line: &str, wrong: &mut Vec<String>) {
+    for ask in ["GETKEYS", "GETKEYSANDFLAGS"] {
+        let line = format!("COMMAND {ask} {line}");
+        let (ours, theirs) = (one.ask(&line), other.ask(&line));
+        if ours != theirs {
+            wrong.push(format!("{line}\n  Redis: {theirs}\n  ours:  {ours}"));
+        }
+    }
+}
+
+/// Words that mean something to the key specifications of some command, and some that do not.
+const WORDS: &[&str] = &[
+    "a",
+    "b",
+    "c",
+    "0",
+    "1",
+    "2",
+    "3",
+    "-1",
+    "STREAMS",
+    "STORE",
+    "STOREDIST",
+    "KEYS",
+    "GET",
+    "SET",
+    "INCRBY",
+    "BY",
+    "AUTH",
+    "AUTH2",
+    "GROUP",
+    "COUNT",
+];
+
+/// Commands with options of later versions, which take more arguments than Redis 7.0 allows.
+const LATER_OPTIONS: &[&str] = &["zrank", "zrevrank"];
+
+/// Requests of each length that a command takes, up to some more than it needs at least.
+const MORE: usize = 4;
+const OF_EACH_LENGTH: usize = 12;
+
+#[test]
+fn keys_of_every_command_are_told_as_by_redis() {
+    if !is_redis_installed() {
+        println!("no Redis 7.0: not run");
+        return;
+    }
+    let ours = Server::start(&[]);
+    let theirs = Server::try_start(OsStr::new("redis-server"), &[], &[]).expect("it starts");
+    let (mut one, mut other) = (ours.client(), theirs.client());
+    let mut random = SmallRng::seed_from_u64(1);
+    let (mut wrong, mut compared) = (Vec::new(), 0);
+    for known in Table::new(commands::all()).all() {
+        // Commands of later versions are none to the other.
+        let info = other.ask(&format!("COMMAND INFO {}", known.full_name));
+        if ["*-1", "$-1"].contains(&info.as_str()) || LATER_OPTIONS.contains(&&*known.full_name) {
+            continue;
+        }
+        compared += 1;
+        let name = known.full_name.replace('|', " ");
+        let named = name.split(' ').count();
+        let fewest = (known.row.arity.unsigned_abs() as usize).saturating_sub(named);
+        for len in fewest.saturating_sub(1)..=fewest + MORE {
+            for _ in 0..OF_EACH_LENGTH {
+                let words = (0..len).map(|_| WORDS[random.random_range(0..WORDS.len())]);
+                let words: Vec<&str> = words.collect();
+                let line = format!("{name} {}", words.join(" "));
+                compare(&mut one, &mut other, line.trim_end(), &mut wrong);
             }
         }
     }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(compared > 200, "{compared} commands");
+    assert!(
+        wrong.is_empty(),
+        "{} differ\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
 }

@@ -43,15 +43,39 @@ data_rows!(Acl::STREAM);
 
 /// The rows.
 pub const ROWS: &[Command] = &[
-    row("xread", -4, READ.or(Flags::BLOCKING), XREAD_KEYS, xread),
-    row(
-        "xreadgroup",
-        -7,
-        WRITE.or(Flags::BLOCKING),
-        XREADGROUP_KEYS,
-        xreadgroup,
-    ),
+    Command {
+        find_keys: Some(find_keys),
+        ..row("xread", -4, READ.or(Flags::BLOCKING), XREAD_KEYS, xread)
+    },
+    Command {
+        find_keys: Some(find_keys),
+        ..row(
+            "xreadgroup",
+            -7,
+            WRITE.or(Flags::BLOCKING),
+            XREADGROUP_KEYS,
+            xreadgroup,
+        )
+    },
 ];
+
+/// The keys that [`Request::parse`] comes to. The specifications say less: to them a group or consumer
+/// that is called STREAMS is the option.
+fn find_keys(args: Args<'_>, found: &mut dyn FnMut(usize, KeyFlags)) {
+    let mut i = 1;
+    while i < args.len() && !args.is(i, "streams") {
+        i += match () {
+            () if args.is(i, "block") || args.is(i, "count") => 2,
+            () if args.is(i, "group") => 3,
+            () if args.is(i, "noack") => 1,
+            () => return,
+        };
+    }
+    let rest = args.len().saturating_sub(i + 1);
+    if rest.is_multiple_of(2) {
+        (i + 1..i + 1 + rest / 2).for_each(|key| found(key, KeyFlags::NONE));
+    }
+}
 
 /// Entries that a client gets at most that waited for them without COUNT.
 const WAITED_COUNT: u64 = 1000;

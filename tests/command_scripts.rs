@@ -13,7 +13,8 @@
 //! ~ SET "a b" "\x00"      a command that is propagated
 //! ```
 //!
-//! The expectations were written by a Redis 7.0.15 that ran the same lines. Unix times in
+//! The expectations were written by a Redis 7.0.15 that ran the same lines, but for files that say
+//! otherwise: commands of later versions, and what these corrected (`as_in_7_2.txt`). Unix times in
 //! milliseconds stand as `<ms>`, those in seconds as `<s>`.
 
 use std::fs;

@@ -110,6 +110,12 @@ fn bit_range(len: usize, start: i64, end: i64, bits: bool) -> Option<(u64, u64)>
 fn bitcount(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     let args = ctx.args;
     let Some(entry) = ctx.db.read(&args[1]) else {
+        // As from 7.2 on: what is wrong with the arguments is said of a missing key too.
+        match args.len() {
+            2 => {}
+            4 | 5 => drop((args.int(2)?, args.int(3)?, in_bits(args, 4)?)),
+            _ => return Err(Error::Syntax),
+        }
         ctx.out.int(0);
         return Ok(());
     };
@@ -134,6 +140,17 @@ fn bitcount(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     Ok(())
 }
 
+/// The range of BITPOS: start, end, whether they count bits.
+fn position_range(args: Args<'_>) -> Result<(i64, i64, bool), Error> {
+    if args.len() > 6 {
+        return Err(Error::Syntax);
+    }
+    let start = if args.len() > 3 { args.int(3)? } else { 0 };
+    let bits = in_bits(args, 5)?;
+    let end = if args.len() > 4 { args.int(4)? } else { -1 };
+    Ok((start, end, bits))
+}
+
 /// `BITPOS key bit [start [end [BYTE | BIT]]]`
 fn bitpos(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     let args = ctx.args;
@@ -143,6 +160,8 @@ fn bitpos(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
         _ => return Err(Error::line("ERR The bit argument must be 1 or 0.")),
     };
     let Some(entry) = ctx.db.read(&args[1]) else {
+        // As from 7.2 on: what is wrong with the arguments is said of a missing key too.
+        position_range(args)?;
         // A key that is not there is zeros without end.
         ctx.out.int(if bit { -1 } else { 0 });
         return Ok(());
@@ -150,12 +169,7 @@ fn bitpos(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
     let entry = of_string(entry)?;
     let mut text = entry.string().text();
     let bytes = text.bytes();
-    if args.len() > 6 {
-        return Err(Error::Syntax);
-    }
-    let start = if args.len() > 3 { args.int(3)? } else { 0 };
-    let bits = in_bits(args, 5)?;
-    let end = if args.len() > 4 { args.int(4)? } else { -1 };
+    let (start, end, bits) = position_range(args)?;
     let position = match bit_range(bytes.len(), start, end, bits) {
         None => -1,
         Some((first, last)) => match bitmap::find(bytes, bit, first, last) {

@@ -14,7 +14,8 @@
 //! ```
 //!
 //! The expectations were written by a Redis 7.0.15 that ran the same lines, but for files that say
-//! otherwise: commands of later versions, and what these corrected (`as_in_7_2.txt`). Unix times in
+//! otherwise: commands of later versions, and what these corrected (`as_in_7_2.txt`; XREADGROUP tells
+//! the group's position as in 7.2 in all of them). Unix times in
 //! milliseconds stand as `<ms>`, those in seconds as `<s>`.
 
 use std::fs;

@@ -451,8 +451,15 @@ fn xsetid(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
             () => return Err(options.refuse()),
         }
     }
+    let obeys = ctx.db.env().obeys;
     let stream = ctx.db.write_as::<Value>(&args[1])?;
     let log = &mut stream.ok_or(Error::NoSuchKey)?.log;
+    // A check of 7.2. A log that a 7.0 wrote may hold what it let through.
+    if !obeys && last_id < log.max_deleted_id {
+        return error(
+            "ERR The ID specified in XSETID is smaller than current max_deleted_entry_id",
+        );
+    }
     if log.last_present().is_some_and(|top| last_id < top) {
         return error("ERR The ID specified in XSETID is smaller than the target stream top item");
     }

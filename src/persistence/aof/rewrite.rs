@@ -157,7 +157,8 @@ fn stream(out: &mut Writer<'_>, key: &[u8], stream: &Stream) {
         ];
         out.command(&create);
         for consumer in group.consumers() {
-            if consumer.pending().is_empty() {
+            // Claims make the consumer, but for those of entries that are deleted, which come to nothing.
+            if !consumer.pending().keys().any(|id| log.contains(*id)) {
                 out.command(&[&b"XGROUP"[..], b"CREATECONSUMER", key, name, &consumer.name]);
             }
             for id in consumer.pending().keys() {

@@ -15,6 +15,8 @@ enum Leniency {
     Rewrite(fn(Reply) -> Reply),
     /// Both are rewritten; ours must hold every item of the oracle's, and may hold more.
     AtLeast(fn(Reply) -> Reply),
+    /// Where the oracle answers an integer, ours may answer one of these errors.
+    MayRefuse(&'static [&'static str]),
 }
 
 /// One exception from equality.
@@ -75,6 +77,9 @@ const RULES: &[Rule] = &[
            each server's own, and a server may know subcommands of later versions",
            commands: &["CLIENT HELP", "COMMAND HELP", "CONFIG HELP", "DEBUG HELP", "MEMORY HELP", "OBJECT HELP",
                        "PUBSUB HELP", "SLOWLOG HELP", "LATENCY HELP"], how: Leniency::AtLeast(usage_lines) },
+    Rule { name: "bits-of-nothing", reason: "as from 7.2 on, ours looks at the arguments though the key is missing",
+           commands: &["BITCOUNT", "BITPOS"],
+           how: Leniency::MayRefuse(&["ERR syntax error", "ERR value is not an integer or out of range"]) },
     Rule { name: "lolwut", reason: "art", commands: &["LOLWUT"], how: Leniency::Rewrite(any_string) },
 ];
 
@@ -141,6 +146,23 @@ pub fn difference(
     None
 }
 
+/// True when ours refused, on purpose, what the oracle did: from here on the two hold different data, and
+/// the sequence ends without a finding.
+///
+/// That is XSETID below what is known to be deleted, a check of 7.2.
+pub fn parted(ours: &Outcome) -> bool {
+    const REFUSED: &[u8] =
+        b"ERR The ID specified in XSETID is smaller than current max_deleted_entry_id";
+    fn holds(reply: &Reply) -> bool {
+        match reply {
+            Reply::Error(text) => text == REFUSED,
+            Reply::Array(items) => items.iter().any(holds),
+            _ => false,
+        }
+    }
+    ours.replies.iter().any(holds)
+}
+
 /// Keeps `queued` up to date with what connection and server agreed on.
 pub fn track(args: Option<&Args>, reply: &Reply, queued: &mut Vec<Args>) {
     let Some(args) = args else { return };
@@ -200,6 +222,16 @@ fn settle(args: &Args, a: &Reply, b: &Reply) -> (Reply, Reply, &'static str) {
             .any(|c| c.as_bytes() == whole || c.as_bytes() == pair)
     });
     match rule {
+        Some(Rule {
+            name,
+            how: Leniency::MayRefuse(errors),
+            ..
+        }) => match (a, b) {
+            (Reply::Int(_), Reply::Error(text)) if errors.iter().any(|e| e.as_bytes() == text) => {
+                (b.clone(), b.clone(), name)
+            }
+            _ => (a.clone(), b.clone(), ""),
+        },
         Some(rule) if !is_error(a) && !is_error(b) => match (&rule.how, a, b) {
             (Leniency::Within(most), Reply::Int(x), Reply::Int(y)) => {
                 let near = *x >= 0 && *y >= 0 && x.abs_diff(*y) <= most.unsigned_abs();
@@ -534,6 +566,55 @@ fn key_state(conn: &mut Conn, db: usize, key: Vec<u8>) -> Result<KeyState, Ended
         value,
         pttl_ms,
     })
+}
+
+/// What is known of how far groups have read is lost where a log of 7.0 is played back, and kept where
+/// one of ours is, as from 7.2 on: left out of both.
+pub fn without_positions(state: Vec<KeyState>) -> Vec<KeyState> {
+    fn blank(reply: Reply) -> Reply {
+        match reply {
+            Reply::Array(mut items) => {
+                for at in 1..items.len() {
+                    if is_position(&items[at - 1]) {
+                        items[at] = Reply::Int(0);
+                    }
+                }
+                Reply::Array(items.into_iter().map(blank).collect())
+            }
+            other => other,
+        }
+    }
+    let of_key = |key: KeyState| KeyState {
+        value: blank(key.value),
+        ..key
+    };
+    state.into_iter().map(of_key).collect()
+}
+
+/// How far the groups of streams have read: of each, what follows its key.
+pub fn positions(state: &[KeyState]) -> Vec<(usize, &[u8], Vec<&Reply>)> {
+    fn collect<'a>(reply: &'a Reply, found: &mut Vec<&'a Reply>) {
+        if let Reply::Array(items) = reply {
+            for at in 1..items.len() {
+                if is_position(&items[at - 1]) {
+                    found.push(&items[at]);
+                }
+            }
+            items.iter().for_each(|item| collect(item, found));
+        }
+    }
+    let all = state.iter().map(|key| {
+        let mut found = Vec::new();
+        collect(&key.value, &mut found);
+        (key, found)
+    });
+    all.filter(|(_, found)| !found.is_empty())
+        .map(|(key, found)| (key.db, &key.key[..], found))
+        .collect()
+}
+
+fn is_position(name: &Reply) -> bool {
+    matches!(name, Reply::Bulk(name) if name == b"entries-read" || name == b"lag")
 }
 
 /// Remaining time, in milliseconds, below which a key need not be in both final states.

@@ -27,6 +27,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use compare::KeyState;
 use generator::{Generator, Grammar};
 use resp::{Args, Reply};
 use servers::{CONNECTIONS, Server, Step};
@@ -135,6 +136,9 @@ impl Pair {
             }
             let theirs = self.oracle.play(step, None);
             let mine = self.ours.play(step, Some(&theirs));
+            if compare::parted(&mine) {
+                return Ok(None);
+            }
             let conn = step.conn();
             if let Some(mut text) = compare::difference(step, &queued[conn], &theirs, &mine) {
                 if !self.ours.alive() {
@@ -171,7 +175,11 @@ impl Pair {
         if let Some(text) = log::difference(&theirs, &mine, by_chance) {
             return Ok(Some(text));
         }
-        let difference = self.state()?;
+        let (theirs, before) = match self.states()? {
+            (theirs, Ok(mine)) => (theirs, mine),
+            (_, Err(text)) => return Ok(Some(text)),
+        };
+        let difference = compare::state_difference(&theirs, &before);
         if difference.is_some() || !self.replays {
             return Ok(difference);
         }
@@ -179,20 +187,30 @@ impl Pair {
         if let Err(text) = self.ours.replay() {
             return Ok(Some(format!("ours cannot run its log again: {text}")));
         }
-        let text = self.state()?;
+        let (theirs, mine) = match self.states()? {
+            (theirs, Ok(mine)) => (theirs, mine),
+            (_, Err(text)) => return Ok(Some(text)),
+        };
+        let (was, is) = (compare::positions(&before), compare::positions(&mine));
+        if before.len() == mine.len() && was != is {
+            return Ok(Some(format!(
+                "after ours ran its log again, groups have read\n  {is:?}\n  and before that\n  {was:?}"
+            )));
+        }
+        let [theirs, mine] = [theirs, mine].map(compare::without_positions);
+        let text = compare::state_difference(&theirs, &mine);
         Ok(text.map(|text| format!("after both ran their logs again, {text}")))
     }
 
-    fn state(&self) -> Result<Option<String>, String> {
+    /// What the oracle holds, and what ours does, or why that cannot be read.
+    fn states(&self) -> Result<(Vec<KeyState>, Result<Vec<KeyState>, String>), String> {
         let read = |server: &Server| {
             let mut admin = server.admin().ok_or(())?;
             compare::state(&mut admin).map_err(|_| ())
         };
         let theirs = read(&self.oracle).map_err(|()| "the oracle's state cannot be read")?;
-        Ok(match read(&self.ours) {
-            Ok(mine) => compare::state_difference(&theirs, &mine),
-            Err(()) => Some("the state of ours cannot be read".into()),
-        })
+        let mine = read(&self.ours).map_err(|()| "the state of ours cannot be read".to_owned());
+        Ok((theirs, mine))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Fields of hashes whose time is over: how their removal by the cron is propagated.
+//! Fields of hashes with times: how their removal by the cron is propagated, and how INFO counts them.
 
 use std::time::{Duration, Instant};
 
@@ -36,4 +36,41 @@ fn fields_that_go_together_are_propagated_as_one_transaction() {
     assert_eq!(fields, [r#"HDEL "h" "a""#, r#"HDEL "h" "b""#]);
     assert_eq!((&*propagated[0], &*propagated[3]), ("MULTI", "EXEC"));
     assert_eq!(propagated.len(), 4);
+}
+
+#[test]
+fn info_counts_hashes_with_fields_that_expire_where_there_are_any() {
+    let (shared, _requests) = boot::build(Settings::default(), None, Table::new(commands::all()));
+    let mut harness = Harness::new(shared);
+    let mut run = |line: &str| {
+        let words: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
+        harness.run(&words).reply
+    };
+    let has = |info: &str, db: usize, timed: usize| {
+        info.contains(&format!(
+            "db{db}:keys=1,expires=0,avg_ttl=0,subexpiry={timed}"
+        ))
+    };
+    run("HSET h a 1 b 2");
+    // A line of 7.0.
+    let info = run("INFO keyspace");
+    assert!(info.contains("db0:keys=1,expires=0,avg_ttl=0"), "{info}");
+    assert!(!info.contains("subexpiry"), "{info}");
+    run("HPEXPIRE h 1000000 FIELDS 2 a b");
+    assert!(has(&run("INFO keyspace"), 0, 1));
+    run("HSET i a 1");
+    run("HPEXPIRE i 1000000 FIELDS 1 a");
+    run("MOVE i 1");
+    run("SWAPDB 0 2");
+    let info = run("INFO keyspace");
+    assert!(has(&info, 1, 1) && has(&info, 2, 1), "{info}");
+    assert!(!info.contains("db0"), "{info}");
+    run("SELECT 2");
+    run("HPERSIST h FIELDS 2 a b");
+    run("SELECT 1");
+    run("FLUSHDB");
+    run("SET k v");
+    let info = run("INFO keyspace");
+    assert!(info.contains("db1:") && info.contains("db2:"), "{info}");
+    assert!(!info.contains("subexpiry"), "{info}");
 }

@@ -423,6 +423,7 @@ fn hgetex(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
             let number = digits.format(set.len()).as_bytes();
             let mut form: Vec<&[u8]> = vec![b"HPERSIST", key, b"FIELDS", number];
             form.extend(set);
+            ctx.db.note_fields(key);
             ctx.db.rewrite(&form);
         }
         Some(at) if !set.is_empty() => {

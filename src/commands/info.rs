@@ -548,10 +548,14 @@ fn keyspace(shared: &Shared, text: &mut String) {
         let keys = shared.keyspace.len(db);
         if keys > 0 {
             let (volatile, ttl) = (shared.keyspace.volatile(db), shared.average_ttl(db));
-            let _ = write!(
-                text,
-                "db{db}:keys={keys},expires={volatile},avg_ttl={ttl}\r\n"
-            );
+            let _ = write!(text, "db{db}:keys={keys},expires={volatile},avg_ttl={ttl}");
+            // The field of 7.4, which readers of 7.0 that count the fields of a line do not expect: so
+            // only where there is what 7.0 cannot have.
+            let timed = shared.keyspace.timed_hashes(db);
+            if timed > 0 {
+                let _ = write!(text, ",subexpiry={timed}");
+            }
+            text.push_str("\r\n");
         }
     }
 }

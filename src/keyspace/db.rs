@@ -281,7 +281,7 @@ impl<'c, 'k> Db<'c, 'k> {
             .get(key)
             .and_then(|entry| entry.get_as::<Hash>()?.next_expiry());
         let shard = self.locks.shard(Keyspace::shard_of(self.hash(key)));
-        shard.note_timed(&self.run.keyspace.timed_hashes, self.run.index, key, next);
+        shard.note_timed(&self.run.keyspace.timed, self.run.index, key, next);
     }
 
     /// Adds an entry under a key that does not exist, and announces it as new.
@@ -298,7 +298,7 @@ impl<'c, 'k> Db<'c, 'k> {
         debug_assert!(part.table.view().find(hash, key).is_none(), "a key twice");
         entry.set_epoch(part.state.epoch());
         if let Some(next) = entry.get_as::<Hash>().and_then(Hash::next_expiry) {
-            let all = &keyspace.timed_hashes;
+            let all = &keyspace.timed;
             part.state.note_timed(all, db, key, Some(next));
         }
         part.table.insert(hash, entry, &|key| keyspace.hash(key));

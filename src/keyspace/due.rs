@@ -5,7 +5,7 @@
 //! [`super::field_expiry`].
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 /// What cycles found out, for INFO.
 pub struct Figures {
@@ -58,6 +58,41 @@ impl Figures {
     }
 }
 
+/// How many hashes have fields with an expiry, over all shards: readable without their locks.
+pub struct TimedCounts {
+    all: AtomicUsize,
+    of: Box<[AtomicUsize]>,
+}
+
+impl TimedCounts {
+    /// For so many databases.
+    pub fn new(databases: usize) -> Self {
+        Self {
+            all: AtomicUsize::new(0),
+            of: (0..databases).map(|_| AtomicUsize::new(0)).collect(),
+        }
+    }
+
+    /// Of all databases; a recent value.
+    #[inline]
+    pub fn all(&self) -> usize {
+        self.all.load(Relaxed)
+    }
+
+    /// Of one database; a recent value.
+    pub fn of(&self, db: usize) -> usize {
+        self.of[db].load(Relaxed)
+    }
+
+    /// In a shard's part of a database there were `before` and are `now`.
+    pub fn count(&self, db: usize, before: usize, now: usize) {
+        if now != before {
+            self.all.fetch_add(now.wrapping_sub(before), Relaxed);
+            self.of[db].fetch_add(now.wrapping_sub(before), Relaxed);
+        }
+    }
+}
+
 /// The hashes of a shard that have fields with an expiry.
 #[derive(Default)]
 pub struct TimedHashes {
@@ -70,6 +105,11 @@ impl TimedHashes {
     /// Number of hashes.
     pub fn len(&self) -> usize {
         self.next.len()
+    }
+
+    /// Number of hashes of a database, by a walk over all.
+    pub fn len_of(&self, db: usize) -> usize {
+        self.next.keys().filter(|(of, _)| *of == db).count()
     }
 
     /// True without any.
@@ -143,6 +183,7 @@ mod tests {
         assert_eq!(due(&timed, 11), Some((0, b"b".to_vec())));
         timed.note(0, b"b", Some(40));
         timed.swap(0, 1);
+        assert_eq!((timed.len_of(0), timed.len_of(1)), (1, 2));
         assert_eq!(due(&timed, 50), Some((0, b"a".to_vec())));
         timed.forget_database(0);
         assert_eq!(

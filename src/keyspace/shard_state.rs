@@ -6,10 +6,10 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::cut::Cut;
-use super::due::TimedHashes;
+use super::due::{TimedCounts, TimedHashes};
 
 /// What WATCH leaves with a key: raised when the key changes.
 pub type WatchFlag = Arc<AtomicBool>;
@@ -48,10 +48,10 @@ impl ShardState {
     }
 
     /// Notes when the first field of a hash expires; `None` when no field does, or the hash is gone.
-    /// `timed_hashes` is the number of such hashes of all shards.
+    /// `counts` are of all shards.
     pub(super) fn note_timed(
         &mut self,
-        timed_hashes: &AtomicUsize,
+        counts: &TimedCounts,
         db: usize,
         key: &[u8],
         next: Option<i64>,
@@ -59,14 +59,7 @@ impl ShardState {
         if next.is_some() || !self.timed.is_empty() {
             let before = self.timed.len();
             self.timed.note(db, key, next);
-            self.count_timed(timed_hashes, before);
-        }
-    }
-
-    fn count_timed(&self, timed_hashes: &AtomicUsize, before: usize) {
-        let now = self.timed.len();
-        if now != before {
-            timed_hashes.fetch_add(now.wrapping_sub(before), Ordering::Relaxed);
+            counts.count(db, before, self.timed.len());
         }
     }
 
@@ -121,15 +114,21 @@ impl ShardState {
     }
 
     /// Forgets the hashes of a database that is emptied.
-    pub(super) fn forget_timed(&mut self, timed_hashes: &AtomicUsize, db: usize) {
+    pub(super) fn forget_timed(&mut self, counts: &TimedCounts, db: usize) {
         let before = self.timed.len();
         self.timed.forget_database(db);
-        self.count_timed(timed_hashes, before);
+        counts.count(db, before, self.timed.len());
     }
 
     /// Exchanges what is noted of the hashes of two databases.
-    pub(super) fn swap_timed(&mut self, a: usize, b: usize) {
+    pub(super) fn swap_timed(&mut self, counts: &TimedCounts, a: usize, b: usize) {
+        if self.timed.is_empty() {
+            return;
+        }
+        let (of_a, of_b) = (self.timed.len_of(a), self.timed.len_of(b));
         self.timed.swap(a, b);
+        counts.count(a, of_a, of_b);
+        counts.count(b, of_b, of_a);
     }
 
     /// True when a change in the shard concerns others than who makes it.

@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
 
-use super::due::Figures;
+use super::due::{Figures, TimedCounts};
 use super::entry::{Entry, EntryRef};
 use super::held::{self, Held};
 use super::lazyfree::{Detached, Lazyfree};
@@ -56,7 +56,7 @@ pub struct Keyspace {
     /// What the active expiry found.
     pub expiry: Figures,
     /// Number of hashes that shards hold as having fields with an expiry.
-    pub(super) timed_hashes: AtomicUsize,
+    pub(super) timed: TimedCounts,
     /// How many clients wait for streams.
     pub awaited_streams: AtomicUsize,
 }
@@ -133,7 +133,7 @@ impl Keyspace {
             outbox: Outbox::default(),
             lazyfree: Lazyfree::default(),
             expiry: Figures::new(2 * databases),
-            timed_hashes: AtomicUsize::new(0),
+            timed: TimedCounts::new(2 * databases),
             awaited_streams: AtomicUsize::new(0),
         }
     }
@@ -279,9 +279,14 @@ impl Keyspace {
         locks.view(Self::shard_of(hash), db)?.find(hash, key)
     }
 
+    /// Number of hashes in a database that are noted as having fields with an expiry; a recent value.
+    pub fn timed_hashes(&self, db: usize) -> usize {
+        self.timed.of(db)
+    }
+
     /// True when some hash has a field with an expiry.
     pub fn has_timed_hashes(&self) -> bool {
-        self.timed_hashes.load(Ordering::Relaxed) > 0
+        self.timed.all() > 0
     }
 
     /// Locks one shard. As all that lock, it is for threads that hold none.
@@ -389,7 +394,7 @@ impl<'k> ShardGuard<'k> {
     /// Exchanges the shard's parts of two different databases.
     pub(super) fn swap(&mut self, a: usize, b: usize) {
         assert_ne!(a, b);
-        self.state.swap_timed(a, b);
+        self.state.swap_timed(&self.keyspace.timed, a, b);
         let (a, b) = (
             self.keyspace.tables_or_new(a),
             self.keyspace.tables_or_new(b),
@@ -444,7 +449,7 @@ impl<'k> ShardGuard<'k> {
 
     /// Takes everything out of the shard's part of a database.
     pub(super) fn detach(&mut self, db: usize, into: &mut Detached) {
-        self.state.forget_timed(&self.keyspace.timed_hashes, db);
+        self.state.forget_timed(&self.keyspace.timed, db);
         if self.keyspace.shard_len(db, self.index).0 > 0 {
             into.push(self.table(db).take());
         }

@@ -80,7 +80,7 @@ impl<'k> Run<'_, 'k> {
         self.preserve(&mut found);
         let entry = found.slot.remove();
         if entry.kind() == Type::Hash {
-            let (all, db) = (&self.keyspace.timed_hashes, self.index);
+            let (all, db) = (&self.keyspace.timed, self.index);
             found.state.note_timed(all, db, entry.key(), None);
         }
         entry

@@ -119,7 +119,7 @@ fn restore(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
         tracing::debug!("Internal error in RDB reading offset 0, function at rdb -> {corrupt}");
         Error::line("ERR Bad data format")
     })?;
-    let replaced = options.replace && ctx.db.remove(key);
+    let replaced = options.replace && ctx.db.remove_replaced(key);
     let base = if options.absolute { 0 } else { ctx.db.now_ms() };
     let expiry = (ttl > 0).then(|| base.saturating_add(ttl));
     ctx.out.ok();

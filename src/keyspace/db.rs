@@ -329,8 +329,8 @@ impl<'c, 'k> Db<'c, 'k> {
         true
     }
 
-    /// Removes a key that an empty result takes the place of, whether or not its time is over: it
-    /// goes by that, not by expiring. True when there was one.
+    /// Removes a key that an empty result, or what is restored, takes the place of, whether or not its
+    /// time is over: it goes by that, not by expiring. True when there was one.
     pub fn remove_replaced(&mut self, key: &[u8]) -> bool {
         let hash = self.hash(key);
         let shard = self.locks.shard(Keyspace::shard_of(hash));

@@ -79,8 +79,9 @@ impl ShardState {
             .into_iter()
             .flatten()
         {
-            if !gone || !std::mem::take(&mut watcher.expired) {
-                watcher.flag.store(true, Ordering::Relaxed);
+            match watcher.expired {
+                true => watcher.expired = !gone,
+                false => watcher.flag.store(true, Ordering::Relaxed),
             }
         }
     }

@@ -407,7 +407,8 @@ impl<'k> ShardGuard<'k> {
     }
 
     /// Tells those who watch `key` that it changed, or went. That it goes, in whatever way, is no
-    /// change to who met it expired already; from then on it is absent to them as well.
+    /// change to who met it expired already; from then on it is absent to them as well. Nor is it to
+    /// them what takes its place while nobody found it expired (RESTORE with REPLACE), as in Redis.
     #[inline]
     pub(super) fn touch_watchers(&mut self, db: usize, key: &[u8]) {
         if self.state.has_watchers() {

@@ -340,8 +340,11 @@ fn write_anew(shared: &Shared, rewrite: &Rewrite) -> io::Result<()> {
     let size = place.size_of(&base);
     this.life()
         .committed(rewrite, manifest, size, this.open_size());
-    if !settings.aof_disable_auto_gc {
-        this.life().read(delete_history(&place, history));
+    // As it is set by now.
+    if !shared.config.settings().aof_disable_auto_gc {
+        // Before the lock: the disk may take its time.
+        let cleaned = delete_history(&place, history);
+        this.life().read(cleaned);
     }
     Ok(())
 }
@@ -373,15 +376,20 @@ fn delete_history(place: &Place, mut manifest: Manifest) -> Manifest {
     manifest
 }
 
-/// CONFIG SET aof-disable-auto-gc: files that were kept go when they are not to be kept any more.
-/// While a base is written, they go with the next one.
+/// CONFIG SET aof-disable-auto-gc: files that were kept go when they are not to be kept any more, on a
+/// thread of its own. While a base is written, they go with the next one.
 pub fn follow_gc(shared: &Shared, settings: &Settings) {
-    // A rewrite that begins now waits for the manifest.
-    let mut life = shared.append_only.life();
-    if !settings.aof_disable_auto_gc && life.status().rewriting_since.is_none() {
-        let manifest = delete_history(&place(settings), life.manifest().clone());
-        life.read(manifest);
+    if settings.aof_disable_auto_gc {
+        return;
     }
+    let Some(manifest) = shared.append_only.life().clean() else {
+        return;
+    };
+    let place = place(settings);
+    shared.threads.start_or_do("aof-clean", move |shared| {
+        let cleaned = delete_history(&place, manifest);
+        shared.append_only.life().cleaned(cleaned);
+    });
 }
 
 /// CONFIG SET appendonly yes.

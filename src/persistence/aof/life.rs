@@ -15,9 +15,9 @@
 //! Invariants:
 //! - While it is on, what the manifest on the disk names is the whole data set: a new increment is
 //!   named before the stream goes there, a new base once it is complete.
-//! - One rewrite at a time, and only it changes the manifest. It began in a *generation*; turning the
-//!   file on or off begins another one, and then nothing that the rewrite still does opens, switches
-//!   or turns on anything.
+//! - One rewrite or one cleaning at a time, and only they change the manifest. A rewrite began in a
+//!   *generation*; turning the file on or off begins another one, and then nothing that the rewrite
+//!   still does opens, switches or turns on anything.
 
 use super::manifest::Manifest;
 
@@ -68,6 +68,7 @@ pub struct Life {
     generation: u64,
     manifest: Manifest,
     pauses: Pauses,
+    cleaning: bool,
 }
 
 impl Default for Life {
@@ -80,6 +81,7 @@ impl Default for Life {
             generation: 0,
             manifest: Manifest::default(),
             pauses: Pauses::default(),
+            cleaning: false,
         }
     }
 }
@@ -152,7 +154,7 @@ impl Life {
         &self.manifest
     }
 
-    /// The manifest was read, or changed while no rewrite is under way.
+    /// The manifest was read, or a rewrite that is committed deleted what was history.
     pub fn read(&mut self, manifest: Manifest) {
         self.manifest = manifest;
     }
@@ -208,9 +210,27 @@ impl Life {
         self.status.scheduled = true;
     }
 
-    /// Begins a rewrite, unless one is under way.
+    /// Files that are history are to be deleted: the manifest that names them. Until
+    /// [`Life::cleaned`] no rewrite begins. `None`, and nothing to do, when there are none, or when a
+    /// rewrite is under way: they go with that one, or with the next.
+    pub fn clean(&mut self) -> Option<Manifest> {
+        let busy = self.cleaning || self.status.rewriting_since.is_some();
+        if busy || self.manifest.history.is_empty() {
+            return None;
+        }
+        self.cleaning = true;
+        Some(self.manifest.clone())
+    }
+
+    /// What was history is gone; this manifest is on the disk.
+    pub fn cleaned(&mut self, manifest: Manifest) {
+        self.cleaning = false;
+        self.manifest = manifest;
+    }
+
+    /// Begins a rewrite, unless one is under way, or a cleaning.
     pub fn begin(&mut self, now: i64) -> Option<Rewrite> {
-        if self.status.rewriting_since.is_some() {
+        if self.cleaning || self.status.rewriting_since.is_some() {
             return None;
         }
         self.status.rewriting_since = Some(now);

@@ -365,6 +365,28 @@ fn the_checker_sees_what_is_broken() {
 }
 
 #[test]
+fn a_cleaning_and_a_rewrite_exclude_each_other() {
+    let mut life = Life::default();
+    assert!(life.clean().is_none(), "nothing is history");
+    let mut manifest = Manifest::default();
+    manifest.new_incr(FILE);
+    manifest.retire_incr(0);
+    life.read(manifest.clone());
+    assert_eq!(life.clean().expect("there is history").history.len(), 1);
+    assert!(life.clean().is_none() && life.begin(0).is_none());
+    manifest.history.clear();
+    life.cleaned(manifest.clone());
+    assert!(life.clean().is_none(), "it is gone");
+    let rewrite = life.begin(0).expect("nothing is under way");
+    manifest.new_incr(FILE);
+    manifest.retire_incr(0);
+    life.named(&rewrite, manifest);
+    assert!(life.clean().is_none(), "the rewrite does it itself");
+    assert!(!life.ended(rewrite, Outcome::Success, 1));
+    assert!(life.clean().is_some());
+}
+
+#[test]
 fn rewrites_that_fail_pause_longer_each_time() {
     let mut life = Life::default();
     let mut now = 0;

@@ -106,6 +106,8 @@ pub struct Parked {
     no_touch: bool,
     /// Nanoseconds that the command took before it was parked.
     nanos: u64,
+    /// What another thread was to do failed.
+    failed: AtomicBool,
     state: Mutex<State>,
     /// With its reply the connection ends.
     closes: AtomicBool,
@@ -159,9 +161,12 @@ impl Parked {
         matches!(self.awaited, Awaited::Chore)
     }
 
-    /// Ends the wait for another thread by its reply, unless the client is gone.
+    /// Ends the wait for another thread by its reply, unless the client is gone. Its worker counts an
+    /// error: [`count_failure`].
     pub(super) fn answer(&self, reply: Vec<u8>) {
         if self.end() {
+            // Told by the lock of the state, under which the worker takes the reply.
+            self.failed.store(reply.first() == Some(&b'-'), Relaxed);
             self.reply(reply);
         }
     }
@@ -286,6 +291,7 @@ pub(super) fn park(
         silent: session.replies != Replies::On,
         no_touch: session.no_touch,
         nanos: Ticks::now().nanos_since(worker.ticks),
+        failed: AtomicBool::new(false),
         state: Mutex::new(State::Waiting),
         closes: AtomicBool::new(false),
     });
@@ -335,6 +341,7 @@ fn without_keys(ctx: &ServerCtx<'_, '_>, awaited: Awaited, deadline: Option<i64>
         silent: session.replies != Replies::On,
         no_touch: session.no_touch,
         nanos: Ticks::now().nanos_since(ctx.worker.ticks),
+        failed: AtomicBool::new(false),
         state: Mutex::new(State::Waiting),
         closes: AtomicBool::new(false),
     })
@@ -559,6 +566,14 @@ pub fn release_all(shared: &Shared, worker: &mut Worker) {
             parked.closes.store(true, Relaxed);
             parked.reply(reply);
         }
+    }
+}
+
+/// Counts the failure of a wait for another thread, whose reply was taken.
+pub fn count_failure(shared: &Shared, worker: &Worker, parked: &Parked) {
+    if parked.failed.load(Relaxed) {
+        shared.stats.count_error(b"ERR");
+        bump(&worker.stats.commands[parked.command].failed, 1);
     }
 }
 

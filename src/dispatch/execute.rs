@@ -338,6 +338,7 @@ pub fn to_end(shared: &Shared, worker: &mut Worker, session: &Session, out: &mut
     }
     if let Some(parked) = worker.parked.take_if(|parked| parked.is_for_chore()) {
         out.raw(&parked.await_reply());
+        super::blocking::count_failure(shared, worker, &parked);
     }
 }
 

@@ -40,10 +40,7 @@ pub static SAVE: Chore = Chore {
     queue: |shared| &shared.chores.save,
     run: |shared| match save(shared) {
         true => b"+OK\r\n".to_vec(),
-        false => {
-            shared.stats.count_error(b"ERR");
-            b"-ERR\r\n".to_vec()
-        }
+        false => b"-ERR\r\n".to_vec(),
     },
 };
 

@@ -98,6 +98,7 @@ impl EventLoop {
                 blocking::look_again(shared, &mut self.worker, parked);
                 continue;
             };
+            blocking::count_failure(shared, &self.worker, parked);
             if let Some(deadline) = parked.deadline {
                 self.deadlines.remove(&(deadline, parked.ticket()));
             }

@@ -239,6 +239,41 @@ fn a_redis_that_was_cut_off_goes_on_where_it_was() {
 }
 
 #[test]
+fn the_log_tells_why_an_older_redis_does_not_come_into_step() {
+    if !is_redis_installed() {
+        return;
+    }
+    for diskless in ["yes", "no"] {
+        let delay = ["--repl-diskless-sync-delay", "0"];
+        let (primary, log) =
+            logging_primary(&[&delay[..], &["--repl-diskless-sync", diskless]].concat());
+        let mut client = primary.client();
+        client.ask("HSET h f v g w");
+        assert_eq!(client.ask("HPEXPIRE h 100000000 FIELDS 1 f"), ":1");
+        let replica = Server::replica_of(&primary);
+        let mut follower = replica.client();
+        let why = "a replica of a version before 7.4 cannot read it and will not come into step";
+        eventually(|| count(&log, why) > 0);
+        // It tries again and again, and is told so each time; nobody else is in its way.
+        eventually(|| count(&log, why) > 1);
+        let down = "master_link_status:down";
+        assert!(
+            follower.ask("INFO replication").contains(down),
+            "{diskless}"
+        );
+        assert_eq!(client.ask("SET k v"), "+OK");
+        // Without times it can be helped.
+        assert_eq!(client.ask("HPERSIST h FIELDS 1 f"), ":1");
+        eventually(|| !follower.ask("INFO replication").contains(down));
+        let told = count(&log, why);
+        client.ask("SET last 1");
+        assert_eq!(client.ask("WAIT 1 30000"), ":1");
+        assert_same(&primary, &replica);
+        assert_eq!(count(&log, why), told);
+    }
+}
+
+#[test]
 fn waiting_for_replicas_that_are_not_there_ends_with_its_time() {
     let primary = Server::primary(&[]);
     let mut client = primary.client();
@@ -299,6 +334,30 @@ fn replicas_that_wait_together_get_one_snapshot_through_their_sockets() {
     let replicas = [0; 3].map(|_| Server::replica_of(&primary));
     assert_one_for_all(&primary, &replicas, &log);
     assert_eq!(count(&log, "3 replicas still up"), 1);
+}
+
+/// As many as may share a snapshot come at the same time, over and over: who comes last makes it begin,
+/// and has its part of it.
+#[test]
+fn who_comes_last_is_served_with_the_others() {
+    let gather = ["--repl-diskless-sync-delay", "1000"];
+    let options = [&gather[..], &["--repl-diskless-sync-max-replicas", "3"]].concat();
+    let (primary, log) = logging_primary(&options);
+    let mut client = primary.client();
+    const ROUNDS: usize = 100;
+    for round in 1..=ROUNDS {
+        let mut replicas = [(); 3].map(|()| primary.client());
+        for replica in &mut replicas {
+            assert_eq!(replica.ask("REPLCONF capa eof capa psync2"), "+OK");
+        }
+        for replica in &mut replicas {
+            replica.send("PSYNC ? -1");
+        }
+        eventually(|| count(&log, "3 replicas still up") == round);
+        drop(replicas);
+        eventually(|| info(&mut client, "replication", "connected_slaves") == 0);
+    }
+    assert_eq!(count(&log, "Starting BGSAVE for SYNC"), ROUNDS);
 }
 
 #[test]

@@ -229,16 +229,6 @@ impl Replication {
         let has = |r: &&Arc<Replica>| r.state() == State::Online && r.acknowledged() >= offset;
         replicas.iter().filter(has).count()
     }
-
-    /// Replicas that wait for a snapshot to begin: how many, and for how many seconds the first
-    /// one has; `now` in Unix seconds.
-    pub fn waiting(&self, now: i64) -> (usize, i64) {
-        let replicas = self.replicas.read();
-        let waiting = replicas.iter().filter(|r| r.state() == State::WaitStart);
-        waiting.fold((0, 0), |(count, longest), r| {
-            (count + 1, longest.max(now - r.since))
-        })
-    }
 }
 
 #[cfg(test)]
@@ -282,7 +272,6 @@ mod tests {
         let (one, two) = (replica(1), replica(2));
         replication.add(&one);
         replication.add(&two);
-        assert_eq!(replication.waiting(103), (2, 3));
         assert_eq!(
             (replication.good(10, 100), replication.acknowledged(0)),
             (0, 0)

@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 
 use super::peer::{Peer, Pipe};
 use crate::base::{clock, priority, random};
-use crate::config::strerror;
+use crate::config::{Settings, strerror};
 use crate::dispatch::context::Shared;
 use crate::keyspace::shards::LockSet;
 use crate::persistence::snapshot;
@@ -152,19 +152,32 @@ fn enter(shared: &Shared, full_syncs: &FullSyncs, ticket: &Arc<Ticket>) -> Optio
     None
 }
 
+impl Waiting {
+    /// The time is over in which others may join `own`, or as many as there may be have come.
+    ///
+    /// Only who stands in line counts: who was heard of but has not come here yet would be left out of
+    /// the snapshot that it made begin, and wait for others in vain.
+    fn is_due(&self, own: &Ticket, settings: &Settings, now: i64) -> bool {
+        let enough = settings.repl_diskless_sync_max_replicas;
+        let alike = self.tickets.iter().filter(|t| t.kind == own.kind);
+        let (count, longest) = alike.fold((0_i32, 0_i64), |(count, longest), ticket| {
+            (count + 1, (now - ticket.peer.replica.since).max(longest))
+        });
+        !own.kind.streams
+            || longest >= i64::from(settings.repl_diskless_sync_delay)
+            || (enough > 0 && count >= enough)
+    }
+}
+
 /// All that wait for the same as `own`, which is among them, if a snapshot for them may begin: no
 /// other is under way, and for one that streams the time is over in which others may come. Then
 /// the save in the background is theirs.
 fn gather(shared: &Shared, full_syncs: &FullSyncs, own: &Arc<Ticket>) -> Option<Vec<Arc<Ticket>>> {
     let settings = shared.config.settings();
-    let (count, longest) = shared.replication.waiting(now());
-    let enough = settings.repl_diskless_sync_max_replicas;
-    let is_due = !own.kind.streams
-        || longest >= i64::from(settings.repl_diskless_sync_delay)
-        || (enough > 0 && count >= enough.unsigned_abs() as usize);
     let mut waiting = full_syncs.0.lock();
     let waits = waiting.tickets.iter().any(|t| Arc::ptr_eq(t, own));
-    if !is_due || !waits || shared.durability.saves.running.swap(true, Relaxed) {
+    let begins = waits && waiting.is_due(own, &settings, now());
+    if !begins || shared.durability.saves.running.swap(true, Relaxed) {
         return None;
     }
     let all = std::mem::take(&mut waiting.tickets);

@@ -1,6 +1,13 @@
-//! Starts over and over: what depends on which thread comes first shows here.
+//! Starts over and over: what depends on which thread comes first shows here. And what a server that is
+//! told to be closed does: it is, or it does not start.
 
 mod sockets;
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use sockets::Server;
 
@@ -120,4 +127,240 @@ fn clients_hear_of_loading_only_when_there_is_much_to_load() {
     assert!(told_of_loading(&Server::start(
         &[&slowly[..], &often].concat()
     )));
+}
+
+/// Starts a server that refuses to: what it says. It ends with status 1.
+fn refusal(rows: &str) -> String {
+    let (dir, _) = directory();
+    let file = dir.path().join("redis.conf");
+    // There is something to listen on, so that only the row is in its way.
+    std::fs::write(&file, format!("unixsocket s\nport 0\n{rows}\n")).expect("a file");
+    std::fs::write(dir.path().join("u.acl"), "user default off\n").expect("a file");
+    let mut child = Command::new(sockets::under_test())
+        .arg("redis.conf")
+        .current_dir(dir.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program is there");
+    let begin = Instant::now();
+    while child.try_wait().expect("a child").is_none() {
+        if begin.elapsed() > sockets::PATIENCE {
+            child.kill().expect("a child");
+            panic!("the server starts with {rows}");
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let output = child.wait_with_output().expect("what it said");
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{rows}\n{said}");
+    said
+}
+
+/// Rows that would close or open something that this server cannot close or open as they say, and rows
+/// that are wrong: the reason of each.
+const REFUSED: &[(&str, &str)] = &[
+    ("aclfile u.acl", "aclfile: ACL users are not supported yet"),
+    (
+        "aclfile missing.acl",
+        "aclfile: ACL users are not supported yet",
+    ),
+    ("user default off", "ACL users are not supported yet"),
+    (
+        "user default on nopass ~* &* -@all",
+        "ACL users are not supported yet",
+    ),
+    (
+        "user default on nopass ~app:* &* +@all",
+        "ACL users are not supported yet",
+    ),
+    (
+        "user default on nopass ~* &news +@all",
+        "ACL users are not supported yet",
+    ),
+    (
+        "user default on nopass ~* &* +@all -get",
+        "ACL users are not supported yet",
+    ),
+    (
+        "user default on >one >other ~* &* +@all",
+        "ACL users are not supported yet",
+    ),
+    (
+        "user alice on nopass ~* &* +@all",
+        "ACL users are not supported yet",
+    ),
+    ("user alice", "ACL users are not supported yet"),
+    (
+        "user default on #2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881 ~* &* +@all",
+        "the password is known by its hash only",
+    ),
+    (
+        "user default on >a ~* &* +@all\nuser default on >b ~* &* +@all",
+        "Duplicate user found",
+    ),
+    ("tls-port 6380", "tls-port: TLS is not supported yet"),
+    ("tls-replication yes", "TLS is not supported yet"),
+    ("tls-cluster yes", "TLS is not supported yet"),
+    ("tls-port 70000", "argument must be between 0 and 65535"),
+    ("tls-auth-clients perhaps", "argument(s) must be one of"),
+    (
+        "rename-command NOSUCH other",
+        "No such command in rename-command",
+    ),
+    (
+        "rename-command GET SET",
+        "Target command name already exists",
+    ),
+    ("rename-command GET", "wrong number of arguments"),
+    ("protected-mode perhaps", "argument must be 'yes' or 'no'"),
+    ("requirepass", "wrong number of arguments"),
+    ("requirepass a b", "wrong number of arguments"),
+    ("bind 192.0.2.1\nport 1", "Failed listening on port 1"),
+    ("unixsocketperm 888", "unixsocketperm"),
+    ("enable-debug-command perhaps", "argument(s) must be one of"),
+    (
+        "enable-module-command perhaps",
+        "argument(s) must be one of",
+    ),
+    (
+        "enable-protected-configs perhaps",
+        "argument(s) must be one of",
+    ),
+    ("acl-pubsub-default perhaps", "argument(s) must be one of"),
+    ("loadmodule /x.so", "Module /x.so failed to load"),
+];
+
+#[test]
+fn security_that_cannot_be_had_stops_the_start() {
+    for (rows, reason) in REFUSED {
+        let said = refusal(rows);
+        assert!(said.contains(reason), "{rows}\n{said}");
+    }
+}
+
+#[test]
+fn security_that_cannot_be_had_is_refused_at_run_time() {
+    let server = Server::start(&[]);
+    let mut client = server.client();
+    for (set, reason) in [
+        ("tls-port 6380", "TLS is not supported yet"),
+        ("tls-replication yes", "TLS is not supported yet"),
+        ("tls-cluster yes", "TLS is not supported yet"),
+        ("aclfile u.acl", "can't set immutable config"),
+        ("enable-debug-command yes", "can't set immutable config"),
+        ("enable-protected-configs yes", "can't set immutable config"),
+        ("dir /", "can't set protected config"),
+    ] {
+        let reply = client.ask(&format!("CONFIG SET {set}"));
+        assert!(
+            reply.starts_with("-ERR") && reply.contains(reason),
+            "{set}: {reply}"
+        );
+    }
+    assert_eq!(client.ask("CONFIG GET tls-*port"), "tls-port 0");
+}
+
+/// A server with rows in its file.
+fn with_rows(rows: &str) -> Server {
+    let (dir, _) = directory();
+    let file = dir.path().join("redis.conf");
+    std::fs::write(&file, rows).expect("a file");
+    Server::start_with(&[file.to_str().expect("a path in UTF-8")], &[])
+}
+
+#[test]
+fn security_that_is_accepted_is_obeyed() {
+    for rows in ["requirepass secret", "user default on >secret ~* &* +@all"] {
+        let server = with_rows(rows);
+        let mut client = server.client();
+        for request in ["GET k", "CONFIG GET *", "SUBSCRIBE x", "MULTI", "SHUTDOWN"] {
+            let reply = client.ask(request);
+            assert_eq!(
+                reply, "-NOAUTH Authentication required.",
+                "{rows}: {request}"
+            );
+        }
+        assert!(client.ask("AUTH wrong").starts_with("-WRONGPASS"));
+        assert!(client.ask("HELLO 3").starts_with("-NOAUTH"));
+        assert_eq!(client.ask("AUTH default secret"), "+OK");
+        assert_eq!(client.ask("GET k"), "$-1");
+    }
+    let server = with_rows("rename-command CONFIG \"\"\nrename-command GET FETCH");
+    let mut client = server.client();
+    assert!(
+        client
+            .ask("CONFIG GET *")
+            .starts_with("-ERR unknown command 'CONFIG'")
+    );
+    assert!(
+        client
+            .ask("GET k")
+            .starts_with("-ERR unknown command 'GET'")
+    );
+    assert_eq!(client.ask("FETCH k"), "$-1");
+    let server = with_rows("unixsocketperm 700");
+    let socket = std::fs::metadata(server.path("s")).expect("a socket");
+    assert_eq!(socket.permissions().mode() & 0o777, 0o700);
+    for (rows, allowed) in [("no", false), ("local", true), ("yes", true)] {
+        let server = with_rows(&format!(
+            "enable-debug-command {rows}\nenable-protected-configs {rows}"
+        ));
+        let mut client = server.client();
+        for request in ["DEBUG JMAP", "CONFIG SET dbfilename x.rdb"] {
+            let refused = client.ask(request).contains("not allowed")
+                || client.ask(request).contains("protected config");
+            assert_eq!(refused, !allowed, "{rows}: {request}");
+        }
+    }
+}
+
+/// An address of this machine that others reach it by, if it has one.
+fn outer_address() -> Option<IpAddr> {
+    // Nothing is sent.
+    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
+    socket.connect("192.0.2.1:9").ok()?;
+    let address = socket.local_addr().ok()?.ip();
+    (!address.is_loopback() && !address.is_unspecified()).then_some(address)
+}
+
+#[test]
+fn protected_mode_keeps_others_out() {
+    let Some(address) = outer_address() else {
+        println!("this machine has no address but its loopback: not run");
+        return;
+    };
+    for (rows, expected) in [
+        (
+            "protected-mode yes",
+            "-DENIED Redis is running in protected mode",
+        ),
+        ("protected-mode no", "+PONG"),
+        ("protected-mode yes\nrequirepass x", "-NOAUTH"),
+    ] {
+        let server = with_rows(&format!("bind * -::*\n{rows}"));
+        let mut client = server.client();
+        client.ask("AUTH x");
+        let port = loop {
+            let free = TcpListener::bind("0.0.0.0:0").expect("a free port");
+            let port = free.local_addr().expect("it is bound").port();
+            drop(free);
+            if client.ask(&format!("CONFIG SET port {port}")) == "+OK" {
+                break port;
+            }
+        };
+        for (host, expected) in [(address, expected), (Ipv4Addr::LOCALHOST.into(), "")] {
+            let mut stream = TcpStream::connect((host, port)).expect("it listens");
+            // It may have been refused already.
+            let _ = stream.write_all(b"PING\r\n");
+            let mut line = String::new();
+            BufReader::new(stream).read_line(&mut line).expect("a word");
+            assert!(
+                line.starts_with(expected) && !line.is_empty(),
+                "{rows}, {host}: {line}"
+            );
+            assert!(!host.is_loopback() || !line.starts_with("-DENIED"));
+        }
+    }
 }

@@ -59,7 +59,7 @@ impl Server {
         (!ended).then_some(server)
     }
 
-    /// True when a new client is served.
+    /// True when a new client is served, if only by being asked for a password.
     fn serves(&self) -> bool {
         let Ok(mut stream) = UnixStream::connect(self.dir.path().join("s")) else {
             return false;
@@ -67,7 +67,7 @@ impl Server {
         let mut reply = String::new();
         let asked = stream.write_all(b"PING\r\n");
         let read = asked.and_then(|()| BufReader::new(stream).read_line(&mut reply));
-        read.is_ok() && reply == "+PONG\r\n"
+        read.is_ok() && (reply == "+PONG\r\n" || reply.starts_with("-NOAUTH"))
     }
 
     /// True once the process has ended.

@@ -132,7 +132,7 @@ pub fn replicate(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
 /// `DEBUG CHANGE-REPL-ID`
 pub fn change_replication_id(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     tracing::warn!("Changing replication IDs after receiving change-repl-id");
-    ctx.shared.replication.change_id();
+    ctx.shared.replication.change_id(&ctx.shared.stream);
     ctx.out.ok();
     Ok(())
 }

@@ -14,8 +14,9 @@ use super::save;
 use crate::base::clock::mono_us;
 use crate::config::{Settings, strerror};
 use crate::dispatch::context::Shared;
-use crate::persistence::aof::manifest::{Invalid, Manifest, Place};
+use crate::persistence::aof::manifest::{self, Invalid, Manifest};
 use crate::persistence::load;
+use crate::propagation::Place;
 
 /// Reads the manifest when the server starts, and takes over the single file of an old server. An
 /// error is a reason not to start, already logged.
@@ -46,7 +47,7 @@ pub fn read_manifest(shared: &Shared) -> Result<(), Fatal> {
     Ok(())
 }
 
-fn adopt(place: &Place, manifest: &mut Manifest, old: &Path) -> io::Result<()> {
+fn adopt(place: &manifest::Place, manifest: &mut Manifest, old: &Path) -> io::Result<()> {
     create_directory(place)?;
     manifest.adopt(&place.name);
     place.store(manifest)?;
@@ -93,7 +94,9 @@ pub fn bytes_to_load(shared: &Shared) -> u64 {
 /// not read.
 pub fn load_or_exit(shared: &Arc<Shared>) {
     if !shared.config.load().appendonly {
-        return save::load_at_start(shared);
+        save::load_at_start(shared);
+        go_on_in_stream(shared);
+        return;
     }
     let started = mono_us();
     let Ok(found) = load(shared) else {
@@ -108,9 +111,29 @@ pub fn load_or_exit(shared: &Arc<Shared>) {
         .saves
         .saved_changes
         .store(shared.changes(), Relaxed);
+    go_on_in_stream(shared);
     if open(shared).is_err() {
         std::process::exit(1);
     }
+}
+
+/// What was loaded tells where in which replication stream it is: whoever has the same, or less, may go
+/// on there, and so may this server where it follows a primary.
+fn go_on_in_stream(shared: &Shared) {
+    let Some(place) = shared.durability.place.lock().take() else {
+        return;
+    };
+    let size = shared.config.settings().repl_backlog_size.unsigned_abs();
+    let names = shared.replication.go_on(&shared.stream, &place, size);
+    tracing::info!(
+        "The data set is that of replication ID {} at offset {}{}",
+        place.id,
+        place.offset,
+        match names.second {
+            Some(_) => format!(". New replication ID is {}", names.id),
+            None => String::new(),
+        }
+    );
 }
 
 /// Replaces the data set by what the files hold; false when that fails, which is in the log. Called
@@ -127,6 +150,8 @@ pub fn reload(shared: &Shared) -> bool {
     save::empty(shared, false);
     let loaded = read_manifest(shared).and_then(|()| load(shared));
     loading.end();
+    // The stream goes on, wherever that was.
+    *shared.durability.place.lock() = None;
     loaded.is_ok()
 }
 
@@ -151,6 +176,7 @@ pub fn load(shared: &Shared) -> Result<bool, Fatal> {
     }
     let loading = &shared.durability.loading;
     loading.begin(place.size(&manifest));
+    let mut found = None;
     for (index, part) in parts.iter().enumerate() {
         let started = mono_us();
         // Increments that hold nothing yet do not count: the server was killed before it went on
@@ -158,7 +184,7 @@ pub fn load(shared: &Shared) -> Result<bool, Fatal> {
         let later = &parts[index + 1..];
         let is_last = later.iter().all(|part| place.size_of(&part.name) == 0);
         let is_base = manifest.base.as_ref() == Some(*part);
-        load_part(shared, &settings, &place, &part.name, is_last)?;
+        found = load_part(shared, &settings, &place, &part.name, is_last)?;
         let kind = if is_base { "base" } else { "incr" };
         let seconds = (mono_us() - started) as f64 / 1e6;
         tracing::info!(
@@ -177,6 +203,7 @@ pub fn load(shared: &Shared) -> Result<bool, Fatal> {
         tracing::warn!("Cannot delete history files: {}", strerror(&error));
     }
     shared.append_only.life().read(manifest);
+    *shared.durability.place.lock() = found;
     Ok(true)
 }
 
@@ -184,10 +211,10 @@ pub fn load(shared: &Shared) -> Result<bool, Fatal> {
 fn load_part(
     shared: &Shared,
     settings: &Settings,
-    place: &Place,
+    place: &manifest::Place,
     name: &str,
     is_last: bool,
-) -> Result<(), Fatal> {
+) -> Result<Option<Place>, Fatal> {
     let failed = |error: io::Error| {
         let error = strerror(&error);
         tracing::warn!("Fatal error: can't open the append log file {name} for reading: {error}");
@@ -200,13 +227,9 @@ fn load_part(
     let old_style = name == place.name;
     if !is_dump {
         let input = BufReader::with_capacity(1 << 20, file);
-        return finish(
-            settings,
-            name,
-            &path,
-            playback::play(shared, input, 0),
-            is_last,
-        );
+        let (played, place) = playback::play(shared, input, 0);
+        finish(settings, name, &path, played, is_last)?;
+        return Ok(place);
     }
     tracing::info!(
         "Reading RDB {} AOF {}...",
@@ -235,13 +258,9 @@ fn load_part(
         tracing::info!("Reading the remaining AOF tail...");
     }
     let input = BufReader::with_capacity(1 << 20, io::Cursor::new(loaded.rest).chain(loaded.input));
-    finish(
-        settings,
-        name,
-        &path,
-        playback::play(shared, input, offset),
-        is_last,
-    )
+    let (played, place) = playback::play(shared, input, offset);
+    finish(settings, name, &path, played, is_last)?;
+    Ok(place)
 }
 
 /// What becomes of a file that was played back as far as it is sound.

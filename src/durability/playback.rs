@@ -20,7 +20,9 @@ use crate::dispatch::error::Error;
 use crate::dispatch::source::{self, Source};
 use crate::dispatch::table::Known;
 use crate::dispatch::{admit, execute, transaction};
+use crate::persistence::aof::place::Tracker;
 use crate::persistence::aof::reader::{Failure, Item, Reader};
+use crate::propagation::Place;
 use crate::resp::write::Output;
 
 /// How far a log was played.
@@ -40,11 +42,12 @@ pub enum Played {
     Unreadable(io::Error),
 }
 
-/// Runs the commands of `input`, which begins at `offset` of its file.
-pub fn play(shared: &Shared, input: impl BufRead, offset: u64) -> Played {
+/// Runs the commands of `input`, which begins at `offset` of its file; and where in which replication
+/// stream that ends, if it tells.
+pub fn play(shared: &Shared, input: impl BufRead, offset: u64) -> (Played, Option<Place>) {
     let bell = match Bell::new() {
         Ok(bell) => Arc::new(bell),
-        Err(error) => return Played::Unreadable(error),
+        Err(error) => return (Played::Unreadable(error), None),
     };
     let handle = shared.clients.add(Arrival {
         address: String::new(),
@@ -56,20 +59,31 @@ pub fn play(shared: &Shared, input: impl BufRead, offset: u64) -> Played {
     // It is nobody's connection: not listed, and not to be killed.
     shared.clients.remove(handle.id);
     let mut session = Session::new(handle, true);
-    let played = play_as(shared, &mut session, input, offset);
+    let mut tracker = Tracker::default();
+    let played = play_as(shared, &mut session, &mut tracker, input, offset);
     execute::disconnect(shared, &mut session);
-    played
+    (played, tracker.place())
 }
 
-fn play_as(shared: &Shared, session: &mut Session, input: impl BufRead, offset: u64) -> Played {
+fn play_as(
+    shared: &Shared,
+    session: &mut Session,
+    tracker: &mut Tracker,
+    input: impl BufRead,
+    offset: u64,
+) -> Played {
     let mut worker = Worker::for_source(shared, Source::Log);
     let mut reader = Reader::lenient(input, offset);
     let mut out = Output::new();
     let mut sound = offset;
     loop {
+        let begin = reader.offset();
         let args = match reader.next_item() {
             Ok(Some(Item::Command(args))) => args,
-            Ok(Some(Item::Annotation(_))) => continue,
+            Ok(Some(Item::Annotation(line))) => {
+                tracker.line(&line, session.multi.is_some());
+                continue;
+            }
             Ok(None) if session.multi.is_none() => return Played::All,
             Ok(None) => return Played::Reverted(sound),
             Err(Failure::Truncated(_)) => return Played::Truncated(sound),
@@ -80,6 +94,7 @@ fn play_as(shared: &Shared, session: &mut Session, input: impl BufRead, offset: 
             return Played::Unknown(name);
         }
         out.clear();
+        tracker.command(reader.offset() - begin, session.db);
         if session.multi.is_none() {
             sound = reader.offset();
         }

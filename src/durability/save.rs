@@ -12,11 +12,12 @@ use crate::dispatch::context::{ServerCtx, Shared, env_of};
 use crate::keyspace::db::{Db, Effects};
 use crate::keyspace::shards::LockSet;
 use crate::persistence::layouts;
-use crate::persistence::load;
+use crate::persistence::load::{self, About};
 use crate::persistence::rdb::file::Failure;
 use crate::persistence::rdb::read::Corrupt;
 use crate::persistence::replacement::Replacement;
 use crate::persistence::snapshot;
+use crate::propagation::Place;
 
 /// Seconds between two attempts to save by itself after one that failed.
 const RETRY_SECONDS: i64 = 5;
@@ -122,6 +123,17 @@ fn create(settings: &Settings, temporary: &Path) -> io::Result<Replacement> {
     })
 }
 
+/// Where in which replication stream the data set is, if anybody may go on there. Under the locks of
+/// all shards.
+fn place(shared: &Shared) -> Option<Place> {
+    let replication = &shared.replication;
+    (replication.is_fed() && replication.is_known()).then(|| Place {
+        id: replication.id(),
+        offset: shared.stream.offset(),
+        selected: shared.stream.selected(),
+    })
+}
+
 fn write_file(shared: &Shared, settings: &Settings, taken: &impl Fn()) -> io::Result<()> {
     let saves = &shared.durability.saves;
     let [temporary, _] = temporaries();
@@ -129,7 +141,8 @@ fn write_file(shared: &Shared, settings: &Settings, taken: &impl Fn()) -> io::Re
     let mut moment = (0, 0);
     let at_cut = |_: &mut LockSet<'_>| {
         moment = (saves.flushes(), shared.changes());
-        shared.durability.head(false)
+        let place = place(shared);
+        shared.durability.head_at(place.as_ref(), true)
     };
     let options = snapshot::Options::of(settings);
     snapshot::write(
@@ -240,7 +253,20 @@ pub fn load_file(shared: &Shared, replace: bool) -> Result<bool, Failure> {
     let options = load_options(&settings, replace, true);
     let result = load::file(&shared.keyspace, file, &options, loading);
     loading.end();
-    *shared.durability.functions.lock() = result?.functions;
+    let loaded = result?;
+    *shared.durability.functions.lock() = loaded.functions;
+    let About {
+        id,
+        offset,
+        selected,
+    } = loaded.about;
+    *shared.durability.place.lock() = id.zip(offset).and_then(|(id, offset)| {
+        Some(Place {
+            id,
+            offset: u64::try_from(offset).ok()?,
+            selected: selected.unwrap_or(0),
+        })
+    });
     shared
         .durability
         .saves
@@ -313,6 +339,8 @@ pub fn reload(shared: &Shared, flush: bool, merge: bool) -> bool {
     }
     let result = load_file(shared, merge);
     loading.end();
+    // The stream goes on, wherever that was.
+    *shared.durability.place.lock() = None;
     if let Err(failure) = &result {
         explain(shared, failure);
     }

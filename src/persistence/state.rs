@@ -8,6 +8,7 @@ use super::save::Saves;
 use super::snapshot;
 use crate::base::{alloc, clock};
 use crate::config::REDIS_VERSION;
+use crate::propagation::Place;
 
 /// The state of saving and loading.
 #[derive(Default)]
@@ -16,12 +17,14 @@ pub struct Durability {
     pub saves: Saves,
     /// The data set is being loaded.
     pub loading: Loading,
+    /// Where in which replication stream the data set is that was loaded, until that is made use of.
+    pub place: Mutex<Option<Place>>,
     /// Sources of function libraries that a file held: kept for the files we write.
     pub functions: Mutex<Vec<Vec<u8>>>,
 }
 
 /// A field of a snapshot about itself: name and value.
-pub type Field = (&'static str, Vec<u8>);
+type Field = (&'static str, Vec<u8>);
 
 impl Durability {
     /// What stands before the keys of a snapshot; `is_base` of one that commands follow.
@@ -29,9 +32,16 @@ impl Durability {
         snapshot::head(&fields(&[], is_base), &self.functions.lock())
     }
 
-    /// As [`Durability::head`], for a replica: with fields about replication.
-    pub fn head_for_replica(&self, replication: &[Field], with_functions: bool) -> Vec<u8> {
-        let fields = fields(replication, false);
+    /// As [`Durability::head`], with where in which replication stream the snapshot is.
+    pub fn head_at(&self, place: Option<&Place>, with_functions: bool) -> Vec<u8> {
+        let replication = place.map(|place| {
+            [
+                ("repl-stream-db", place.selected.to_string().into_bytes()),
+                ("repl-id", place.id.clone().into_bytes()),
+                ("repl-offset", place.offset.to_string().into_bytes()),
+            ]
+        });
+        let fields = fields(replication.as_ref().map_or(&[], |fields| fields), false);
         match with_functions {
             true => snapshot::head(&fields, &self.functions.lock()),
             false => snapshot::head(&fields, &[]),

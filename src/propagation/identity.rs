@@ -12,10 +12,11 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 
 use parking_lot::{Mutex, RwLock};
 
+use super::place::Place;
 use super::replica::{Replica, State};
 use super::stream::Stream;
 use super::upstream::Upstream;
-use crate::base::random;
+use crate::base::{clock, random};
 
 /// Replicas and the identity of the stream.
 pub struct Replication {
@@ -26,6 +27,8 @@ pub struct Replication {
     backlog: Mutex<Option<Backlog>>,
     /// There is a backlog.
     fed: AtomicBool,
+    /// The data set is what the stream's name and offset say.
+    known: AtomicBool,
     /// Unix seconds at which the last replica left.
     alone_since: AtomicI64,
     /// Full synchronizations begun.
@@ -74,6 +77,7 @@ impl Default for Replication {
             replicas: RwLock::default(),
             backlog: Mutex::default(),
             fed: AtomicBool::new(false),
+            known: AtomicBool::new(true),
             alone_since: AtomicI64::new(0),
             full: AtomicU64::new(0),
             partial_ok: AtomicU64::new(0),
@@ -94,17 +98,62 @@ impl Replication {
         self.names.read().clone()
     }
 
-    /// The stream is called `id` from offset `end` on (bytes so far), and what it was called until
-    /// there is its second name: replicas of it go on here.
-    pub fn rename(&self, id: String, end: u64) {
+    /// The stream is called `id` from here on, and what it was called until here is its second name:
+    /// replicas of it go on here.
+    pub fn rename(&self, stream: &Stream, id: String) {
+        let end = stream.offset();
         let mut names = self.names.write();
         let former = std::mem::replace(&mut names.id, id);
         names.second = Some((former, end + 1));
+        drop(names);
+        self.tell(stream);
     }
 
     /// As [`Replication::rename`], with a new name: a replica becomes a primary.
-    pub fn promote(&self, end: u64) {
-        self.rename(random::run_id(), end);
+    pub fn promote(&self, stream: &Stream) {
+        self.rename(stream, random::run_id());
+    }
+
+    /// Tells files what the stream is called.
+    fn tell(&self, stream: &Stream) {
+        let name = (self.is_fed() && self.is_known()).then(|| self.id());
+        stream.set_name(name.as_deref());
+    }
+
+    /// The data set is what the stream's name and offset say, or is not.
+    pub fn set_known(&self, stream: &Stream, known: bool) {
+        if self.known.swap(known, Relaxed) != known {
+            self.tell(stream);
+        }
+    }
+
+    /// True while the data set is what the stream's name and offset say.
+    pub fn is_known(&self) -> bool {
+        self.known.load(Relaxed)
+    }
+
+    /// The data set that was loaded is at a place of a stream: a replica goes on in it; a primary calls
+    /// it something else from there on, as what it had written behind may be lost.
+    pub fn go_on(&self, stream: &Stream, place: &Place, size: u64) -> Names {
+        let follows = self.upstream.follows();
+        let names = match follows {
+            true => Names {
+                id: place.id.clone(),
+                second: None,
+            },
+            false => Names {
+                id: random::run_id(),
+                second: Some((place.id.clone(), place.offset + 1)),
+            },
+        };
+        stream.adopt(place.offset, place.selected);
+        if !follows {
+            stream.disown();
+        }
+        self.alone_since.store(clock::unix_ms() / 1000, Relaxed);
+        self.known.store(true, Relaxed);
+        self.adopt(stream, names.clone(), place.offset, size);
+        names
     }
 
     /// The stream is the copy of another one, of which this server has `end` bytes: the names are its,
@@ -115,6 +164,8 @@ impl Replication {
         stream.set_backlog(size);
         *backlog = Some(Backlog { start: end, size });
         self.fed.store(true, Relaxed);
+        drop(backlog);
+        self.tell(stream);
     }
 
     /// Begins the backlog of a server that becomes a replica, if there is none: under the name that
@@ -126,6 +177,8 @@ impl Replication {
             let start = stream.offset();
             *backlog = Some(Backlog { start, size });
             self.fed.store(true, Relaxed);
+            drop(backlog);
+            self.tell(stream);
         }
     }
 
@@ -169,12 +222,15 @@ impl Replication {
         let start = stream.offset();
         *backlog = Some(Backlog { start, size });
         self.fed.store(true, Relaxed);
+        drop(backlog);
+        self.tell(stream);
         true
     }
 
     /// Gives the stream a new id, so that nobody goes on where he was.
-    pub fn change_id(&self) {
+    pub fn change_id(&self, stream: &Stream) {
         *self.names.write() = Names::anew();
+        self.tell(stream);
     }
 
     /// Follows `repl-backlog-size`.
@@ -200,6 +256,8 @@ impl Replication {
         self.fed.store(false, Relaxed);
         *self.names.write() = Names::anew();
         stream.set_backlog(0);
+        drop(backlog);
+        self.tell(stream);
         true
     }
 

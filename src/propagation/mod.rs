@@ -14,12 +14,14 @@
 
 mod identity;
 mod lineage;
+mod place;
 mod replica;
 mod stream;
 mod upstream;
 
 pub use identity::{Names, Replication};
 pub use lineage::{Lineage, Refusal};
+pub use place::Place;
 pub use replica::{Replica, State};
 pub use stream::{Audience, Block, Chunk, Reader, Stream};
 pub use upstream::{Address, FullSync, Upstream, View, Wanted};

@@ -61,6 +61,8 @@ struct Log {
     adopted: bool,
     /// How often the stream became the copy of another one.
     era: u64,
+    /// What it is called, where somebody may go on in it: told to files.
+    name: Option<Box<str>>,
     /// Database of the last command; `None` makes the next one begin with SELECT.
     selected: Option<usize>,
     positions: Vec<Position>,
@@ -69,8 +71,6 @@ struct Log {
 
 struct Sealed {
     start: u64,
-    /// Its replication offset; of a part that is for files, the one of what follows.
-    offset: u64,
     chunk: Chunk,
 }
 
@@ -82,8 +82,8 @@ impl Sealed {
     /// Offset of what follows.
     fn end_offset(&self) -> u64 {
         match self.chunk.audience {
-            Audience::Files => self.offset,
-            _ => self.offset + self.chunk.bytes.len() as u64,
+            Audience::Files => self.chunk.offset,
+            _ => self.chunk.offset + self.chunk.bytes.len() as u64,
         }
     }
 }
@@ -113,6 +113,8 @@ pub struct Chunk {
     pub bytes: Bytes,
     /// Who reads it.
     pub audience: Audience,
+    /// The replication offset of its first byte; of a part that is for files, of what follows.
+    pub offset: u64,
 }
 
 /// One command's or transaction's part of the log, while it is appended.
@@ -227,6 +229,20 @@ impl Stream {
         log.selected = None;
     }
 
+    /// The stream is called so from here on, or nobody can go on in it (`None`). Files are told, in
+    /// a line that other servers skip: see [`crate::persistence::aof::place`].
+    pub fn set_name(&self, name: Option<&str>) {
+        let mut log = self.log.lock();
+        log.name = name.map(Into::into);
+        log.identify(name.is_none());
+        self.publish(log);
+    }
+
+    /// True while the stream has a name.
+    pub fn is_named(&self) -> bool {
+        self.log.lock().name.is_some()
+    }
+
     /// Database that what was appended last runs on: 0 where the next command selects its own.
     pub fn selected(&self) -> usize {
         self.log.lock().selected.unwrap_or(0)
@@ -254,6 +270,7 @@ impl Stream {
         let mut log = self.log.lock();
         let end = log.end();
         log.select_anew();
+        log.identify(false);
         self.publish(log);
         end
     }
@@ -274,6 +291,7 @@ impl Stream {
         let (at, offset) = (log.end(), log.offset());
         let reader = self.open(&mut log, (at, offset), true);
         log.select_anew();
+        log.identify(false);
         self.publish(log);
         reader
     }
@@ -333,10 +351,12 @@ impl Log {
             return Some(self.tail_start);
         }
         let holds = |s: &&Sealed| {
-            s.chunk.audience != Audience::Files && s.offset <= offset && offset < s.end_offset()
+            s.chunk.audience != Audience::Files
+                && s.chunk.offset <= offset
+                && offset < s.end_offset()
         };
         let sealed = self.sealed.iter().rev().find(holds)?;
-        Some(sealed.start + (offset - sealed.offset))
+        Some(sealed.start + (offset - sealed.chunk.offset))
     }
 
     /// What is kept is not of the stream that goes on: no replica may have it.
@@ -345,7 +365,7 @@ impl Log {
             if sealed.chunk.audience != Audience::Replicas {
                 sealed.chunk.audience = Audience::Files;
             }
-            sealed.offset = 0;
+            sealed.chunk.offset = 0;
         }
     }
 
@@ -356,6 +376,20 @@ impl Log {
             _ if self.adopted => {}
             _ => self.selected = None,
         }
+    }
+
+    /// Tells files what the stream is called and where in it they are; or that it is nameless.
+    fn identify(&mut self, nameless: bool) {
+        if !self.has_file() || (self.name.is_none() && !nameless) {
+            return;
+        }
+        self.seal();
+        let line = match &self.name {
+            Some(name) => format!("#R:{}:{name}\r\n", self.tail_offset),
+            None => "#R:-\r\n".to_owned(),
+        };
+        self.tail.extend_from_slice(line.as_bytes());
+        self.seal_as(Audience::Files);
     }
 
     /// Appends a block for files, if there are any, within the bytes of a primary.
@@ -396,8 +430,11 @@ impl Log {
             let bytes = Bytes::from(tail);
             let sealed = Sealed {
                 start: self.tail_start,
-                offset: self.tail_offset,
-                chunk: Chunk { bytes, audience },
+                chunk: Chunk {
+                    bytes,
+                    audience,
+                    offset: self.tail_offset,
+                },
             };
             self.tail_start = sealed.end();
             self.tail_offset = sealed.end_offset();
@@ -481,6 +518,11 @@ impl Reader {
         self.stream.log.lock().era != self.era
     }
 
+    /// True while the stream has a name: see [`Stream::set_name`].
+    pub fn is_named(&self) -> bool {
+        self.stream.is_named()
+    }
+
     /// True when something follows already.
     pub fn is_behind(&self) -> bool {
         self.stream.log.lock().end() > self.at
@@ -499,9 +541,16 @@ impl Reader {
         let ahead = newest.take_while(|s| s.end() > from);
         let concerned = ahead.filter(|s| is_file || s.chunk.audience != Audience::Files);
         let mut chunks: Vec<Chunk> = concerned
-            .map(|Sealed { start, chunk, .. }| Chunk {
-                bytes: chunk.bytes.slice(from.saturating_sub(*start) as usize..),
-                audience: chunk.audience,
+            .map(|Sealed { start, chunk, .. }| {
+                let skipped = from.saturating_sub(*start);
+                Chunk {
+                    bytes: chunk.bytes.slice(skipped as usize..),
+                    audience: chunk.audience,
+                    offset: match chunk.audience {
+                        Audience::Files => chunk.offset,
+                        _ => chunk.offset + skipped,
+                    },
+                }
             })
             .collect();
         chunks.reverse();
@@ -566,194 +615,4 @@ impl Drop for Reader {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn bytes(chunks: Vec<Chunk>) -> Vec<u8> {
-        chunks.iter().flat_map(|c| c.bytes.to_vec()).collect()
-    }
-
-    fn text(chunks: Vec<Chunk>) -> String {
-        text_of(&bytes(chunks))
-    }
-
-    fn text_of(bytes: &[u8]) -> String {
-        String::from_utf8(bytes.to_vec()).expect("ASCII")
-    }
-
-    #[test]
-    fn readers_get_everything_after_they_came_and_databases_are_selected() {
-        let stream = Arc::new(Stream::default());
-        assert!(!stream.is_active());
-        let mut first = stream.reader();
-        stream.append(|b| b.command(3, &["SET", "k", "v"]));
-        let mut second = stream.reader();
-        let end = stream.append(|b| b.command(3, &["DEL", "k"]));
-        let all = text(first.read());
-        assert!(all.starts_with("*2\r\n$6\r\nSELECT\r\n$1\r\n3\r\n*3\r\n$3\r\nSET\r\n"));
-        assert_eq!(all.matches("SELECT").count(), 2);
-        assert_eq!(
-            text(second.read()),
-            "*2\r\n$6\r\nSELECT\r\n$1\r\n3\r\n*2\r\n$3\r\nDEL\r\n$1\r\nk\r\n"
-        );
-        assert_eq!((first.offset(), second.offset()), (end, end));
-        drop((first, second));
-        assert!(!stream.is_active());
-    }
-
-    #[test]
-    fn a_slow_reader_keeps_what_it_needs_and_no_more() {
-        let stream = Arc::new(Stream::default());
-        let mut slow = stream.reader();
-        let mut fast = stream.reader();
-        let value = vec![b'x'; 10_000];
-        for _ in 0..100 {
-            stream.append(|b| b.command(0, &[&b"SET"[..], b"k", &value]));
-            fast.read();
-        }
-        assert!(bytes(slow.read()).len() > 1_000_000);
-        assert!(stream.log.lock().sealed.is_empty());
-    }
-
-    #[test]
-    fn who_reads_alone_takes_turns_with_the_log_and_copies_nothing() {
-        let stream = Arc::new(Stream::default());
-        let (mut reader, mut own) = (stream.file_reader(), Vec::new());
-        let set = |value: &str| stream.append(|b| b.command(0, &["SET", "k", value]));
-        set("1");
-        assert!(reader.take(&mut own).is_empty());
-        assert!(text_of(&own).ends_with("$1\r\n1\r\n"));
-        assert_eq!((reader.position(), stream.kept()), (stream.position(), 0));
-        own.clear();
-        // Another reader shares what it has not seen yet.
-        let mut other = stream.reader();
-        set("2");
-        assert_eq!(text(reader.take(&mut own)), text(other.read()));
-        assert!(own.is_empty());
-        drop(other);
-        set("3");
-        assert!(reader.take(&mut own).is_empty());
-        assert!(text_of(&own).ends_with("$1\r\n3\r\n"));
-    }
-
-    #[test]
-    fn a_reader_goes_on_where_another_was_left_as_far_as_the_backlog_reaches() {
-        let stream = Arc::new(Stream::default());
-        stream.set_backlog(1000);
-        let first = stream.append(|b| b.command(0, &["SET", "k", "v"]));
-        let end = stream.append(|b| b.command(0, &["SET", "k", "w"]));
-        let mut reader = stream.reader_at(first).expect("kept");
-        assert_eq!(
-            text(reader.read()),
-            "*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1\r\nw\r\n"
-        );
-        assert!(stream.reader_at(end).is_some() && stream.reader_at(end + 1).is_none());
-        drop(reader);
-        let value = vec![b'x'; 2 * CHUNK];
-        stream.append(|b| b.command(0, &[&b"SET"[..], b"k", &value]));
-        stream.append(|b| b.command(0, &[&b"SET"[..], b"k", &value]));
-        assert!(stream.reader_at(first).is_none());
-    }
-
-    #[test]
-    fn what_is_for_replicas_is_marked_for_files() {
-        let stream = Arc::new(Stream::default());
-        let (mut file, mut replica) = (stream.file_reader(), stream.reader());
-        let end = stream.append(|b| {
-            b.select(0);
-            b.bare(&["MULTI"]);
-            b.for_replicas(&["PUBLISH", "c", "m"]);
-            b.bare(&["EXEC"]);
-        });
-        let audiences: Vec<Audience> = file.read().iter().map(|c| c.audience).collect();
-        assert_eq!(
-            audiences,
-            [Audience::All, Audience::Replicas, Audience::All]
-        );
-        assert_eq!((file.position(), replica.offset()), (end, 0));
-        assert!(text(replica.read()).contains("PUBLISH"));
-    }
-
-    #[test]
-    fn an_adopted_stream_has_the_bytes_and_offsets_of_the_primary() {
-        let stream = Arc::new(Stream::default());
-        stream.set_backlog(1 << 20);
-        stream.append(|b| b.command(0, &["SET", "mine", "1"]));
-        let (before, mut lost) = (stream.position(), stream.reader());
-        stream.adopt(5000, 3);
-        assert!(lost.is_lost() && lost.read().is_empty());
-        assert_eq!((stream.offset(), stream.position()), (5000, before));
-        // What was there before is nobody's any more.
-        assert!(stream.reader_at(before).is_none());
-        let mut replica = stream.reader();
-        assert_eq!(stream.append_raw(b"*1\r\n$4\r\nPING\r\n", 3, true), 5014);
-        assert_eq!(text(replica.read()), "*1\r\n$4\r\nPING\r\n");
-        assert_eq!(replica.offset(), 5014);
-        assert!(stream.reader_at(5013).is_some() && stream.reader_at(4999).is_none());
-    }
-
-    #[test]
-    fn within_an_adopted_stream_files_get_what_clients_did_and_replicas_do_not() {
-        let stream = Arc::new(Stream::default());
-        stream.set_backlog(1 << 20);
-        stream.append(|b| b.bare(&["before"]));
-        stream.adopt(100, 0);
-        // Without a file it is kept for nobody.
-        stream.append(|b| b.command(7, &["SET", "local", "0"]));
-        assert_eq!((stream.offset(), stream.position()), (100, 16));
-        stream.append_raw(b"*2\r\n$6\r\nSELECT\r\n$1\r\n2\r\n", 2, false);
-        let (mut file, mut replica) = (stream.file_reader(), stream.reader());
-        let select = |db| format!("*2\r\n$6\r\nSELECT\r\n$1\r\n{db}\r\n");
-        stream.append_raw(b"*1\r\n$1\r\na\r\n", 2, false);
-        let end = stream.append(|b| b.command(7, &["b"]));
-        stream.append_raw(b"*1\r\n$4\r\nPING\r\n", 2, true);
-        stream.append_raw(b"*1\r\n$1\r\nc\r\n", 2, false);
-        assert_eq!(end, 100 + 23 + 11);
-        let sent = "*1\r\n$1\r\na\r\n*1\r\n$4\r\nPING\r\n*1\r\n$1\r\nc\r\n";
-        assert_eq!(text(replica.read()), sent);
-        assert_eq!(replica.offset(), stream.offset());
-        let (two, seven) = (select(2), select(7));
-        let mut chunks = file.read();
-        chunks.retain(|c| c.audience != Audience::Replicas);
-        let written =
-            format!("{two}*1\r\n$1\r\na\r\n{seven}*1\r\n$1\r\nb\r\n{two}*1\r\n$1\r\nc\r\n");
-        assert_eq!(text(chunks), written);
-        assert_eq!(file.position(), stream.position());
-        // A replica that comes back finds its byte behind what was for files.
-        let mut back = stream.reader_at(end).expect("kept");
-        assert!(text(back.read()).starts_with("*1\r\n$4\r\nPING"));
-        stream.disown();
-        stream.append(|b| b.command(2, &["d"]));
-        assert_eq!(text(back.read()), format!("{two}*1\r\n$1\r\nd\r\n"));
-    }
-
-    #[test]
-    fn blocks_of_several_threads_are_whole_and_in_one_order_for_all_readers() {
-        let stream = Arc::new(Stream::default());
-        let (mut one, mut two) = (stream.reader(), stream.reader());
-        std::thread::scope(|scope| {
-            for t in 0..3 {
-                let stream = &stream;
-                scope.spawn(move || {
-                    for i in 0..500 {
-                        let n = format!("{t}:{i}");
-                        stream.append(|b| {
-                            b.bare(&["MULTI"]);
-                            b.command(0, &["SET", &n, "1"]);
-                            b.bare(&["EXEC"]);
-                        });
-                    }
-                });
-            }
-        });
-        let (a, b) = (text(one.read()), text(two.read()));
-        assert_eq!(a, b);
-        let parts: Vec<&str> = a.split("*1\r\n$5\r\nMULTI\r\n").skip(1).collect();
-        assert_eq!(parts.len(), 1500);
-        assert!(
-            parts
-                .iter()
-                .all(|p| p.ends_with("*1\r\n$4\r\nEXEC\r\n") && p.matches("SET").count() == 1)
-        );
-    }
-}
+mod tests;

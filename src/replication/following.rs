@@ -68,6 +68,8 @@ pub fn begin_as_replica(shared: &Shared) {
     let upstream = &shared.replication.upstream;
     upstream.set_follows(true);
     shared.stream.follow();
+    // Unless what is loaded tells it.
+    shared.replication.set_known(&shared.stream, false);
     upstream.show(crate::propagation::View {
         primary: Some(primary),
         state: "connect",
@@ -120,8 +122,6 @@ struct Following<'a> {
     applier: Option<Applier>,
     /// Bytes of the stream that came before the dump was there.
     early: Vec<u8>,
-    /// The data set is what `names` and `offset` of the stream say.
-    is_known: bool,
     /// The append-only file is to be turned on when the data set is there.
     resumes_file: bool,
     /// Orders carried out.
@@ -145,7 +145,6 @@ impl<'a> Following<'a> {
             about: About::default(),
             applier: None,
             early: Vec::new(),
-            is_known: false,
             resumes_file: false,
             seen: 0,
             events: VecDeque::new(),
@@ -258,7 +257,6 @@ impl Following<'_> {
             // stream, which can be gone on with.
             shared.turns.pass();
             shared.stream.follow();
-            self.is_known = true;
             let mut worker = Worker::for_source(shared, Default::default());
             blocking::release_all(shared, &mut worker);
         }
@@ -274,16 +272,20 @@ impl Following<'_> {
             return;
         }
         self.part_with_replicas();
-        let end = shared.stream.offset();
-        shared.replication.promote(end);
+        match shared.replication.is_known() {
+            true => shared.replication.promote(&shared.stream),
+            // What it was is gone: nobody goes on in that.
+            false => shared.replication.change_id(&shared.stream),
+        }
+        self.set_known(true);
         let names = shared.replication.names();
-        let second = names.second.unwrap_or_default();
-        tracing::warn!(
-            "Setting secondary replication ID to {}, valid up to offset: {}. New replication ID is {}",
-            second.0,
-            second.1,
-            names.id
-        );
+        if let Some((second, end)) = names.second {
+            tracing::warn!(
+                "Setting secondary replication ID to {second}, valid up to offset: {end}. New \
+                 replication ID is {}",
+                names.id
+            );
+        }
         shared.stream.disown();
         shared.replication.upstream.set_follows(false);
         tracing::info!("MASTER MODE enabled");
@@ -455,10 +457,11 @@ impl Following<'_> {
 
     /// What the data set contains, if a primary could continue it.
     fn history(&self) -> Option<History> {
-        let names = self.shared.replication.names();
+        let replication = &self.shared.replication;
+        let names = replication.names();
         let id = StreamName::parse(names.id.as_bytes())?;
         let offset = self.shared.stream.offset().cast_signed();
-        self.is_known.then_some(History { id, offset })
+        replication.is_known().then_some(History { id, offset })
     }
 
     fn go_on_as(&mut self, id: Option<StreamName>) {
@@ -466,10 +469,14 @@ impl Following<'_> {
         if let Some(id) = id {
             // Whoever follows us has to know the name.
             self.part_with_replicas();
-            let end = shared.stream.offset();
-            shared.replication.rename(id.to_string(), end);
+            shared.replication.rename(&shared.stream, id.to_string());
         }
         self.begin_to_apply(shared.stream.selected());
+    }
+
+    fn set_known(&self, known: bool) {
+        let shared = self.shared;
+        shared.replication.set_known(&shared.stream, known);
     }
 
     fn begin_to_apply(&mut self, db: usize) {
@@ -502,7 +509,7 @@ impl Following<'_> {
             self.events.push_back(Event::GetAck);
         }
         if fed.is_err() {
-            self.is_known = false;
+            self.set_known(false);
             self.events.push_back(Event::Corrupt);
         }
     }
@@ -572,7 +579,7 @@ impl Following<'_> {
     /// The old data set goes, and with it what it was.
     fn drop_data(&mut self, len: Option<u64>) {
         let shared = self.shared;
-        self.is_known = false;
+        self.set_known(false);
         shared.durability.loading.begin(len.unwrap_or(0));
         // Nobody acts on the old data set from here on.
         shared.turns.pass();
@@ -660,11 +667,11 @@ impl Following<'_> {
             Some(History { id, offset }) => (id.to_string(), offset.unsigned_abs()),
             None => (crate::base::random::run_id(), 0),
         };
-        self.is_known = history.is_some();
         let names = Names { id, second: None };
         shared.stream.adopt(offset, selected);
         let replication = &shared.replication;
         replication.adopt(&shared.stream, names, offset, size);
+        self.set_known(history.is_some());
         shared.durability.saves.loaded(shared.changes());
         self.end_loading();
         self.begin_to_apply(selected);

@@ -23,6 +23,7 @@ use crate::config::{Settings, strerror};
 use crate::dispatch::context::Shared;
 use crate::keyspace::shards::LockSet;
 use crate::persistence::snapshot;
+use crate::propagation::Place;
 use crate::propagation::{Reader, State};
 
 /// How often a replica looks whether its snapshot may begin.
@@ -284,18 +285,13 @@ fn snapshot(
             readers.push(reader);
         }
         let offset = readers.first().map_or(0, Reader::offset);
-        let replication = [
-            (
-                "repl-stream-db",
-                shared.stream.selected().to_string().into_bytes(),
-            ),
-            ("repl-id", shared.replication.id().into_bytes()),
-            ("repl-offset", offset.to_string().into_bytes()),
-        ];
+        let place = Place {
+            id: shared.replication.id(),
+            offset,
+            selected: shared.stream.selected(),
+        };
         let with_functions = !kind.without_functions;
-        shared
-            .durability
-            .head_for_replica(&replication, with_functions)
+        shared.durability.head_at(Some(&place), with_functions)
     };
     let mut begun = Ok(());
     let at = || opened.borrow().first().map_or(0, Reader::offset);

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use bytes::{Buf, Bytes};
 use smallvec::SmallVec;
 
+use super::place;
 use crate::base::clock::unix_ms;
 use crate::base::sync::Mutex;
 use crate::base::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
@@ -155,8 +156,21 @@ pub struct Writer {
     /// When it last failed.
     last_try: Option<Instant>,
     last_stamp: i64,
-    /// The rest of a stamp that is in the file in part.
+    /// The rest of a line of ours that is in the file in part.
     owed: Vec<u8>,
+    /// Where in the stream of replicas what is written ends: its offset.
+    offset: u64,
+    /// What is in the file does not tell that: something else was passed over or is in between.
+    is_apart: bool,
+}
+
+/// The offset behind so many bytes of a chunk, and whether what is in the file tells it then.
+fn after(chunk: &Chunk, bytes: usize, is_apart: bool) -> (u64, bool) {
+    match chunk.audience {
+        Audience::All => (chunk.offset + bytes as u64, is_apart),
+        Audience::Replicas => (chunk.offset + bytes as u64, true),
+        Audience::Files => (chunk.offset, true),
+    }
 }
 
 /// Hands new files to a writer.
@@ -225,6 +239,8 @@ impl Writer {
             last_try: None,
             last_stamp: 0,
             owed: Vec::new(),
+            offset: 0,
+            is_apart: false,
         }
     }
 
@@ -381,14 +397,21 @@ impl Writer {
         if !self.own.is_empty() {
             let mut bytes = Bytes::from(std::mem::take(&mut self.own));
             bytes.advance(written);
+            let offset = self.reader.offset() - bytes.len() as u64;
             self.pending.push_back(Chunk {
                 bytes,
                 audience: Audience::All,
+                offset,
             });
         }
     }
 
     fn write_pending(&mut self, policy: Policy) -> io::Result<()> {
+        if self.pending.is_empty() {
+            self.rotate();
+            return Ok(());
+        }
+        let is_named = self.reader.is_named();
         while let Some(first) = self.pending.front() {
             if first.audience == Audience::Replicas {
                 self.advance(first.bytes.len());
@@ -397,13 +420,49 @@ impl Writer {
             self.rotate();
             self.stamp(policy)?;
             let batch = self.batch();
-            let parts: SmallVec<[&[u8]; 8]> = batch.iter().map(|bytes| &bytes[..]).collect();
+            let len: usize = batch.iter().map(Bytes::len).sum();
+            let mark = match is_named && self.is_last(&batch) {
+                true => self.mark_behind(len),
+                false => Vec::new(),
+            };
+            let mut parts: SmallVec<[&[u8]; 8]> = batch.iter().map(|bytes| &bytes[..]).collect();
+            parts.push(&mark);
             let (done, result) = self.write_parts(&parts);
-            self.advance(done);
+            self.advance(done.min(len));
+            if done > len {
+                self.owed = mark[done - len..].to_vec();
+                self.is_apart = false;
+            }
             result?;
         }
         self.rotate();
+        if is_named && self.is_apart && self.owed.is_empty() {
+            self.owed = place::mark(Some(self.offset));
+            self.is_apart = false;
+            self.pay()?;
+        }
         Ok(())
+    }
+
+    /// True when nothing for the file follows these parts.
+    fn is_last(&self, batch: &[Bytes]) -> bool {
+        let behind = self.pending.iter().skip(batch.len());
+        let mut behind = behind.filter(|chunk| chunk.audience != Audience::Replicas);
+        behind.next().is_none()
+    }
+
+    /// The line behind so many bytes of what is pending: what is in the file until there is all that
+    /// there is of the stream.
+    fn mark_behind(&self, mut len: usize) -> Vec<u8> {
+        let (mut offset, mut apart) = (self.offset, self.is_apart);
+        for chunk in &self.pending {
+            if len == 0 {
+                break;
+            }
+            len -= chunk.bytes.len().min(len);
+            (offset, apart) = after(chunk, chunk.bytes.len(), apart);
+        }
+        place::mark(apart.then_some(offset))
     }
 
     /// What is written next: one chunk at least, and nothing beyond where the next file begins.
@@ -431,8 +490,15 @@ impl Writer {
     fn advance(&mut self, mut bytes: usize) {
         self.at += bytes as u64;
         while let Some(first) = self.pending.front_mut() {
+            let passed = bytes.min(first.bytes.len());
+            if passed > 0 {
+                (self.offset, self.is_apart) = after(first, passed, self.is_apart);
+            }
             if bytes < first.bytes.len() {
                 first.bytes.advance(bytes);
+                if first.audience != Audience::Files {
+                    first.offset += bytes as u64;
+                }
                 break;
             }
             bytes -= first.bytes.len();

@@ -559,6 +559,7 @@ mod tests {
                 layouts: layouts(),
                 env: Env::at(1000),
                 drop_expired: false,
+                beside: false,
                 replace: false,
                 checksum: true,
                 key_delay_us: 0,

@@ -219,6 +219,8 @@ impl Stream {
         log.tail_offset = offset;
         log.selected = Some(selected);
         log.adopted = true;
+        // A file is in another database.
+        log.append_for_files(|_| {});
         self.publish(log);
     }
 

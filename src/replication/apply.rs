@@ -26,6 +26,9 @@ use crate::resp::write::Output;
 /// Room that an emptied buffer keeps, in bytes.
 const KEPT: usize = 1 << 20;
 
+/// How often it is told that the disk fails, in milliseconds.
+const TELL_MS: i64 = 10_000;
+
 /// No limits but those of memory: what the primary took is taken.
 const LIMITS: Limits = Limits {
     max_bulk_len: u64::MAX,
@@ -57,6 +60,8 @@ pub(super) struct Applier {
     wave: Wave,
     /// Replies, which nobody gets.
     out: Output,
+    /// When it was told last that the disk fails.
+    told_ms: i64,
     /// The primary asked for a confirmation.
     pub(super) asked: bool,
 }
@@ -77,6 +82,7 @@ impl Applier {
             frame: Frame::default(),
             wave: Wave::default(),
             out: Output::new(),
+            told_ms: 0,
             asked: false,
         }
     }
@@ -98,6 +104,7 @@ impl Applier {
     pub(super) fn feed(&mut self, shared: &Shared, bytes: &[u8]) -> Result<(), Corrupt> {
         self.buffer.extend_from_slice(bytes);
         self.worker.refresh(shared);
+        self.look_at_disk(shared);
         loop {
             let planned = self.plan(shared);
             if self.wave.len() == 0 {
@@ -113,6 +120,24 @@ impl Applier {
         live.query_len.store(self.waiting(), Relaxed);
         self.session.publish();
         Ok(())
+    }
+
+    /// What a primary says is done even where a client's writes would be refused, because the disk
+    /// fails; unless the parameters have the server end then.
+    fn look_at_disk(&mut self, shared: &Shared) {
+        let failing = shared.append_only.log.progress.failing.load(Relaxed);
+        let settings = &self.worker.settings;
+        if !failing && !shared.durability.saves.refuses_writes(settings) {
+            return;
+        }
+        if !settings.replica_ignore_disk_write_errors {
+            panic!("Replica was unable to write command to disk.");
+        }
+        let now = unix_ms();
+        if now - self.told_ms >= TELL_MS {
+            self.told_ms = now;
+            tracing::warn!("Replica is applying a command it is unable to write to disk.");
+        }
     }
 
     /// Finds the next requests.

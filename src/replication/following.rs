@@ -29,6 +29,7 @@ use crate::config::strerror;
 use crate::dispatch::blocking;
 use crate::dispatch::context::{Shared, Worker};
 use crate::durability::{append_only, save};
+use crate::observe::{log, process};
 use crate::persistence::load::About;
 use crate::propagation::{Names, Wanted};
 
@@ -67,6 +68,7 @@ pub fn begin_as_replica(shared: &Shared) {
     };
     let upstream = &shared.replication.upstream;
     upstream.set_follows(true);
+    show_role(true, &shared.config.load());
     shared.stream.follow();
     // Unless what is loaded tells it.
     shared.replication.set_known(&shared.stream, false);
@@ -89,6 +91,13 @@ pub fn follow_from_start(shared: &Shared) {
         });
         serve(shared);
     }
+}
+
+/// Shows to the log's readers and to the system whether this is a replica.
+fn show_role(follows: bool, settings: &crate::config::Settings) {
+    log::set_role(if follows { 'S' } else { 'M' });
+    // A comfort: where it is not to be had, the server serves all the same.
+    let _ = process::write_oom_score(settings);
 }
 
 /// What came of an attempt to connect.
@@ -253,6 +262,7 @@ impl Following<'_> {
         let replication = &shared.replication;
         if !replication.upstream.follows() {
             replication.upstream.set_follows(true);
+            show_role(true, &shared.config.load());
             // What clients do from now on goes to files only; what they did until now is in the
             // stream, which can be gone on with.
             shared.turns.pass();
@@ -288,7 +298,7 @@ impl Following<'_> {
         }
         shared.stream.disown();
         shared.replication.upstream.set_follows(false);
-        tracing::info!("MASTER MODE enabled");
+        show_role(false, &shared.config.load());
     }
 
     /// Ends the connections of all replicas: they come back, and learn what the stream is called now.

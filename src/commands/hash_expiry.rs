@@ -333,6 +333,7 @@ fn hpersist(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
         });
     }
     if changed {
+        ctx.db.note_fields(key);
         ctx.db.changed(key, event::ON_HPERSIST);
     }
     Ok(())

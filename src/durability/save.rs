@@ -379,7 +379,8 @@ fn with_all_shards(shared: &Shared, work: impl FnOnce(&mut Db<'_, '_>)) {
     effects.free(&shared.keyspace.lazyfree);
 }
 
-/// The file is out of date at once: FLUSHALL, which has told [`Saves::flushed`]. If there are save
+/// The file is out of date at once: FLUSHALL, which has told
+/// [`crate::persistence::save::Saves::flushed`]. If there are save
 /// points, its client has its reply when another file is in place, as Redis writes one in between.
 pub fn reset_file(ctx: &mut ServerCtx<'_, '_>) {
     if ctx.shared.config.settings().save.is_empty() {

@@ -603,7 +603,7 @@ impl Following<'_> {
     }
 
     fn look_at_dump(&mut self) {
-        let Some((dump, load)) = &self.dump else {
+        let Some((dump, load)) = &mut self.dump else {
             return;
         };
         let (load, attempt) = (*load, self.attempt);

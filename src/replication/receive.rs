@@ -54,6 +54,8 @@ pub(super) struct Dump {
     bell: Arc<Bell>,
     /// Its length, where that is known.
     len: Option<u64>,
+    /// A loader was started, whose outcome was not taken.
+    loads: bool,
 }
 
 enum To {
@@ -61,8 +63,6 @@ enum To {
     Loader(SyncSender<Vec<u8>>),
     /// All of it is handed over.
     Nowhere,
-    /// And loaded.
-    Loaded,
 }
 
 /// A file that goes with its owner, unless it was put in its place.
@@ -94,6 +94,7 @@ impl Dump {
             common: Arc::default(),
             bell: Arc::clone(bell),
             len,
+            loads: false,
         };
         dump.to = match load {
             Load::File => To::File(create()?),
@@ -117,10 +118,11 @@ impl Dump {
     pub(super) fn loaded(bell: &Arc<Bell>) -> Self {
         let common = Arc::<Common>::default();
         Self {
-            to: To::Loaded,
+            to: To::Nowhere,
             common,
             bell: Arc::clone(bell),
             len: None,
+            loads: false,
         }
     }
 
@@ -142,7 +144,7 @@ impl Dump {
                 }
                 Ok(())
             }
-            To::Nowhere | To::Loaded => Ok(()),
+            To::Nowhere => Ok(()),
         }
     }
 
@@ -158,22 +160,23 @@ impl Dump {
     }
 
     /// What came of loading, once that is over.
-    pub(super) fn outcome(&self) -> Option<Outcome> {
-        self.common.outcome.lock().take()
+    pub(super) fn outcome(&mut self) -> Option<Outcome> {
+        let outcome = self.common.outcome.lock().take();
+        self.loads &= outcome.is_none();
+        outcome
     }
 
     /// Gives up, and waits until the loader has let the keyspace go.
     pub(super) fn give_up(self) {
         self.common.given_up.store(true, Relaxed);
-        let loads = !matches!(self.to, To::File(_) | To::Loaded);
         drop(self.to);
-        while loads && self.common.outcome.lock().is_none() {
+        while self.loads && self.common.outcome.lock().is_none() {
             std::thread::sleep(LOOK);
         }
     }
 
     fn start(
-        &self,
+        &mut self,
         shared: &Shared,
         load: Load,
         input: impl Read + Send + 'static,
@@ -184,11 +187,13 @@ impl Dump {
             common: Arc::clone(&common),
         };
         let swaps = load == Load::Swap;
-        shared.threads.start("load", move |shared| {
+        let started = shared.threads.start("load", move |shared| {
             let outcome = run(shared, watched, len.unwrap_or(0), swaps);
             *common.outcome.lock() = Some(outcome);
             bell.ring();
-        })
+        });
+        self.loads = started.is_ok();
+        started
     }
 }
 

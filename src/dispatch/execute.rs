@@ -96,9 +96,7 @@ pub fn request(
 ) -> Flow {
     // Most are commands on keys while nothing stands against them: no more to be asked.
     if let Some(known) = prepared.known
-        && worker.is_calm_for(known)
-        && known.is_plain(args.len())
-        && session.is_plain()
+        && takes_short_way(worker, session, known, args.len())
     {
         session.handle.live.set_last_command(Some(known.id));
         let hints = prepared.hints;
@@ -106,6 +104,13 @@ pub fn request(
         return flow_after(worker);
     }
     request_of_state(shared, worker, session, out, args, prepared)
+}
+
+/// True when nothing can stand against a request of `len` arguments, as of the worker's last look
+/// around: [`admit::admit`] would have it run.
+#[inline(always)]
+pub fn takes_short_way(worker: &Worker, session: &Session, known: &Known, len: usize) -> bool {
+    worker.is_calm_for(known) && known.is_plain(len) && session.is_plain()
 }
 
 /// Serves a request that something may stand against, or that is to be kept or not answered.

@@ -101,7 +101,8 @@ fn set(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
             .iter()
             .any(|(name, _)| name.eq_ignore_ascii_case(b"maxmemory"))
     {
-        crate::dispatch::execute::evict(shared, ctx.worker);
+        let settings = ctx.settings();
+        crate::dispatch::upkeep::evict(shared, &settings, ctx.worker.now);
     }
     ctx.out.ok();
     Ok(())

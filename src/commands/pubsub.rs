@@ -6,7 +6,7 @@
 use crate::dispatch::command::{Acl, Command, Flags, Handler, KeyFlags, KeySpec, Keys, ROW};
 use crate::dispatch::context::ServerCtx;
 use crate::dispatch::error::Error;
-use crate::dispatch::execute;
+use crate::dispatch::propagate;
 use crate::dispatch::subscriptions as session;
 use crate::keyspace::outbox::Message;
 use crate::pubsub::{Kind, confirmation};
@@ -154,7 +154,7 @@ fn publish(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
         true => hub.receivers(&args[1]),
         false => hub.publish(&args[1], &args[2], &mut *ctx),
     };
-    execute::tell_replicas(ctx);
+    propagate::tell_replicas(ctx);
     ctx.out.int(receivers as i64);
     Ok(())
 }
@@ -166,7 +166,7 @@ fn spublish(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
         true => hub.subscribers(Kind::Shard, &args[1]),
         false => hub.publish_shard(&args[1], &args[2], &mut *ctx),
     };
-    execute::tell_replicas(ctx);
+    propagate::tell_replicas(ctx);
     ctx.out.int(receivers as i64);
     Ok(())
 }

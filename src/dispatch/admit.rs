@@ -250,7 +250,8 @@ fn memory(
     {
         return Ok(());
     }
-    let freed = super::execute::evict(shared, worker);
+    let settings = std::sync::Arc::clone(&worker.settings);
+    let freed = super::upkeep::evict(shared, &settings, worker.now);
     let flags = effective_flags(session, shared, known);
     let queues = session.multi.is_some()
         && !known.flags.has(Flags::EXEC)

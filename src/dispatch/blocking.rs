@@ -26,12 +26,14 @@ use dashmap::DashMap;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
+use super::accounts;
 use super::args::Args;
 use super::chore::Chore;
 use super::command::Handler;
 use super::context::{DataCtx, ServerCtx, Shared, Worker};
 use super::error::Error;
-use super::execute::{self, Call};
+use super::execute::Request;
+use super::locked::{self, Call};
 use super::table::Known;
 use crate::base::ticks::Ticks;
 use crate::client::registry::Handle;
@@ -479,10 +481,11 @@ fn run_again<'k>(
         return None;
     }
     if let Err(error) = result {
-        execute::failed(shared, worker, known, &mut out, &error);
+        accounts::failed(shared, worker, known, &mut out, &error);
     }
     let nanos = (parked.nanos, Ticks::now().nanos_since(started));
-    execute::account_waited(shared, worker, &parked.handle, known, args, nanos);
+    let request = Request::new(known, args);
+    accounts::waited(shared, worker, &parked.handle, request, nanos);
     Some(out.to_vec())
 }
 
@@ -502,7 +505,7 @@ pub(super) fn settle(shared: &Shared, worker: &mut Worker) {
         serve_key(shared, worker, &mut locks, db, &key);
         serve(shared, worker, &mut locks);
         drop(locks);
-        execute::release(shared, worker);
+        locked::release(shared, worker);
     }
 }
 
@@ -596,7 +599,7 @@ fn end_with(
             Awaited::Acks(acks) => out.uint(shared.replication.acknowledged(acks.offset) as u64),
             _ => out.null_array(),
         },
-        Err(error) => execute::failed(shared, worker, known, &mut out, &error),
+        Err(error) => accounts::failed(shared, worker, known, &mut out, &error),
     }
     Some(out.to_vec())
 }
@@ -636,6 +639,6 @@ pub fn look_again(shared: &Shared, worker: &mut Worker, parked: &Parked) {
         if keyspace.kind_of(&locks, parked.db, key, worker.env.now_ms) != Some(parked.on) {
             serve_key(shared, worker, &mut locks, parked.db, key);
         }
-        execute::conclude(shared, worker, locks);
+        locked::conclude(shared, worker, locks);
     }
 }

@@ -29,10 +29,10 @@ use super::blocking::{Aftermath, Block, Blocked, Parked};
 use super::chore::{Chore, Chores};
 use super::command::{Command, Flags};
 use super::control::Control;
-use super::execute::Propagated;
 use super::job::{Job, Running};
 use super::monitor::Monitors;
 use super::pause::Pause;
+use super::propagate::Propagated;
 use super::source::Source;
 use super::table::{Known, Table};
 use super::threads::Threads;
@@ -471,7 +471,7 @@ impl<'k> ServerCtx<'_, 'k> {
         lock: impl FnOnce(&'k Keyspace) -> LockSet<'k>,
         work: impl FnOnce(&mut Db<'_, 'k>) -> R,
     ) -> R {
-        let call = super::execute::Call {
+        let call = super::locked::Call {
             shared: self.shared,
             worker: self.worker,
             db: self.session.db,
@@ -484,7 +484,7 @@ impl<'k> ServerCtx<'_, 'k> {
             None => {
                 let mut locks = lock(&self.shared.keyspace);
                 let result = call.under(&mut locks, false, |mut db, _| work(&mut db));
-                super::execute::conclude(self.shared, self.worker, locks);
+                super::locked::conclude(self.shared, self.worker, locks);
                 result
             }
         }

@@ -1,9 +1,11 @@
 //! From a request to its effect: the command table, refusals, locks, execution, transactions.
 //!
 //! [`command`] says what a command is, [`table`] finds it, [`keys`] finds its keys, [`admit`]
-//! holds every refusal in Redis' order, [`execute`] locks, runs, propagates and accounts,
+//! holds every refusal in Redis' order, [`execute`] runs (under locks: `locked`), [`propagate`] tells the
+//! stream, [`accounts`] counts,
 //! [`transaction`] does so for MULTI, and [`context`] is what handlers see.
 
+pub mod accounts;
 pub mod admit;
 pub mod args;
 pub mod blocking;
@@ -13,12 +15,15 @@ pub mod command;
 pub mod context;
 pub mod control;
 pub mod error;
+pub mod events;
 pub mod execute;
 pub mod job;
 pub mod keys;
+mod locked;
 pub mod monitor;
 pub mod options;
 pub mod pause;
+pub mod propagate;
 pub mod source;
 pub mod subscriptions;
 pub mod table;

@@ -11,10 +11,11 @@ use super::blocking;
 use super::command::Command;
 use super::context::{ServerCtx, Shared};
 use super::error::Error;
-use super::execute;
+use super::execute::{self, Request};
 use super::keys;
 use super::source::Source;
 use super::table::Known;
+use super::{locked, propagate};
 use crate::client::session::{Multi, Queued, Replies, Session};
 use crate::keyspace::shards::{Keyspace, LockSet};
 use crate::resp::write::Output;
@@ -111,16 +112,16 @@ pub fn exec(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     unwatch_held(shared, ctx.session, &mut locks);
     run_queue(ctx, &multi, &mut locks);
     if ctx.worker.source == Source::Primary {
-        execute::pass_on(shared, ctx.worker, ctx.session.db, ctx.args);
+        propagate::pass_on(shared, ctx.worker, ctx.session.db, ctx.args);
     } else if !ctx.worker.pending.is_empty() {
         let pending = std::mem::take(&mut ctx.worker.pending);
-        ctx.worker.appended = execute::append(shared, &pending);
+        ctx.worker.appended = propagate::append(shared, &pending);
     }
     if ctx.worker.effects.is_any_ready() {
         // Who waits for a key sees it as of the end, when its time may be over.
         ctx.worker.catch_up();
     }
-    execute::conclude(shared, ctx.worker, locks);
+    locked::conclude(shared, ctx.worker, locks);
     if let Some(chore) = ctx.worker.chore.take() {
         blocking::park_for_chore(ctx, chore);
     }
@@ -143,9 +144,7 @@ fn run_queue<'k>(ctx: &mut ServerCtx<'_, 'k>, multi: &Multi, locks: &mut LockSet
             ctx.worker,
             ctx.session,
             ctx.out,
-            known,
-            Args::new(&list),
-            &[],
+            Request::new(known, Args::new(&list)),
             Some(locks),
         );
         if silent && ctx.session.replies == Replies::Off {

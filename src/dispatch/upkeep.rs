@@ -7,7 +7,8 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::client_eviction;
 use super::context::{Shared, env_of};
-use super::execute::{Propagated, append, deliver, removals_of_fields};
+use super::events::deliver;
+use super::propagate::{Propagated, append, removals_of_fields};
 use crate::base::clock::{self, Now};
 use crate::config::Settings;
 use crate::keyspace::db::{Effects, Env};

@@ -17,9 +17,10 @@ use crate::dispatch::args::Args;
 use crate::dispatch::command::Flags;
 use crate::dispatch::context::{Shared, Worker};
 use crate::dispatch::error::Error;
+use crate::dispatch::execute::Request;
 use crate::dispatch::source::{self, Source};
 use crate::dispatch::table::Known;
-use crate::dispatch::{admit, execute, transaction};
+use crate::dispatch::{accounts, admit, execute, transaction};
 use crate::persistence::aof::place::Tracker;
 use crate::persistence::aof::reader::{Failure, Item, Reader};
 use crate::propagation::Place;
@@ -135,7 +136,7 @@ fn run(
         .map_err(|_| String::from_utf8_lossy(list[0]).into_owned())?;
     worker.obeyed = Some(known.id);
     if let Some(error) = refusal(known) {
-        execute::failed(shared, worker, known, out, &error);
+        accounts::failed(shared, worker, known, out, &error);
         source::failed(shared, worker, &error.text());
         return Ok(());
     }
@@ -143,7 +144,14 @@ fn run(
         transaction::queue(session, known, args);
         return Ok(());
     }
-    execute::call(shared, worker, session, out, known, args, &[], None);
+    execute::call(
+        shared,
+        worker,
+        session,
+        out,
+        Request::new(known, args),
+        None,
+    );
     execute::to_end(shared, worker, session, out);
     Ok(())
 }

@@ -18,7 +18,7 @@ use crate::dispatch::command::Flags;
 use crate::dispatch::context::{Shared, Worker};
 use crate::dispatch::source::{self, Source};
 use crate::dispatch::wave::{self, Planned, SIZE, Wave};
-use crate::dispatch::{admit, execute, transaction};
+use crate::dispatch::{admit, execute, propagate, transaction};
 use crate::keyspace::db::Hint;
 use crate::resp::parse::{Limits, Parser, Progress, Request};
 use crate::resp::write::Output;
@@ -237,7 +237,7 @@ impl Applier {
         }
         self.transaction = None;
         if self.session.written == before {
-            execute::pass_on(shared, &mut self.worker, self.session.db, args);
+            propagate::pass_on(shared, &mut self.worker, self.session.db, args);
             self.session.written = std::mem::take(&mut self.worker.appended);
         }
     }
@@ -262,7 +262,8 @@ impl Applier {
             transaction::queue(session, known, args);
             return;
         }
-        execute::call(shared, worker, session, out, known, args, hints, None);
+        let request = execute::Request { known, args, hints };
+        execute::call(shared, worker, session, out, request, None);
         execute::to_end(shared, worker, session, out);
         out.clear();
     }

@@ -29,6 +29,9 @@ const KNOTS: &[&str] = &["dispatch"];
 /// Longest file, in lines.
 const LONGEST: usize = 800;
 
+/// Longest function, in lines.
+const LONGEST_FUNCTION: usize = 100;
+
 /// Words that mark something as unfinished or forgotten.
 const UNFINISHED: &[&str] = &["todo!", "unimplemented!", "dbg!", "FIXME", "XXX:"];
 
@@ -280,6 +283,54 @@ fn files_have_an_essay_and_an_end() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Functions by the line on which they begin, with their names and lengths. What stands on one line has
+/// no length.
+fn functions(text: &str) -> Vec<(usize, String, usize)> {
+    let lines: Vec<&str> = text.lines().collect();
+    let mut found = Vec::new();
+    for (at, line) in lines.iter().enumerate() {
+        let trimmed = line.trim_start();
+        let indent = &line[..line.len() - trimmed.len()];
+        let words: Vec<&str> = trimmed.split_whitespace().collect();
+        let is_head = |word: &&&str| {
+            ["pub", "const", "unsafe", "extern", "\"C\""].contains(*word)
+                || word.starts_with("pub(")
+        };
+        let before = words.iter().take_while(is_head).count();
+        if words.get(before) != Some(&"fn") || trimmed.ends_with('}') || trimmed.ends_with(';') {
+            continue;
+        }
+        let rest = lines[at..].iter();
+        // A trait declares without a body.
+        let head = rest.clone().find(|l| l.ends_with('{') || l.ends_with(';'));
+        let end = format!("{indent}}}");
+        let Some(len) = rest.clone().position(|l| *l == end) else {
+            continue;
+        };
+        if head.is_none_or(|l| l.ends_with(';')) {
+            continue;
+        }
+        let name = words[before + 1].split(['(', '<']).next();
+        found.push((at + 1, name.unwrap_or_default().to_owned(), len + 1));
+    }
+    found
+}
+
+#[test]
+fn functions_fit_on_two_screens() {
+    let mut wrong = Vec::new();
+    let is_test = |path: &Path| path.ends_with("tests.rs");
+    for (path, text) in src().into_iter().filter(|(path, _)| !is_test(path)) {
+        for (line, name, len) in functions(&text) {
+            if len > LONGEST_FUNCTION {
+                let path = path.display();
+                wrong.push(format!("{path}:{line}: `{name}` has {len} lines"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "too long:\n{}", wrong.join("\n"));
 }
 
 #[test]

@@ -1,173 +1,13 @@
 //! A real Redis follows this server: it begins with a snapshot taken under load, then gets the
 //! stream, and ends with the same data set. Several that wait share a snapshot. Skipped where no Redis 7.0 is installed.
 
+mod replicas;
 mod sockets;
 
-use std::ffi::OsStr;
-use std::net::TcpListener;
-use std::ops::Deref;
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::{Duration, Instant};
 
-use sockets::{Client, PATIENCE, eventually, under_test};
-
-fn is_redis_installed() -> bool {
-    let version = Command::new("redis-server").arg("--version").output();
-    version.is_ok_and(|v| String::from_utf8_lossy(&v.stdout).contains("v=7.0."))
-}
-
-/// A port that was free a moment ago.
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("it is bound").port()
-}
-
-/// A server that others reach by its port.
-struct Server {
-    inner: sockets::Server,
-    port: u16,
-}
-
-impl Deref for Server {
-    type Target = sockets::Server;
-
-    fn deref(&self) -> &sockets::Server {
-        &self.inner
-    }
-}
-
-impl Server {
-    /// Starts it, again on another port should somebody have taken the one that was free.
-    fn start(program: &OsStr, options: &[&str]) -> Self {
-        let begin = Instant::now();
-        while begin.elapsed() < PATIENCE {
-            let port = free_port();
-            let text = port.to_string();
-            let common = ["--port", &text, "--enable-debug-command", "yes"];
-            let options = [&common, options].concat();
-            if let Some(inner) = sockets::Server::try_start(program, &[], &options) {
-                return Self { inner, port };
-            }
-        }
-        panic!("no port was free for long enough");
-    }
-
-    fn primary(options: &[&str]) -> Self {
-        Self::start(&under_test(), options)
-    }
-
-    fn replica_of(primary: &Self) -> Self {
-        let place = ["127.0.0.1", &primary.port.to_string()].join(" ");
-        Self::start("redis-server".as_ref(), &["--replicaof", &place])
-    }
-}
-
-/// Requests of every type and of every way to be propagated, chosen by `n`.
-fn request(n: u64) -> String {
-    let (key, value) = (n * 7919 % 50, n % 23);
-    match n % 40 {
-        0 => format!("SELECT {}", n / 40 % 3),
-        1 => format!("SET s{key} {value}"),
-        2 => format!("SET s{key} {value} PX {}", 10 + value * 20),
-        3 => format!("INCRBYFLOAT f{key} 0.1"),
-        4 => format!("APPEND a{key} {n}"),
-        5 => format!("GETEX s{key} EX 1000"),
-        6 => format!("GETDEL s{key}"),
-        7 => format!("RPUSH l{key} {n} {value} {n}"),
-        8 => format!("LPOP l{key} 2"),
-        9 => format!("LMOVE l{key} l{value} LEFT RIGHT"),
-        10 => format!("LMPOP 2 l{key} l{value} LEFT COUNT 2"),
-        11 => format!("SADD t{key} {n} {value} x{n}"),
-        12 => format!("SPOP t{key}"),
-        13 => format!("SPOP t{key} 2"),
-        14 => format!("SINTERSTORE t{value} t{key} t{}", key + 1),
-        15 => format!("HSET h{key} f{value} {n} g {value}"),
-        16 => format!("HINCRBYFLOAT h{key} x 1.5"),
-        17 => format!("HDEL h{key} f{value}"),
-        18 => format!("ZADD z{key} {n} m{value} 1.5 m{key}"),
-        19 => format!("ZINCRBY z{key} 0.3 m{value}"),
-        20 => format!("ZPOPMIN z{key}"),
-        21 => format!("ZUNIONSTORE z{value} 2 z{key} z{value}"),
-        22 => format!("XADD x{key} MAXLEN ~ 50 * f {n}"),
-        23 => format!("XGROUP CREATE x{key} g{value} 0 MKSTREAM"),
-        24 => format!("XREADGROUP GROUP g{value} c{value} COUNT 3 STREAMS x{key} >"),
-        25 => format!("XAUTOCLAIM x{key} g{value} d 0 0 COUNT 2"),
-        26 => format!("XTRIM x{key} MAXLEN 20"),
-        27 => format!("PFADD p{key} {n}"),
-        28 => format!("PFMERGE p{value} p{key}"),
-        29 => format!("SETBIT b{key} {n} 1"),
-        30 => format!("BITFIELD b{key} SET u8 {value} {value}"),
-        31 => format!("GEOADD geo{key} 13.361389 38.115556 m{n}"),
-        32 => format!("EXPIRE h{key} 1000"),
-        33 => format!("PEXPIRE z{key} {}", value * 10),
-        34 => format!("RENAME t{key} t{value}"),
-        35 => format!("COPY h{key} h{value} REPLACE"),
-        36 => format!("SORT l{key} ALPHA STORE l{value}"),
-        37 => format!("DEL a{key} l{value}"),
-        38 => format!("SETRANGE a{key} {value} xyz"),
-        _ => format!("MOVE s{key} {}", n % 3),
-    }
-}
-
-/// Writes until told to stop; every tenth request or so within a transaction.
-fn load(server: &Server, seed: u64, stop: &AtomicBool) {
-    let mut client = server.client();
-    let mut n = seed;
-    while !stop.load(Relaxed) {
-        if n.is_multiple_of(7) {
-            client.ask("MULTI");
-            for i in 0..5 {
-                client.ask(&request(n + i * 3));
-            }
-            client.ask("EXEC");
-        } else {
-            client.ask(&request(n));
-        }
-        n += 3;
-    }
-}
-
-/// Commands that have been run.
-fn written(client: &mut Client) -> u64 {
-    let info = client.ask("INFO stats");
-    let mut lines = info.lines();
-    let count = lines.find_map(|line| line.strip_prefix("total_commands_processed:"));
-    count.expect("a field").parse().expect("a number")
-}
-
-fn digest(server: &Server) -> String {
-    server.client().ask("DEBUG DIGEST")
-}
-
-/// Both hold the same once what has expired is removed; else it says which keys differ.
-fn assert_same(one: &Server, other: &Server) {
-    let begin = Instant::now();
-    while begin.elapsed() < PATIENCE / 4 {
-        if digest(one) == digest(other) {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    let (mut a, mut b) = (one.client(), other.client());
-    let mut differ = Vec::new();
-    for db in 0..3 {
-        let select = format!("SELECT {db}");
-        a.ask(&select);
-        b.ask(&select);
-        let keys = [a.ask("KEYS *"), b.ask("KEYS *")].join(" ");
-        let keys: std::collections::BTreeSet<_> = keys.split(' ').collect();
-        for key in keys.into_iter().filter(|key| !key.is_empty()) {
-            let ask = format!("DEBUG DIGEST-VALUE {key}");
-            let (here, there) = (a.ask(&ask), b.ask(&ask));
-            if here != there {
-                let dump = format!("DUMP {key}");
-                differ.push((db, key.to_owned(), a.ask(&dump), b.ask(&dump)));
-            }
-        }
-    }
-    panic!("they differ: {differ:#?}");
-}
+use replicas::{Server, assert_same, digest, info, is_redis_installed, load, written};
+use sockets::{Client, eventually};
 
 /// A Redis that comes while clients write ends with what they wrote.
 fn follows_under_load(options: &[&str]) {
@@ -419,14 +259,6 @@ fn a_replica_joins_a_snapshot_that_is_written_to_a_file() {
     assert_same(&primary, &second);
 }
 
-/// A number that INFO names.
-fn info(client: &mut Client, section: &str, field: &str) -> u64 {
-    let text = client.ask(&format!("INFO {section}"));
-    let mut lines = text.lines();
-    let found = lines.find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
-    found.expect("a field").parse().expect("a number")
-}
-
 #[test]
 fn a_replica_that_hangs_costs_no_keys() {
     let options = [
@@ -483,7 +315,7 @@ fn the_end_of_the_server_does_not_wait_for_a_replica_that_hangs() {
         });
         eventually(|| info(&mut client, "persistence", "rdb_bgsave_in_progress") == 1);
         client.send(&format!("SHUTDOWN {kind}"));
-        eventually(|| server.inner.has_ended());
+        eventually(|| server.has_ended());
         drop(hanging);
     }
 }

@@ -5,8 +5,9 @@
 #![allow(dead_code, reason = "no test needs all of it")]
 
 use std::ffi::{OsStr, OsString};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,9 @@ pub fn under_test() -> OsString {
 pub struct Server {
     child: Child,
     dir: tempfile::TempDir,
+    /// What it was started with.
+    program: OsString,
+    args: Vec<OsString>,
 }
 
 impl Server {
@@ -39,27 +43,52 @@ impl Server {
     /// Starts `program` and awaits that it serves; nothing if it ends instead.
     pub fn try_start(program: &OsStr, first: &[&str], options: &[&str]) -> Option<Self> {
         let dir = tempfile::tempdir().expect("a directory");
-        let child = Command::new(program)
-            .args(first)
-            .args(["--port", "0", "--save", "", "--unixsocket"])
-            .arg(dir.path().join("s"))
-            .args(options)
-            .current_dir(dir.path())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("the program is there");
-        let mut server = Self { child, dir };
+        let mut args: Vec<OsString> = first.iter().map(Into::into).collect();
+        args.extend(["--port", "0", "--save", "", "--unixsocket"].map(Into::into));
+        args.push(dir.path().join("s").into());
+        args.extend(options.iter().map(OsString::from));
+        let mut server = Self {
+            child: launch(program, &args, dir.path()),
+            dir,
+            program: program.to_owned(),
+            args,
+        };
+        server.begins().then_some(server)
+    }
+
+    /// Awaits that it serves; false if it ends instead.
+    fn begins(&mut self) -> bool {
         let mut ended = false;
         // It listens before it has loaded its data, and may end instead.
         eventually(|| {
-            ended = server.has_ended();
-            ended || server.serves()
+            ended = self.has_ended();
+            ended || self.serves()
         });
-        (!ended).then_some(server)
+        !ended
     }
 
-    /// True when a new client is served, if only by being asked for a password.
+    /// Kills it, and starts it again on what it left, with options that count more than its own.
+    pub fn restart(&mut self, options: &[&str]) {
+        self.launch_again(options);
+        assert!(self.begins(), "it starts again");
+    }
+
+    /// As [`Server::restart`], without waiting until it serves.
+    pub fn launch_again(&mut self, options: &[&str]) {
+        self.kill();
+        let mut args = self.args.clone();
+        args.extend(options.iter().map(OsString::from));
+        self.child = launch(&self.program, &args, self.dir.path());
+    }
+
+    /// Ends it as a crash does.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// True when a new client is served, if only by being asked for a password or told that the
+    /// primary is away.
     fn serves(&self) -> bool {
         let Ok(mut stream) = UnixStream::connect(self.dir.path().join("s")) else {
             return false;
@@ -67,12 +96,21 @@ impl Server {
         let mut reply = String::new();
         let asked = stream.write_all(b"PING\r\n");
         let read = asked.and_then(|()| BufReader::new(stream).read_line(&mut reply));
-        read.is_ok() && (reply == "+PONG\r\n" || reply.starts_with("-NOAUTH"))
+        read.is_ok()
+            && (reply == "+PONG\r\n"
+                || ["-NOAUTH", "-MASTERDOWN"]
+                    .iter()
+                    .any(|e| reply.starts_with(e)))
     }
 
     /// True once the process has ended.
     pub fn has_ended(&mut self) -> bool {
         self.child.try_wait().expect("a child").is_some()
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> rustix::process::Pid {
+        rustix::process::Pid::from_child(&self.child)
     }
 
     /// A file in its directory.
@@ -82,18 +120,24 @@ impl Server {
 
     /// A new connection.
     pub fn client(&self) -> Client {
-        let stream = UnixStream::connect(self.dir.path().join("s")).expect("a connection");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-        stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
-        Client(BufReader::new(stream))
+        Client::connect(&self.path("s"), PATIENCE).expect("a connection")
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.kill();
     }
+}
+
+fn launch(program: &OsStr, args: &[OsString], dir: &Path) -> Child {
+    Command::new(program)
+        .args(args)
+        .current_dir(dir)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the program is there")
 }
 
 /// A request as clients send it.
@@ -136,11 +180,23 @@ pub fn eventually(mut condition: impl FnMut() -> bool) {
 pub struct Client(pub BufReader<UnixStream>);
 
 impl Client {
+    /// A connection to a socket in the file system, on which everything takes up to `limit`.
+    pub fn connect(path: &Path, limit: Duration) -> io::Result<Self> {
+        let stream = UnixStream::connect(path)?;
+        stream.set_read_timeout(Some(limit))?;
+        stream.set_write_timeout(Some(limit))?;
+        Ok(Self(BufReader::new(stream)))
+    }
+
     /// Sends a line; several when it holds line ends.
     pub fn send(&mut self, line: &str) {
+        self.try_send(line).expect("room");
+    }
+
+    fn try_send(&mut self, line: &str) -> io::Result<()> {
         let stream = self.0.get_mut();
-        stream.write_all(line.as_bytes()).expect("room");
-        stream.write_all(b"\r\n").expect("room");
+        stream.write_all(line.as_bytes())?;
+        stream.write_all(b"\r\n")
     }
 
     /// Sends a request in its binary form.
@@ -151,23 +207,35 @@ impl Client {
 
     /// A line or bulk string; an array as its elements, joined by spaces.
     pub fn read(&mut self) -> String {
+        self.try_read().expect("a reply")
+    }
+
+    /// As [`Client::read`], of a server that may be gone.
+    pub fn try_read(&mut self) -> io::Result<String> {
         let mut line = String::new();
-        self.0.read_line(&mut line).expect("a reply");
-        assert!(!line.is_empty(), "the connection was closed");
-        let line = line.trim_end().to_owned();
+        self.0.read_line(&mut line)?;
+        let Some(line) = line.strip_suffix("\r\n") else {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        };
         let count = || line[1..].parse::<i64>().expect("a length");
         match line.as_bytes()[0] {
             b'$' if count() >= 0 => {
                 let mut bulk = vec![0; count() as usize + 2];
-                self.0.read_exact(&mut bulk).expect("a bulk string");
-                String::from_utf8_lossy(&bulk[..bulk.len() - 2]).into_owned()
+                self.0.read_exact(&mut bulk)?;
+                Ok(String::from_utf8_lossy(&bulk[..bulk.len() - 2]).into_owned())
             }
             b'*' | b'>' if count() >= 0 => {
-                let parts: Vec<_> = (0..count()).map(|_| self.read()).collect();
-                parts.join(" ")
+                let parts: io::Result<Vec<_>> = (0..count()).map(|_| self.try_read()).collect();
+                Ok(parts?.join(" "))
             }
-            _ => line,
+            _ => Ok(line.to_owned()),
         }
+    }
+
+    /// Sends a line and reads its reply, of a server that may be gone.
+    pub fn try_ask(&mut self, line: &str) -> io::Result<String> {
+        self.try_send(line)?;
+        self.try_read()
     }
 
     /// Sends a line and reads its reply.
@@ -181,7 +249,7 @@ impl Client {
         let mut rest = Vec::new();
         match self.0.read_to_end(&mut rest) {
             Ok(_) => true,
-            Err(error) => error.kind() != std::io::ErrorKind::WouldBlock,
+            Err(error) => error.kind() != io::ErrorKind::WouldBlock,
         }
     }
 }

@@ -259,9 +259,9 @@ impl Following<'_> {
     /// From here on the stream is somebody else's.
     fn become_replica(&mut self) {
         let shared = self.shared;
-        let replication = &shared.replication;
-        if !replication.upstream.follows() {
-            replication.upstream.set_follows(true);
+        let upstream = &shared.replication.upstream;
+        if !upstream.follows() {
+            upstream.set_follows(true);
             show_role(true, &shared.config.load());
             // What clients do from now on goes to files only; what they did until now is in the
             // stream, which can be gone on with.
@@ -270,9 +270,7 @@ impl Following<'_> {
             let mut worker = Worker::for_source(shared, Default::default());
             blocking::release_all(shared, &mut worker);
         }
-        self.part_with_replicas();
-        let size = shared.config.settings().repl_backlog_size.unsigned_abs();
-        replication.keep_backlog(&shared.stream, size);
+        // Those who follow us stay: they may be able to go on as we do.
     }
 
     /// The stream is this server's own.
@@ -481,6 +479,8 @@ impl Following<'_> {
             self.part_with_replicas();
             shared.replication.rename(&shared.stream, id.to_string());
         }
+        let size = shared.config.settings().repl_backlog_size.unsigned_abs();
+        shared.replication.keep_backlog(&shared.stream, size);
         self.begin_to_apply(shared.stream.selected());
     }
 

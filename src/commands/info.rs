@@ -268,7 +268,7 @@ fn persistence(shared: &Shared, text: &mut String) {
     let ok = |ok: bool| if ok { "ok" } else { "err" };
     fields!(text;
         "loading": u8::from(loading.active.load(Relaxed)),
-        "async_loading": 0,
+        "async_loading": u8::from(loading.beside.load(Relaxed)),
         "current_cow_peak": 0,
         "current_cow_size": 0,
         "current_cow_size_age": 0,
@@ -314,7 +314,7 @@ fn persistence(shared: &Shared, text: &mut String) {
             "aof_write_stalled_ms": aof.log.writing_ms(),
         );
     }
-    if loading.active.load(Relaxed) {
+    if loading.active.load(Relaxed) || loading.beside.load(Relaxed) {
         fields!(text;
             "loading_start_time": loading.started.load(Relaxed),
             "loading_total_bytes": loading.total_bytes.load(Relaxed),

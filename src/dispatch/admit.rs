@@ -189,7 +189,13 @@ pub fn admit<'t>(
             "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
         ));
     }
-    if shared.durability.loading.active.load(Relaxed) && !flags.has(Flags::LOADING) {
+    let loading = &shared.durability.loading;
+    let refuses = match loading.beside.load(Relaxed) {
+        // The old data set is served, and must stay what it is.
+        true => effective_flags(session, shared, known).has(Flags::NO_ASYNC_LOADING),
+        false => loading.active.load(Relaxed) && !flags.has(Flags::LOADING),
+    };
+    if refuses {
         return Err(Error::line(
             "LOADING Redis is loading the dataset in memory",
         ));

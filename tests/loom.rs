@@ -11,7 +11,7 @@ use tessera::base::sync::Mutex;
 use tessera::base::sync::atomic::{AtomicBool, Ordering};
 use tessera::client::mailbox::{Bell, Mailbox};
 use tessera::dispatch::context::Stall;
-use tessera::dispatch::pause::{Pause, Paused};
+use tessera::dispatch::pause::{Pause, Paused, Purpose};
 use tessera::keyspace::outbox::{Event, Notice, Outbox, Outgoing};
 use tessera::persistence::aof::log::Log;
 use tessera::persistence::aof::writer::{self, Policy, Writer};
@@ -107,12 +107,12 @@ fn what_a_party_that_is_asked_to_leave_holds_comes_back_once() {
 fn a_pause_that_was_extended_in_time_is_not_ended() {
     model(|| {
         let pause = Arc::new(Pause::default());
-        pause.begin(100, Paused::Writes);
+        pause.begin(Purpose::Command, 100, Paused::Writes);
         let looks = {
             let pause = Arc::clone(&pause);
             thread::spawn(move || pause.at(101))
         };
-        pause.begin(200, Paused::All);
+        pause.begin(Purpose::Command, 200, Paused::All);
         looks.join().expect("it only looks");
         assert_eq!(pause.at(150), Some(Paused::All));
         assert_eq!(pause.at(201), None);
@@ -125,10 +125,10 @@ fn who_is_held_back_by_a_pause_hears_of_its_end() {
     model(|| {
         let (bell, pause) = (bell(), Arc::new(Pause::default()));
         pause.wake(&bell);
-        pause.begin(i64::MAX, Paused::All);
+        pause.begin(Purpose::Command, i64::MAX, Paused::All);
         let ends = {
             let pause = Arc::clone(&pause);
-            thread::spawn(move || pause.end())
+            thread::spawn(move || pause.end(Purpose::Command))
         };
         while pause.ends() == 0 {
             bell.wait();

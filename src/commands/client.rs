@@ -15,7 +15,7 @@ use crate::dispatch::command::{Acl, Command, Flags, Handler, ROW};
 use crate::dispatch::context::ServerCtx;
 use crate::dispatch::error::Error;
 use crate::dispatch::options::Cursor;
-use crate::dispatch::pause::Paused;
+use crate::dispatch::pause::{Paused, Purpose};
 
 const COMMON: Flags = Flags::NOSCRIPT.or(Flags::LOADING).or(Flags::STALE);
 const FOR_ADMINS: Flags = COMMON.or(Flags::ADMIN);
@@ -308,7 +308,7 @@ fn pause(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     }
     if timeout > 0 {
         let until = crate::base::clock::unix_ms().saturating_add(timeout);
-        ctx.shared.pause.begin(until, kind);
+        ctx.shared.pause.begin(Purpose::Command, until, kind);
         ctx.worker.follow_pause(ctx.shared);
     }
     ctx.out.ok();
@@ -317,7 +317,7 @@ fn pause(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
 
 /// `CLIENT UNPAUSE`
 fn unpause(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
-    ctx.shared.pause.end();
+    ctx.shared.pause.end(Purpose::Command);
     ctx.worker.follow_pause(ctx.shared);
     ctx.out.ok();
     Ok(())

@@ -1,4 +1,5 @@
-//! CLIENT PAUSE: until when clients wait, and with which commands.
+//! Pauses: until when clients wait, and with which commands. CLIENT PAUSE begins one, and so do a
+//! shutdown and a FAILOVER that wait for replicas; each has its own end.
 
 use std::sync::Arc;
 
@@ -15,12 +16,35 @@ pub enum Paused {
     All,
 }
 
-/// The pause; see the module.
+/// Who began a pause, and ends it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// CLIENT PAUSE.
+    Command,
+    /// The server ends.
+    Shutdown,
+    /// FAILOVER.
+    Failover,
+}
+
+/// How many purposes there are.
+const PURPOSES: usize = 3;
+
+/// A pause for one purpose.
+#[derive(Clone, Copy)]
+struct Part {
+    /// Its last millisecond, as Unix time.
+    until_ms: i64,
+    kind: Paused,
+}
+
+/// All pauses; see the module.
 #[derive(Default)]
 pub struct Pause {
-    /// Last millisecond of the pause as Unix time; 0 when there is none. Read before every command.
+    /// The last millisecond of the part that ends first, as Unix time; 0 when there is none. Read before
+    /// every command.
     until_ms: AtomicI64,
-    kind: Mutex<Option<Paused>>,
+    parts: Mutex<[Option<Part>; PURPOSES]>,
     /// Counts ends.
     ends: AtomicU64,
     /// Those who hold clients back.
@@ -34,50 +58,59 @@ impl Pause {
         self.until_ms.load(Relaxed) != 0
     }
 
-    /// What waits at `now_ms`; an expired pause ends here.
+    /// What waits at `now_ms`; what is over ends here.
     pub fn at(&self, now_ms: i64) -> Option<Paused> {
         let until = self.until_ms.load(Relaxed);
         if until == 0 {
             return None;
         }
         if until < now_ms {
-            self.end_at(now_ms);
-            return None;
+            self.end_where(|_, part| part.until_ms < now_ms);
         }
-        *self.kind.lock()
+        let parts = self.parts.lock();
+        parts.iter().flatten().map(|part| part.kind).max()
     }
 
-    /// Last millisecond of the pause as Unix time, 0 when there is none.
+    /// Last millisecond of what ends first, as Unix time; 0 when there is no pause.
     pub fn until_ms(&self) -> i64 {
         self.until_ms.load(Relaxed)
     }
 
-    /// Begins a pause or extends it: of two, the later end and the stricter kind count.
-    pub fn begin(&self, until_ms: i64, kind: Paused) {
-        let mut current = self.kind.lock();
-        *current = Some(current.map_or(kind, |c| c.max(kind)));
-        let until = self.until_ms.load(Relaxed).max(until_ms);
-        self.until_ms.store(until, Relaxed);
+    /// Begins a pause or extends it: of two for the same purpose, the later end and the stricter kind
+    /// count.
+    pub fn begin(&self, purpose: Purpose, until_ms: i64, kind: Paused) {
+        let mut parts = self.parts.lock();
+        let part = &mut parts[purpose as usize];
+        *part = Some(match *part {
+            Some(part) => Part {
+                until_ms: part.until_ms.max(until_ms),
+                kind: part.kind.max(kind),
+            },
+            None => Part { until_ms, kind },
+        });
+        self.follow(&parts);
     }
 
-    /// Ends the pause and wakes those who hold clients back.
-    pub fn end(&self) {
-        self.end_if(|_| true);
+    /// Ends the pause for a purpose and wakes those who hold clients back.
+    pub fn end(&self, purpose: Purpose) {
+        self.end_where(|index, _| index == purpose as usize);
     }
 
-    /// Ends the pause if its time is over at `now_ms`: somebody may just have extended it.
-    fn end_at(&self, now_ms: i64) {
-        self.end_if(|until_ms| until_ms < now_ms);
-    }
-
-    fn end_if(&self, is_over: impl FnOnce(i64) -> bool) {
+    /// Ends what is over: somebody may just have extended it.
+    fn end_where(&self, is_over: impl Fn(usize, &Part) -> bool) {
         {
-            let mut kind = self.kind.lock();
-            if kind.is_none() || !is_over(self.until_ms.load(Relaxed)) {
+            let mut parts = self.parts.lock();
+            let mut ended = false;
+            for (index, part) in parts.iter_mut().enumerate() {
+                if part.as_ref().is_some_and(|part| is_over(index, part)) {
+                    *part = None;
+                    ended = true;
+                }
+            }
+            if !ended {
                 return;
             }
-            *kind = None;
-            self.until_ms.store(0, Relaxed);
+            self.follow(&parts);
             self.ends.fetch_add(1, Relaxed);
         }
         for bell in self.waiting.read().iter() {
@@ -85,7 +118,12 @@ impl Pause {
         }
     }
 
-    /// Number of pauses that ended: what waits is tried again when it changes.
+    fn follow(&self, parts: &[Option<Part>; PURPOSES]) {
+        let first = parts.iter().flatten().map(|part| part.until_ms).min();
+        self.until_ms.store(first.unwrap_or(0), Relaxed);
+    }
+
+    /// Number of ends so far: what waits is tried again when it changes.
     pub fn ends(&self) -> u64 {
         self.ends.load(Relaxed)
     }
@@ -104,15 +142,30 @@ mod tests {
     fn of_two_pauses_the_later_end_and_the_stricter_kind_count() {
         let pause = Pause::default();
         assert_eq!((pause.at(0), pause.is_set()), (None, false));
-        pause.begin(100, Paused::All);
-        pause.begin(50, Paused::Writes);
+        pause.begin(Purpose::Command, 100, Paused::All);
+        pause.begin(Purpose::Command, 50, Paused::Writes);
         // Its last millisecond belongs to it, as with Redis: a key that expires then is gone after it.
         assert_eq!(pause.at(100), Some(Paused::All));
         assert_eq!(pause.ends(), 0);
         assert_eq!(pause.at(101), None);
         assert_eq!((pause.ends(), pause.is_set()), (1, false));
-        pause.end();
+        pause.end(Purpose::Command);
         assert_eq!(pause.ends(), 1);
+    }
+
+    #[test]
+    fn each_purpose_has_its_own_end() {
+        let pause = Pause::default();
+        pause.begin(Purpose::Failover, i64::MAX, Paused::Writes);
+        pause.begin(Purpose::Command, 100, Paused::All);
+        assert_eq!((pause.at(100), pause.until_ms()), (Some(Paused::All), 100));
+        // Who waits for what is allowed again is tried again.
+        assert_eq!((pause.at(101), pause.ends()), (Some(Paused::Writes), 1));
+        assert_eq!(pause.until_ms(), i64::MAX);
+        pause.end(Purpose::Command);
+        assert_eq!((pause.at(101), pause.ends()), (Some(Paused::Writes), 1));
+        pause.end(Purpose::Failover);
+        assert_eq!((pause.is_set(), pause.ends()), (false, 2));
     }
 
     #[test]
@@ -120,8 +173,8 @@ mod tests {
         let pause = Pause::default();
         let bell = Arc::new(Bell::new().expect("an eventfd"));
         pause.wake(&bell);
-        pause.begin(i64::MAX, Paused::Writes);
-        pause.end();
+        pause.begin(Purpose::Shutdown, i64::MAX, Paused::Writes);
+        pause.end(Purpose::Shutdown);
         let mut counter = [0; 8];
         assert_eq!(rustix::io::read(bell.fd(), &mut counter), Ok(8));
     }

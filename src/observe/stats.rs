@@ -261,7 +261,7 @@ impl Stats {
 
     /// CONFIG RESETSTAT.
     pub fn reset(&self) {
-        for worker in &self.workers {
+        for worker in self.workers.iter().chain([&self.applier]) {
             // The changes counter is no statistic: saving compares it with what was saved.
             let changes = worker.counters.changes.load(Relaxed);
             worker.counters.reset();

@@ -208,7 +208,7 @@ fn object(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     let (key, settings) = (ctx.args.all()[2], ctx.settings());
     let line = ctx.with_keys(&[key], |db| {
         let access = db.env().access;
-        let entry = db.peek(key)?;
+        let entry = db.get_what_is_there(key)?;
         let mut saved = Vec::new();
         encode::coded_value(&entry, &mut saved, settings.rdbcompression);
         let nodes = entry.get_as::<List>().map(|list| nodes(list, &settings));

@@ -180,6 +180,13 @@ impl<'c, 'k> Db<'c, 'k> {
         Some(found.slot.into_ref())
     }
 
+    /// As [`Db::get`], also of a key whose time is over and that is still there: for tests of that.
+    pub fn get_what_is_there(&self, key: &[u8]) -> Option<EntryRef<'_>> {
+        let hash = self.hash(key);
+        let table = self.locks.view(Keyspace::shard_of(hash), self.run.index)?;
+        table.find(hash, key)
+    }
+
     /// A key's entry by shared borrow, so that several can be read at once. Expired keys read as
     /// absent; [`Db::read`] or [`Db::peek`] them first to have them removed and counted.
     pub fn get(&self, key: &[u8]) -> Option<EntryRef<'_>> {

@@ -183,7 +183,7 @@ pub fn admit<'t>(
     if follows
         && !worker.settings.replica_serve_stale_data
         && !shared.replication.upstream.is_up()
-        && !flags.has(Flags::STALE)
+        && needs_fresh_data(session, shared, known)
     {
         return Err(Error::line(
             "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
@@ -207,6 +207,16 @@ pub fn admit<'t>(
         return Ok(Verdict::Queue(known));
     }
     Ok(Verdict::Run(known))
+}
+
+/// True for commands that a replica without its primary does not run, if it does not serve stale data;
+/// for EXEC if one of the queued commands is such a one.
+#[cold]
+fn needs_fresh_data(session: &Session, shared: &Shared, known: &Known) -> bool {
+    let needs = |known: &Known| !known.flags.has(Flags::STALE);
+    let queued = session.multi.iter().flat_map(|multi| &multi.queue);
+    let mut queued = queued.map(|queued| shared.commands.get(queued.command));
+    needs(known) || (known.flags.has(Flags::EXEC) && queued.any(needs))
 }
 
 #[cold]

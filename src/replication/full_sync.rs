@@ -200,12 +200,36 @@ fn make(shared: &Shared, full_syncs: &FullSyncs, tickets: &[Arc<Ticket>]) {
             priority::give_way();
             make_here(shared, full_syncs, tickets);
         };
-        if let Err(error) = thread.spawn_scoped(scope, work) {
-            tracing::warn!("Can't save in background: {}", strerror(&error));
-            shared.durability.saves.ended();
-            fail(tickets, error.kind());
+        match thread.spawn_scoped(scope, work) {
+            Ok(made) => {
+                while !made.is_finished() {
+                    cancel_if_useless(shared, full_syncs, tickets);
+                    thread::park_timeout(LOOK);
+                }
+            }
+            Err(error) => {
+                tracing::warn!("Can't save in background: {}", strerror(&error));
+                shared.durability.saves.ended();
+                fail(tickets, error.kind());
+            }
         }
     });
+}
+
+/// Gives a snapshot up that all have left who wanted it. With save points one to a file goes on, as with
+/// Redis, whose dump it would be.
+fn cancel_if_useless(shared: &Shared, full_syncs: &FullSyncs, tickets: &[Arc<Ticket>]) {
+    let waiting = full_syncs.0.lock();
+    let joined = waiting.on_disk.iter().flat_map(|snapshot| &snapshot.joined);
+    let mut all = tickets.iter().chain(joined.map(|(ticket, _)| ticket));
+    if !all.all(|ticket| ticket.peer.is_closed()) {
+        // It goes on; but of this server's replicas are those that left none any more.
+        for ticket in tickets.iter().filter(|ticket| ticket.peer.is_closed()) {
+            shared.replication.remove(ticket.peer.replica.client, now());
+        }
+    } else if waiting.streams || shared.config.load().save.is_empty() {
+        shared.durability.saves.cancel();
+    }
 }
 
 fn fail<'a>(tickets: impl IntoIterator<Item = &'a Arc<Ticket>>, kind: ErrorKind) {

@@ -316,6 +316,7 @@ const LATER: &[&str] = &[
     "hgetdel",
     "hgetex",
     "hsetex",
+    "waitaof",
 ];
 
 /// Commands with options of later versions, which take more arguments than Redis 7.0 allows.

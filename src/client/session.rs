@@ -103,7 +103,19 @@ pub enum SyncRequest {
         id: Vec<u8>,
         /// The first byte that it does not have.
         offset: i64,
+        /// FAILOVER: when this order of [`Upstream`](crate::propagation::Upstream) is carried out.
+        order: Option<u64>,
     },
+}
+
+impl SyncRequest {
+    /// The order that is to be carried out first.
+    pub fn order(&self) -> Option<u64> {
+        match self {
+            Self::Sync => None,
+            Self::Psync { order, .. } => *order,
+        }
+    }
 }
 
 /// One connection's state.

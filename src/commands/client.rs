@@ -16,6 +16,7 @@ use crate::dispatch::context::ServerCtx;
 use crate::dispatch::error::Error;
 use crate::dispatch::options::Cursor;
 use crate::dispatch::pause::{Paused, Purpose};
+use crate::replication::primary;
 
 const COMMON: Flags = Flags::NOSCRIPT.or(Flags::LOADING).or(Flags::STALE);
 const FOR_ADMINS: Flags = COMMON.or(Flags::ADMIN);
@@ -318,6 +319,7 @@ fn pause(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
 /// `CLIENT UNPAUSE`
 fn unpause(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     ctx.shared.pause.end(Purpose::Command);
+    primary::ask_what_is_owed(ctx.shared);
     ctx.worker.follow_pause(ctx.shared);
     ctx.out.ok();
     Ok(())

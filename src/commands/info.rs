@@ -412,11 +412,11 @@ fn replication(shared: &Shared, text: &mut String) {
             replica.lag(now),
         );
     }
-    let backlog = replication.backlog(offset);
+    let backlog = replication.backlog(&shared.stream);
     let (first, len) = backlog.unwrap_or_default();
     let (Names { id, second }, nobody) = (replication.names(), "0".repeat(40));
     fields!(text;
-        "master_failover_state": "no-failover",
+        "master_failover_state": replication.failover.name(),
         "master_replid": id,
         "master_replid2": second.as_ref().map_or(&*nobody, |(id, _)| id),
         "master_repl_offset": offset,
@@ -433,6 +433,7 @@ fn follows(shared: &Shared, text: &mut String) {
     let (view, settings) = (shared.replication.upstream.view(), shared.config.load());
     let (host, port) = view.primary.unwrap_or_default();
     let offset = shared.stream.offset().max(1);
+    let unapplied = shared.replication.upstream.unapplied.load(Relaxed);
     fields!(text;
         "role": "slave",
         "master_host": host,
@@ -440,7 +441,7 @@ fn follows(shared: &Shared, text: &mut String) {
         "master_link_status": if view.is_up { "up" } else { "down" },
         "master_last_io_seconds_ago": view.last_io_seconds,
         "master_sync_in_progress": u8::from(view.sync.is_some()),
-        "slave_read_repl_offset": offset,
+        "slave_read_repl_offset": offset + unapplied,
         "slave_repl_offset": offset,
     );
     if let Some(sync) = view.sync {

@@ -39,6 +39,7 @@ mod digest;
 mod docs;
 mod dump;
 mod expire;
+mod failover;
 mod geo;
 mod geo_search;
 mod hash_expiry;
@@ -71,6 +72,7 @@ mod streams;
 mod string_edits;
 mod strings;
 mod transactions;
+mod wait;
 mod zset_algebra;
 mod zset_pops;
 mod zset_ranges;
@@ -92,6 +94,7 @@ pub fn all() -> impl Iterator<Item = &'static Command> {
         debug::ROWS,
         dump::ROWS,
         expire::ROWS,
+        failover::ROWS,
         geo::ROWS,
         geo_search::ROWS,
         hash_expiry::ROWS,
@@ -121,6 +124,7 @@ pub fn all() -> impl Iterator<Item = &'static Command> {
         string_edits::ROWS,
         strings::ROWS,
         transactions::ROWS,
+        wait::ROWS,
         zset_algebra::ROWS,
         zset_pops::ROWS,
         zset_ranges::ROWS,

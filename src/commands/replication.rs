@@ -1,14 +1,14 @@
 //! Replication, as the commands see it: replicas announce themselves (REPLCONF, SYNC, PSYNC),
-//! clients ask who follows (ROLE) and how far (WAIT). The work is in [`crate::replication`].
+//! clients ask who follows (ROLE) and choose whom to follow. The work is in [`crate::replication`].
 
 use std::time::Duration;
 
 use crate::base::text::split_args;
-use crate::client::session::SyncRequest;
+use crate::client::session::{ReplicaOptions, SyncRequest};
 use crate::dispatch::blocking;
 use crate::dispatch::chore::Chore;
 use crate::dispatch::command::{Acl, Command, Flags, Handler, ROW};
-use crate::dispatch::context::ServerCtx;
+use crate::dispatch::context::{ServerCtx, Shared};
 use crate::dispatch::error::Error;
 use crate::propagation::{State, Wanted};
 use crate::replication::{following, primary};
@@ -60,15 +60,6 @@ pub const ROWS: &[Command] = &[
         handler: Handler::Server(role),
         ..ROW
     },
-    Command {
-        name: "wait",
-        arity: 3,
-        flags: Flags::NOSCRIPT,
-        acl: Acl::CONNECTION,
-        tips: &["request_policy:all_shards", "response_policy:agg_min"],
-        handler: Handler::Server(wait),
-        ..ROW
-    },
     replicaof_row("replicaof"),
     replicaof_row("slaveof"),
 ];
@@ -88,23 +79,72 @@ const fn replicaof_row(name: &'static str) -> Command {
 
 /// `SYNC`
 fn sync(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
-    begin(ctx, SyncRequest::Sync)
+    may_begin(ctx, false)?;
+    ctx.session.sync = Some(SyncRequest::Sync);
+    Ok(())
 }
 
 /// `PSYNC replicationid offset`
 fn psync(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
-    if ctx.args.len() > 3 && ctx.args.is(3, "failover") {
-        return Err(Error::line("ERR PSYNC FAILOVER can't be sent to a master."));
-    }
-    let offset = ctx.args.int(2)?;
     let id = ctx.args[1].to_vec();
-    begin(ctx, SyncRequest::Psync { id, offset })
+    let takes_over = ctx.args.len() > 3 && ctx.args.is(3, "failover");
+    if takes_over {
+        may_take_over(ctx, &id)?;
+    }
+    may_begin(ctx, takes_over)?;
+    let mut request = SyncRequest::Psync {
+        id,
+        offset: ctx.args.int(2).inspect_err(|_| log_wrong_offset(ctx))?,
+        order: None,
+    };
+    if let SyncRequest::Psync { order, .. } = &mut request
+        && takes_over
+    {
+        let client = describe(ctx);
+        tracing::info!("MASTER MODE enabled (failover request from '{client}')");
+        *order = Some(want(ctx.shared, None));
+    }
+    ctx.session.sync = Some(request);
+    Ok(())
 }
 
-/// Has the worker let the connection go, to become a replica.
-fn begin(ctx: &mut ServerCtx<'_, '_>, request: SyncRequest) -> Result<(), Error> {
-    let upstream = &ctx.shared.replication.upstream;
-    if upstream.follows() && !upstream.is_up() {
+fn log_wrong_offset(ctx: &ServerCtx<'_, '_>) {
+    let options = ctx.session.replica.as_deref();
+    let nothing = ReplicaOptions::default();
+    let replica = primary::replica_of(&ctx.session.handle, options.unwrap_or(&nothing));
+    tracing::warn!(
+        "Replica {} asks for synchronization but with a wrong offset",
+        replica.name()
+    );
+}
+
+/// Whether this replica may become the primary of a client whose stream is called `id`.
+fn may_take_over(ctx: &ServerCtx<'_, '_>, id: &[u8]) -> Result<(), Error> {
+    let replication = &ctx.shared.replication;
+    tracing::warn!(
+        "Failover request received for replid {}.",
+        String::from_utf8_lossy(id)
+    );
+    if !replication.upstream.follows() {
+        return Err(Error::line("ERR PSYNC FAILOVER can't be sent to a master."));
+    }
+    if !id.eq_ignore_ascii_case(replication.id().as_bytes()) {
+        return Err(Error::line(
+            "ERR PSYNC FAILOVER replid must match my replid.",
+        ));
+    }
+    Ok(())
+}
+
+/// Whether the worker may let the connection go, to become a replica: of this server as it is, or as the
+/// primary that it is about to be.
+fn may_begin(ctx: &mut ServerCtx<'_, '_>, takes_over: bool) -> Result<(), Error> {
+    let replication = &ctx.shared.replication;
+    if replication.failover.is_on() {
+        return Err(Error::line("NOMASTERLINK Can't SYNC while failing over"));
+    }
+    let upstream = &replication.upstream;
+    if !takes_over && upstream.follows() && !upstream.is_up() {
         return Err(Error::line(
             "NOMASTERLINK Can't SYNC while not connected with my master",
         ));
@@ -119,7 +159,6 @@ fn begin(ctx: &mut ServerCtx<'_, '_>, request: SyncRequest) -> Result<(), Error>
     if options.is_filtered() && !options.eof {
         return Err(Error::line("ERR Filtered replica requires EOF capability"));
     }
-    ctx.session.sync = Some(request);
     Ok(())
 }
 
@@ -204,32 +243,6 @@ fn role(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     Ok(())
 }
 
-/// `WAIT numreplicas timeout`
-fn wait(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
-    if ctx.shared.replication.upstream.follows() {
-        return Err(Error::line(
-            "ERR WAIT cannot be used with replica instances. Please also note that since Redis 4.0 if a \
-             replica is configured to be writable (which is not the default) writes to replicas are \
-             just local and are not propagated.",
-        ));
-    }
-    let replicas = ctx.args.int(1)?;
-    let deadline = ctx.args.timeout_in_ms(2, ctx.worker.now.ms)?;
-    let offset = ctx.session.written;
-    let confirmed = ctx.shared.replication.acknowledged(offset);
-    if confirmed as i64 >= replicas || ctx.denies_blocking() {
-        ctx.out.int(confirmed as i64);
-        return Ok(());
-    }
-    let acks = blocking::Acks {
-        offset,
-        replicas: replicas.max(0).unsigned_abs() as usize,
-    };
-    blocking::park_for_acks(ctx, acks, deadline);
-    primary::ask_for_confirmation(ctx.shared);
-    Ok(())
-}
-
 /// The server's change to a primary or a replica, which REPLICAOF's clients wait for; they have their
 /// reply in their output.
 static REPLICAOF: Chore = Chore {
@@ -247,16 +260,18 @@ fn replicaof(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     if ctx.shared.config.settings().cluster_enabled {
         return Err(Error::line("ERR REPLICAOF not allowed in cluster mode."));
     }
-    let upstream = &ctx.shared.replication.upstream;
+    let replication = &ctx.shared.replication;
+    let upstream = &replication.upstream;
     let present = upstream.wanted().primary.or(upstream.view().primary);
-    let client = || {
-        let handle = &ctx.session.handle;
-        handle.describe(ctx.worker.now.ms, &|_| ctx.command.name.to_owned())
-    };
+    let refused = || Error::line("ERR REPLICAOF not allowed while failing over.");
+    if replication.failover.is_on() {
+        return Err(refused());
+    }
     if ctx.args.is(1, "no") && ctx.args.is(2, "one") {
         if present.is_some() {
-            tracing::info!("MASTER MODE enabled (user request from '{}')", client());
-            order(ctx, None);
+            order(ctx, None).ok_or_else(refused)?;
+            let client = describe(ctx);
+            tracing::info!("MASTER MODE enabled (user request from '{client}')");
         }
         ctx.out.ok();
         return Ok(());
@@ -282,25 +297,43 @@ fn replicaof(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
         ctx.out.simple("OK Already connected to specified master");
         return Ok(());
     }
-    tracing::info!(
+    let line = format!(
         "REPLICAOF {host}:{port} enabled (user request from '{}')",
-        client()
+        describe(ctx)
     );
-    order(ctx, Some((host, port)));
+    order(ctx, Some((host, port))).ok_or_else(refused)?;
+    tracing::info!("{line}");
     ctx.out.ok();
     Ok(())
 }
 
-/// Has this server follow `primary`, or nobody; its client waits until it is so.
-fn order(ctx: &mut ServerCtx<'_, '_>, primary: Option<(String, u16)>) {
+/// The client, for the log.
+fn describe(ctx: &ServerCtx<'_, '_>) -> String {
+    let handle = &ctx.session.handle;
+    handle.describe(ctx.worker.now.ms, &|_| ctx.command.name.to_owned())
+}
+
+/// Has this server follow `primary`, or nobody; its client waits until it is so. `None` when a failover
+/// decides whom it follows.
+fn order(ctx: &mut ServerCtx<'_, '_>, primary: Option<(String, u16)>) -> Option<()> {
     let shared = ctx.shared;
+    shared
+        .replication
+        .failover
+        .without(|| want(shared, primary))?;
+    blocking::park_for_chore(ctx, &REPLICAOF);
+    Some(())
+}
+
+/// Has this server follow `primary`, or nobody; the number of the order.
+fn want(shared: &Shared, primary: Option<(String, u16)>) -> u64 {
     shared
         .config
         .update(|settings| settings.replicaof.clone_from(&primary));
-    shared.replication.upstream.want(Wanted {
+    let order = shared.replication.upstream.want(Wanted {
         primary,
         ..Wanted::default()
     });
     following::serve(shared);
-    blocking::park_for_chore(ctx, &REPLICAOF);
+    order
 }

@@ -36,7 +36,7 @@ use super::execute::Request;
 use super::locked::{self, Call};
 use super::table::Known;
 use crate::base::ticks::Ticks;
-use crate::client::registry::Handle;
+use crate::client::registry::{Handle, flag};
 use crate::client::session::{Replies, Session};
 use crate::keyspace::shards::{Keyspace, LockSet};
 use crate::observe::stats::bump;
@@ -60,13 +60,56 @@ pub struct Block {
     pub request: Option<Vec<Vec<u8>>>,
 }
 
-/// What WAIT waits for, instead of keys.
+/// What WAIT and WAITAOF wait for, instead of keys.
 #[derive(Clone, Copy, Debug)]
 pub struct Acks {
     /// Offset of the stream that is to be confirmed.
     pub offset: u64,
     /// By so many replicas.
     pub replicas: usize,
+    /// WAITAOF: on their disks, and on ours if so said.
+    pub local: Option<bool>,
+}
+
+impl Acks {
+    /// Whether our append-only file holds what is to be confirmed, on the disk; and how many replicas
+    /// have confirmed it.
+    fn count(&self, shared: &Shared) -> (bool, usize) {
+        match self.local {
+            None => (false, shared.replication.acknowledged(self.offset)),
+            Some(_) => {
+                let durable = shared.append_only.durable();
+                let local = durable.is_some_and(|durable| durable >= self.offset);
+                (local, shared.replication.durable(self.offset))
+            }
+        }
+    }
+
+    /// True when enough have confirmed.
+    pub fn are_here(&self, shared: &Shared) -> bool {
+        let (local, replicas) = self.count(shared);
+        replicas >= self.replicas && (local || self.local != Some(true))
+    }
+
+    /// The reply: who has confirmed by now.
+    pub fn tell(&self, shared: &Shared, out: &mut Output) {
+        let (local, replicas) = self.count(shared);
+        if self.local.is_some() {
+            out.array(2);
+            out.uint(local.into());
+        }
+        out.uint(replicas as u64);
+    }
+
+    /// Our append-only file is waited for, and there is none.
+    pub fn check(&self, shared: &Shared) -> Result<(), Error> {
+        if self.local == Some(true) && !shared.config.settings().appendonly {
+            return Err(Error::line(
+                "ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled.",
+            ));
+        }
+        Ok(())
+    }
 }
 
 /// What a client waits for.
@@ -149,10 +192,10 @@ impl Parked {
         self.handle.ring();
     }
 
-    /// It waits for replicas, and enough of them have confirmed.
-    fn has_acks(&self, shared: &Shared) -> bool {
+    /// It waits for confirmations, and there are enough, or there never will be.
+    fn is_confirmed(&self, shared: &Shared) -> bool {
         match self.awaited {
-            Awaited::Acks(acks) => shared.replication.acknowledged(acks.offset) >= acks.replicas,
+            Awaited::Acks(acks) => acks.are_here(shared) || acks.check(shared).is_err(),
             _ => false,
         }
     }
@@ -326,6 +369,10 @@ pub fn park_for_chore(ctx: &mut ServerCtx<'_, '_>, chore: &'static Chore) {
 
 fn without_keys(ctx: &ServerCtx<'_, '_>, awaited: Awaited, deadline: Option<i64>) -> Arc<Parked> {
     let (blocked, session) = (&ctx.shared.blocked, &ctx.session);
+    if !matches!(awaited, Awaited::Chore) {
+        // Who asks next sees that it waits; what its worker tells at the end of the turn is the same.
+        session.handle.live.flags.fetch_or(flag::BLOCKED, Relaxed);
+    }
     let request: Vec<Vec<u8>> = ctx.args.all().iter().map(|a| a.to_vec()).collect();
     Arc::new(Parked {
         ticket: blocked.last_ticket.fetch_add(1, Relaxed) + 1,
@@ -349,14 +396,14 @@ fn without_keys(ctx: &ServerCtx<'_, '_>, awaited: Awaited, deadline: Option<i64>
     })
 }
 
-/// A replica confirmed something: has the clients looked at that wait for it. Called without
-/// locks.
+/// A replica confirmed something, or the append-only file is on the disk up to somewhere: has the clients
+/// looked at that wait for it. Called without locks.
 pub fn acknowledged(shared: &Shared) {
     if shared.blocked.on_acks.load(Relaxed) == 0 {
         return;
     }
     for parked in &shared.blocked.tickets {
-        if parked.has_acks(shared) {
+        if parked.is_confirmed(shared) {
             parked.handle.ring();
         }
     }
@@ -596,7 +643,7 @@ fn end_with(
     out.set_protocol(parked.protocol);
     match result {
         Ok(()) => match parked.awaited {
-            Awaited::Acks(acks) => out.uint(shared.replication.acknowledged(acks.offset) as u64),
+            Awaited::Acks(acks) => acks.tell(shared, &mut out),
             _ => out.null_array(),
         },
         Err(error) => accounts::failed(shared, worker, known, &mut out, &error),
@@ -627,8 +674,15 @@ pub fn removed(shared: &Shared, db: usize, key: &[u8]) {
 /// Looks whether what a client waits for was removed, after [`removed`] asked for it, or confirmed,
 /// after [`acknowledged`] did.
 pub fn look_again(shared: &Shared, worker: &mut Worker, parked: &Parked) {
-    if parked.has_acks(shared) {
-        time_out(shared, worker, parked);
+    if let Awaited::Acks(acks) = parked.awaited {
+        let result = acks.check(shared);
+        if (result.is_err() || acks.are_here(shared))
+            && let Some(reply) = end_with(shared, worker, parked, result)
+        {
+            forget(shared, parked);
+            parked.reply(reply);
+        }
+        return;
     }
     if !parked.on_removal {
         return;

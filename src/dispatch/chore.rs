@@ -23,6 +23,8 @@ pub struct Chores {
     pub flush_save: Queue,
     /// REPLICAOF.
     pub replicaof: Queue,
+    /// FAILOVER ABORT.
+    pub failover_abort: Queue,
 }
 
 /// One kind of work.

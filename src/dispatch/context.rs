@@ -213,6 +213,9 @@ pub struct Worker {
     pub parked: Option<Arc<Parked>>,
     /// What EXEC is to wait for once its shards are let go.
     pub chore: Option<&'static Chore>,
+    /// A command waits for replicas: they are to be asked at the end of the turn what they have, once
+    /// for all commands.
+    pub asks_replicas: bool,
     /// Whose commands these are.
     pub source: Source,
     /// Id of the command of the log or the primary that runs, which may be EXEC; `None` of one that
@@ -265,6 +268,7 @@ impl Worker {
             running: None,
             parked: None,
             chore: None,
+            asks_replicas: false,
             source: Source::Client,
             obeyed: None,
             aftermath: Aftermath::default(),

@@ -139,7 +139,7 @@ pub fn stream_memory(shared: &Shared) -> StreamMemory {
                 .saturating_sub(log.progress.written()),
         );
     }
-    let backlog = shared.replication.backlog(end).map_or(0, |(_, len)| len);
+    let backlog = shared.replication.backlog_len(end);
     StreamMemory {
         all: all as usize,
         waiting: all.saturating_sub(backlog) as usize,

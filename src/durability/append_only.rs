@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 use crate::base::clock::unix_ms;
 use crate::base::priority;
 use crate::config::{AppendFsync, Settings, strerror};
+use crate::dispatch::blocking;
 use crate::dispatch::context::Shared;
 use crate::keyspace::shards::LockSet;
 use crate::persistence::aof::life::{AtCut, Mode, Outcome, Pause, Rewrite};
@@ -102,8 +103,14 @@ fn start_serving(shared: &Shared) -> io::Result<()> {
         return Ok(());
     }
     let serve = |shared: &Arc<Shared>| {
+        let mut told = None;
         loop {
             let served = shared.append_only.log.serve(|| policy(shared));
+            let durable = shared.append_only.durable();
+            if durable != told {
+                told = durable;
+                tell_of_sync(shared);
+            }
             if served.is_err() {
                 exit_if_always(shared);
             }
@@ -113,6 +120,14 @@ fn start_serving(shared: &Shared) -> io::Result<()> {
         .threads
         .start("aof", serve)
         .inspect_err(|_| shared.append_only.give_up_service())
+}
+
+/// More is on the disk, or nothing is appended any more: WAITAOF waits for that, here or at our primary.
+fn tell_of_sync(shared: &Shared) {
+    blocking::acknowledged(shared);
+    if shared.replication.upstream.follows() {
+        shared.replication.upstream.ring_thread();
+    }
 }
 
 /// After an error, where replies wait for the disk: they must never be sent.
@@ -430,6 +445,8 @@ pub fn turn_off(shared: &Shared) {
             .threads
             .start_or_do("aof-close", move |shared| finish(shared, closing));
     }
+    // Who waits for what is on the disk waits in vain.
+    blocking::acknowledged(shared);
 }
 
 /// The server is about to end: no rewrite is to go on. False when that is not possible yet.

@@ -26,7 +26,7 @@ use crate::client::session::Session;
 use crate::dispatch::context::{Shared, Worker};
 use crate::dispatch::wave::Wave;
 use crate::observe::stats::{WorkerStats, bump};
-use crate::replication::FullSyncs;
+use crate::replication::{FullSyncs, primary};
 
 mod serve;
 mod settle;
@@ -225,6 +225,9 @@ impl EventLoop {
         self.end_waits(&shared);
         self.release_held(&shared);
         self.serve(&shared);
+        if std::mem::take(&mut self.worker.asks_replicas) {
+            primary::ask_for_confirmation(&shared);
+        }
         if !self.may_go_on() {
             return;
         }

@@ -564,7 +564,6 @@ mod tests {
                 checksum: true,
                 key_delay_us: 0,
                 threads: 2,
-                beside: false,
             };
             load::file(&again, &file.bytes[..], &options, &Loading::default())
                 .expect("what was written can be read");

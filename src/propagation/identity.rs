@@ -12,9 +12,11 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 
 use parking_lot::{Mutex, RwLock};
 
+use super::failover::Failover;
+use super::lineage::{Lineage, Refusal};
 use super::place::Place;
 use super::replica::{Replica, State};
-use super::stream::Stream;
+use super::stream::{Reader, Stream};
 use super::upstream::Upstream;
 use crate::base::{clock, random};
 
@@ -23,6 +25,8 @@ pub struct Replication {
     names: RwLock<Names>,
     /// Whom this server follows.
     pub upstream: Upstream,
+    /// Who is to take over.
+    pub failover: Failover,
     replicas: RwLock<Vec<Arc<Replica>>>,
     backlog: Mutex<Option<Backlog>>,
     /// There is a backlog.
@@ -39,6 +43,10 @@ pub struct Replication {
     pub partial_err: AtomicU64,
     /// Bytes written to replicas.
     pub output_bytes: AtomicU64,
+    /// Where the last question to all replicas, what they have, ends in the stream.
+    asked: AtomicU64,
+    /// One is to follow when clients are not paused any more.
+    pub owes_question: AtomicBool,
 }
 
 /// What the stream is called.
@@ -51,6 +59,16 @@ pub struct Names {
 }
 
 impl Names {
+    /// Whose stream it is, without what is kept of it.
+    pub fn lineage(&self) -> Lineage<'_> {
+        let second = self.second.as_ref();
+        Lineage {
+            id: &self.id,
+            second: second.map(|(id, limit)| (&**id, limit.cast_signed())),
+            kept: None,
+        }
+    }
+
     /// A stream that nobody knows yet.
     fn anew() -> Self {
         Self {
@@ -69,11 +87,39 @@ struct Backlog {
     size: u64,
 }
 
+impl Backlog {
+    /// The first offset that is kept of a stream that ends at `offset`, counted from 1, and for how many
+    /// bytes: more than was asked for while a replica is further behind. `first` is where what is there
+    /// begins.
+    fn kept(self, first: u64, offset: u64) -> (u64, u64) {
+        let there = offset.saturating_sub(first.max(self.start));
+        let len = match there {
+            there if there > self.size.saturating_add(SLACK) => there,
+            there => there.min(self.size),
+        };
+        (offset - len + 1, len)
+    }
+}
+
+/// What is kept beyond the size of the backlog only because it comes in pieces, at most.
+const SLACK: u64 = 256 * 1024;
+
+/// What became of a replica's wish to go on where it was.
+pub struct Resumed {
+    /// What the stream was called then.
+    pub names: Names,
+    /// Where it ended.
+    pub end: u64,
+    /// From where on the replica gets it, or why not.
+    pub reader: Result<Reader, Refusal>,
+}
+
 impl Default for Replication {
     fn default() -> Self {
         Self {
             names: RwLock::new(Names::anew()),
             upstream: Upstream::default(),
+            failover: Failover::default(),
             replicas: RwLock::default(),
             backlog: Mutex::default(),
             fed: AtomicBool::new(false),
@@ -83,6 +129,8 @@ impl Default for Replication {
             partial_ok: AtomicU64::new(0),
             partial_err: AtomicU64::new(0),
             output_bytes: AtomicU64::new(0),
+            asked: AtomicU64::new(0),
+            owes_question: AtomicBool::new(false),
         }
     }
 }
@@ -103,6 +151,7 @@ impl Replication {
     pub fn rename(&self, stream: &Stream, id: String) {
         let end = stream.offset();
         let mut names = self.names.write();
+        self.asked.store(0, Relaxed);
         let former = std::mem::replace(&mut names.id, id);
         names.second = Some((former, end + 1));
         drop(names);
@@ -146,25 +195,30 @@ impl Replication {
                 second: Some((place.id.clone(), place.offset + 1)),
             },
         };
-        stream.adopt(place.offset, place.selected);
+        self.alone_since.store(clock::unix_ms() / 1000, Relaxed);
+        self.known.store(true, Relaxed);
+        let copied = (names.clone(), place.offset, place.selected);
+        self.adopt(stream, copied, size);
         if !follows {
             stream.disown();
         }
-        self.alone_since.store(clock::unix_ms() / 1000, Relaxed);
-        self.known.store(true, Relaxed);
-        self.adopt(stream, names.clone(), place.offset, size);
         names
     }
 
-    /// The stream is the copy of another one, of which this server has `end` bytes: the names are its,
-    /// and so is what is kept from here on.
-    pub fn adopt(&self, stream: &Stream, names: Names, end: u64, size: u64) {
+    /// The stream becomes the copy of another one, of which this server has `end` bytes, and which has
+    /// database `selected` there: the names are its, and so is what is kept from here on.
+    pub fn adopt(&self, stream: &Stream, copied: (Names, u64, usize), size: u64) {
+        let (names, end, selected) = copied;
         let mut backlog = self.backlog.lock();
-        *self.names.write() = names;
+        let mut present = self.names.write();
+        // Nobody goes on in the old stream under the new name, or the other way round.
+        stream.adopt(end, selected);
+        self.asked.store(0, Relaxed);
+        *present = names;
         stream.set_backlog(size);
         *backlog = Some(Backlog { start: end, size });
         self.fed.store(true, Relaxed);
-        drop(backlog);
+        drop((present, backlog));
         self.tell(stream);
     }
 
@@ -266,12 +320,46 @@ impl Replication {
         self.fed.load(Relaxed)
     }
 
-    /// First offset of the backlog, counted from 1, and its length, for a stream that ends at
-    /// `offset`; `None` without one.
-    pub fn backlog(&self, offset: u64) -> Option<(u64, u64)> {
+    /// First offset of the backlog, counted from 1, and its length; `None` without one.
+    pub fn backlog(&self, stream: &Stream) -> Option<(u64, u64)> {
         let backlog = (*self.backlog.lock())?;
-        let len = offset.saturating_sub(backlog.start).min(backlog.size);
-        Some((offset - len + 1, len))
+        Some(backlog.kept(stream.first_offset(), stream.offset()))
+    }
+
+    /// How much of a stream that ends at `offset` is kept as it was asked for.
+    pub fn backlog_len(&self, offset: u64) -> u64 {
+        let backlog = *self.backlog.lock();
+        backlog.map_or(0, |b| offset.saturating_sub(b.start).min(b.size))
+    }
+
+    /// Has a replica go on at `offset`, counted from 1, of the stream `id`, if it can. What the stream is
+    /// called does not change meanwhile: if it does afterwards, the replica has to be told.
+    pub fn resume(&self, stream: &Arc<Stream>, id: &[u8], offset: i64) -> Resumed {
+        let backlog = self.backlog.lock();
+        let names = self.names.read();
+        let end = stream.offset();
+        let lineage = Lineage {
+            kept: backlog.map(|backlog| backlog.kept(stream.first_offset(), end)),
+            ..names.lineage()
+        };
+        let resumed = lineage.resume(id, offset);
+        let reader = resumed.and_then(|has| stream.reader_at(has).ok_or(Refusal::NotKept));
+        Resumed {
+            names: names.clone(),
+            end,
+            reader,
+        }
+    }
+
+    /// Asks all replicas in the stream what they have of it.
+    pub fn ask(&self, stream: &Stream) {
+        let end = stream.append(|block| block.for_replicas(&["REPLCONF", "GETACK", "*"]));
+        self.asked.fetch_max(end, Relaxed);
+    }
+
+    /// True when the answers to a question in the stream will tell who has it up to `offset`.
+    pub fn has_asked(&self, offset: u64) -> bool {
+        self.asked.load(Relaxed) > offset
     }
 
     /// Replicas in step that were heard of within `max_lag` seconds; `now` in Unix seconds.
@@ -279,6 +367,15 @@ impl Replication {
         let replicas = self.replicas.read();
         let good = |r: &&Arc<Replica>| r.state() == State::Online && r.lag(now) <= max_lag;
         replicas.iter().filter(good).count()
+    }
+
+    /// Replicas that have confirmed that the stream up to `offset` is on their disks.
+    pub fn durable(&self, offset: u64) -> usize {
+        let replicas = self.replicas.read();
+        let has = |r: &&Arc<Replica>| {
+            r.state() == State::Online && r.durable().is_some_and(|durable| durable >= offset)
+        };
+        replicas.iter().filter(has).count()
     }
 
     /// Replicas that have confirmed the stream up to `offset`.
@@ -316,12 +413,40 @@ mod tests {
 
     #[test]
     fn the_backlog_is_counted_from_one() {
-        let (replication, stream) = (Replication::default(), Stream::default());
-        assert_eq!(replication.backlog(0), None);
+        let (replication, stream) = (Replication::default(), Arc::new(Stream::default()));
+        assert_eq!(replication.backlog(&stream), None);
         replication.begin_backlog(&stream, 100);
-        assert_eq!(replication.backlog(0), Some((1, 0)));
-        assert_eq!(replication.backlog(60), Some((1, 60)));
-        assert_eq!(replication.backlog(250), Some((151, 100)));
+        assert_eq!(replication.backlog(&stream), Some((1, 0)));
+        let append = |len| _ = stream.append(|block| block.bare(&[vec![b'a'; len]]));
+        append(50);
+        let end = stream.offset();
+        assert_eq!(replication.backlog(&stream), Some((1, end)));
+        append(200);
+        let end = stream.offset();
+        assert_eq!(replication.backlog(&stream), Some((end - 99, 100)));
+        assert_eq!(replication.backlog_len(end), 100);
+    }
+
+    #[test]
+    fn what_a_slow_replica_has_kept_is_there_for_others() {
+        let (replication, stream) = (Replication::default(), Arc::new(Stream::default()));
+        replication.begin_backlog(&stream, 100);
+        let slow = stream.reader();
+        stream.append(|block| block.bare(&[vec![b'a'; SLACK as usize]]));
+        stream.append(|block| block.bare(&["b"]));
+        let end = stream.offset();
+        assert_eq!(replication.backlog(&stream), Some((1, end)));
+        let resumed = replication.resume(&stream, replication.id().as_bytes(), 1);
+        assert_eq!(resumed.reader.map(|reader| reader.offset()), Ok(0));
+        drop(slow);
+        stream.append(|block| block.bare(&["c"]));
+        assert!(
+            replication
+                .backlog(&stream)
+                .is_some_and(|(first, _)| first > 1)
+        );
+        let resumed = replication.resume(&stream, replication.id().as_bytes(), 1);
+        assert_eq!(resumed.reader.err(), Some(Refusal::NotKept));
     }
 
     #[test]
@@ -335,7 +460,7 @@ mod tests {
             (0, 0)
         );
         one.enter(State::Online);
-        one.acknowledge(70, 100);
+        one.acknowledge(70, None, 100);
         assert_eq!(
             (replication.good(10, 110), replication.good(10, 111)),
             (1, 0)
@@ -345,7 +470,7 @@ mod tests {
             (1, 0)
         );
         // An older confirmation takes nothing back.
-        one.acknowledge(60, 105);
+        one.acknowledge(60, Some(0), 105);
         assert_eq!((one.acknowledged(), one.lag(106)), (70, 1));
     }
 }

@@ -12,6 +12,7 @@
 //! Beside it stands what makes it a replication stream: its id and backlog, and how far each replica
 //! is. Who serves replicas ([`crate::replication`]) reports here; nothing here touches a socket.
 
+mod failover;
 mod identity;
 mod lineage;
 mod place;
@@ -19,7 +20,8 @@ mod replica;
 mod stream;
 mod upstream;
 
-pub use identity::{Names, Replication};
+pub use failover::{Abort, Decision, Failover, Plan};
+pub use identity::{Names, Replication, Resumed};
 pub use lineage::{Lineage, Refusal};
 pub use place::Place;
 pub use replica::{Replica, State};

@@ -40,6 +40,8 @@ pub struct Replica {
     state: AtomicU8,
     /// Highest offset that it confirmed.
     acknowledged: AtomicU64,
+    /// Highest offset that it has on its disk, and one; 0 when it does not say.
+    durable: AtomicU64,
     /// Unix seconds of its last confirmation.
     heard: AtomicI64,
     /// It confirmed something.
@@ -58,6 +60,7 @@ impl Replica {
             since: now,
             state: AtomicU8::new(State::WaitStart as u8),
             acknowledged: AtomicU64::new(0),
+            durable: AtomicU64::new(0),
             heard: AtomicI64::new(now),
             spoke: AtomicBool::new(false),
             sent: AtomicU64::new(u64::MAX),
@@ -95,9 +98,12 @@ impl Replica {
         self.heard.store(now, Relaxed);
     }
 
-    /// It has the stream up to `offset`; `now` in Unix seconds.
-    pub fn acknowledge(&self, offset: u64, now: i64) {
+    /// It has the stream up to `offset`, on its disk up to `durable`; `now` in Unix seconds.
+    pub fn acknowledge(&self, offset: u64, durable: Option<u64>, now: i64) {
         self.acknowledged.fetch_max(offset, Relaxed);
+        if let Some(durable) = durable {
+            self.durable.fetch_max(durable.saturating_add(1), Relaxed);
+        }
         self.hear(now);
         self.spoke.store(true, Relaxed);
     }
@@ -105,6 +111,11 @@ impl Replica {
     /// Up to where it has the stream, as it says.
     pub fn acknowledged(&self) -> u64 {
         self.acknowledged.load(Relaxed)
+    }
+
+    /// Up to where it has the stream on its disk, as it says; `None` when it does not say.
+    pub fn durable(&self) -> Option<u64> {
+        self.durable.load(Relaxed).checked_sub(1)
     }
 
     /// It has confirmed something since [`Replica::listen`].

@@ -266,6 +266,14 @@ impl Stream {
         (log.end() - log.start()) as usize
     }
 
+    /// The replication offset of the first byte that is kept for replicas.
+    pub fn first_offset(&self) -> u64 {
+        let log = self.log.lock();
+        let mut kept = log.sealed.iter();
+        let first = kept.find(|sealed| sealed.chunk.audience != Audience::Files);
+        first.map_or(log.tail_offset, |sealed| sealed.chunk.offset)
+    }
+
     /// Has the next command begin with SELECT: for a file that begins at a cut, while all shards
     /// are locked. Returns where that is.
     pub fn divide(&self) -> u64 {

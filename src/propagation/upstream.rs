@@ -88,6 +88,8 @@ pub struct Upstream {
     follows: AtomicBool,
     /// The link is up.
     is_up: AtomicBool,
+    /// Bytes of the primary that were read and are not applied.
+    pub unapplied: AtomicU64,
     view: Mutex<View>,
     orders: Mutex<Orders>,
     /// An order was carried out.
@@ -141,10 +143,15 @@ impl Upstream {
         self.given.store(orders.given, SeqCst);
         let given = orders.given;
         drop(orders);
+        self.ring_thread();
+        given
+    }
+
+    /// Has the thread that follows look at what there is to do.
+    pub fn ring_thread(&self) {
         if let Some(bell) = &*self.bell.lock() {
             bell.ring();
         }
-        given
     }
 
     /// How many orders were given.
@@ -194,6 +201,16 @@ impl Upstream {
         debug_assert!(orders.done <= order && order <= orders.given);
         orders.done = order;
         self.done.notify_all();
+    }
+
+    /// Nobody is wanted any more, unless more was ordered than `seen`; false then.
+    pub fn withdraw(&self, seen: u64) -> bool {
+        let mut orders = self.orders.lock();
+        let withdraws = orders.given == seen;
+        if withdraws {
+            orders.wanted = Wanted::default();
+        }
+        withdraws
     }
 
     /// A primary is followed from now on, or none.

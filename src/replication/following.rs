@@ -11,6 +11,7 @@ use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -28,6 +29,7 @@ use crate::config::choices::ReplDisklessLoad;
 use crate::config::strerror;
 use crate::dispatch::blocking;
 use crate::dispatch::context::{Shared, Worker};
+use crate::dispatch::pause::Purpose;
 use crate::durability::{append_only, save};
 use crate::observe::{log, process};
 use crate::persistence::load::About;
@@ -37,6 +39,8 @@ use crate::propagation::{Names, Wanted};
 const PIECE: usize = 64 * 1024;
 /// Longest sleep: parameters and killed clients are looked at as often.
 const LOOK: Duration = Duration::from_millis(100);
+/// Bytes that wait for the end of a pause, after which no more are read.
+const HELD: usize = 1 << 20;
 /// How long it may take that nobody follows us any more.
 const PARTING: Duration = Duration::from_secs(5);
 
@@ -129,12 +133,16 @@ struct Following<'a> {
     /// What the dump says of itself, once loaded.
     about: About,
     applier: Option<Applier>,
-    /// Bytes of the stream that came before the dump was there.
+    /// Bytes of the stream that came before the dump was there, or while clients are paused.
     early: Vec<u8>,
     /// The append-only file is to be turned on when the data set is there.
     resumes_file: bool,
     /// Orders carried out.
     seen: u64,
+    /// What the primary was told last of what is on the disk.
+    told_durable: Option<i64>,
+    /// The primary asked, and not everything was on the disk.
+    owes_durable: bool,
     /// What is to be told to the state machine next.
     events: VecDeque<Event<'static>>,
     shown_ms: i64,
@@ -156,6 +164,8 @@ impl<'a> Following<'a> {
             early: Vec::new(),
             resumes_file: false,
             seen: 0,
+            told_durable: None,
+            owes_durable: false,
             events: VecDeque::new(),
             shown_ms: 0,
         }
@@ -172,10 +182,12 @@ impl<'a> Following<'a> {
             self.look_at_dial();
             self.look_at_dump();
             self.flush();
+            self.apply_held();
             self.read(&mut input);
             let actions = self.machine.tick(unix_ms());
             self.carry_out(actions, &[]);
             self.drain_events();
+            self.tell_what_is_durable();
             self.end_if_killed();
             self.show(false);
         }
@@ -192,7 +204,7 @@ impl<'a> Following<'a> {
         let mut fds = vec![PollFd::new(self.bell.fd(), PollFlags::IN)];
         if let Some(link) = &self.link {
             let mut flags = PollFlags::empty();
-            flags.set(PollFlags::IN, !self.ending);
+            flags.set(PollFlags::IN, self.may_read());
             flags.set(PollFlags::OUT, !link.unsent.is_empty());
             if !flags.is_empty() {
                 fds.push(PollFd::new(&link.socket, flags));
@@ -219,6 +231,10 @@ impl<'a> Following<'a> {
         let now = unix_ms();
         if at_once || now - self.shown_ms >= 20 {
             self.shown_ms = now;
+            let waits = |applier: &Applier| applier.waiting() + self.early.len();
+            let unapplied = self.applier.as_ref().map_or(0, waits);
+            let upstream = &self.shared.replication.upstream;
+            upstream.unapplied.store(unapplied as u64, Relaxed);
             let view = self.machine.view(now);
             self.shared.replication.upstream.show(view);
         }
@@ -279,13 +295,13 @@ impl Following<'_> {
         if !shared.replication.upstream.follows() {
             return;
         }
-        self.part_with_replicas();
         match shared.replication.is_known() {
             true => shared.replication.promote(&shared.stream),
             // What it was is gone: nobody goes on in that.
             false => shared.replication.change_id(&shared.stream),
         }
         self.set_known(true);
+        self.part_with_replicas();
         let names = shared.replication.names();
         if let Some((second, end)) = names.second {
             tracing::warn!(
@@ -297,6 +313,28 @@ impl Following<'_> {
         shared.stream.disown();
         shared.replication.upstream.set_follows(false);
         show_role(false, &shared.config.load());
+    }
+
+    /// The replica that we were to hand over to took over, or it refused: then we follow nobody, and are
+    /// what we were.
+    fn failed_over(&mut self, took_over: bool) {
+        let shared = self.shared;
+        if !took_over {
+            if shared.replication.upstream.withdraw(self.seen) {
+                shared.config.update(|settings| settings.replicaof = None);
+            }
+            self.become_primary();
+        }
+        // Unless ABORT came first, which sees to the rest.
+        let Some(plan) = shared.replication.failover.answered() else {
+            return;
+        };
+        if !took_over {
+            let name = plan.name();
+            tracing::info!("{name} aborted: Failover target rejected psync request");
+        }
+        self.show(true);
+        shared.pause.end(Purpose::Failover);
     }
 
     /// Ends the connections of all replicas: they come back, and learn what the stream is called now.
@@ -384,8 +422,16 @@ impl Following<'_> {
         }
     }
 
+    fn may_read(&self) -> bool {
+        let is_full = self.applier.is_some() && self.early.len() >= HELD;
+        !self.ending && !is_full
+    }
+
     fn read(&mut self, input: &mut [u8]) {
-        if self.ending {
+        if !self.may_read() {
+            if !self.ending {
+                self.step(Event::Busy);
+            }
             return;
         }
         let Some(link) = &mut self.link else { return };
@@ -435,7 +481,9 @@ impl Following<'_> {
                     let history = self.history();
                     self.events.push_back(Event::History { attempt, history });
                 }
-                Action::BeginLoad { len, load, .. } => self.begin_load(len, load),
+                Action::BeginLoad {
+                    source, len, load, ..
+                } => self.begin_load(source, len, load),
                 Action::LoadBytes(Range { start, end }) => self.load(&bytes[start..end]),
                 Action::LoadHeld(held) => self.load(held.bytes()),
                 Action::EndLoad => self.end_load(),
@@ -443,15 +491,34 @@ impl Following<'_> {
                 Action::Adopt(history) => self.adopt(history),
                 Action::ContinueAs { id } => self.go_on_as(id),
                 Action::StreamBytes(Range { start, end }) => self.apply(&bytes[start..end]),
-                Action::Acknowledge => {
-                    let applied = self.shared.stream.offset();
-                    self.send(&acknowledgement(applied.cast_signed(), None));
-                }
-                Action::FailedOver(_) => {}
+                Action::Acknowledge => self.acknowledge(),
+                Action::FailedOver(took_over) => self.failed_over(took_over),
                 Action::Log(Level::Notice, text) => tracing::info!("{text}"),
                 Action::Log(Level::Warning, text) => tracing::warn!("{text}"),
             }
         }
+    }
+
+    /// Tells the primary what is applied, and what of it is on the disk.
+    fn acknowledge(&mut self) {
+        let applied = self.shared.stream.offset().cast_signed();
+        let durable = self.shared.append_only.durable();
+        let durable = durable.map(|offset| offset.cast_signed().min(applied));
+        self.told_durable = durable;
+        self.send(&acknowledgement(applied, durable));
+    }
+
+    /// The primary asked what is on the disk, when less of it was than by now.
+    fn tell_what_is_durable(&mut self) {
+        if !self.owes_durable || self.applier.is_none() {
+            return;
+        }
+        let durable = self.shared.append_only.durable();
+        if durable.map(u64::cast_signed) <= self.told_durable {
+            return;
+        }
+        self.owes_durable = durable.is_none_or(|offset| offset < self.shared.stream.offset());
+        self.acknowledge();
     }
 
     fn close(&mut self) {
@@ -475,9 +542,9 @@ impl Following<'_> {
     fn go_on_as(&mut self, id: Option<StreamName>) {
         let shared = self.shared;
         if let Some(id) = id {
-            // Whoever follows us has to know the name.
-            self.part_with_replicas();
             shared.replication.rename(&shared.stream, id.to_string());
+            // Whoever was told the old name has to know the new one.
+            self.part_with_replicas();
         }
         let size = shared.config.settings().repl_backlog_size.unsigned_abs();
         shared.replication.keep_backlog(&shared.stream, size);
@@ -506,8 +573,24 @@ impl Following<'_> {
         self.apply(&early);
     }
 
+    /// A pause holds the primary's writes back as it does those of clients.
+    fn is_paused(&self) -> bool {
+        let pause = &self.shared.pause;
+        pause.is_set() && pause.at(unix_ms()).is_some()
+    }
+
+    /// Applies what a pause held back, when it is over.
+    fn apply_held(&mut self) {
+        if self.applier.is_some() && !self.early.is_empty() && !self.is_paused() {
+            let held = std::mem::take(&mut self.early);
+            self.apply(&held);
+            self.drain_events();
+        }
+    }
+
     fn apply(&mut self, bytes: &[u8]) {
-        let Some(applier) = &mut self.applier else {
+        let waits = !self.early.is_empty() || self.is_paused();
+        let Some(applier) = self.applier.as_mut().filter(|_| !waits) else {
             self.early.extend_from_slice(bytes);
             return;
         };
@@ -516,6 +599,8 @@ impl Following<'_> {
         }
         let fed = applier.feed(self.shared, bytes);
         if std::mem::take(&mut applier.asked) {
+            self.owes_durable = true;
+            self.shared.append_only.log.demand();
             self.events.push_back(Event::GetAck);
         }
         if fed.is_err() {
@@ -527,14 +612,17 @@ impl Following<'_> {
 
 /// Dumps.
 impl Following<'_> {
-    fn begin_load(&mut self, len: Option<u64>, load: Load) {
+    fn begin_load(&mut self, source: Option<History>, len: Option<u64>, load: Load) {
         if load == Load::Direct {
             self.drop_data(len);
         }
         if load == Load::Swap {
             save::empty_beside(self.shared);
         }
-        match Dump::begin(self.shared, load, len, &self.bell) {
+        // What is there is an earlier state of what comes, and of use to clients until then.
+        let is_earlier = source.is_some_and(|s| s.id.as_str() == self.shared.replication.id());
+        let serves = load == Load::Swap && is_earlier;
+        match Dump::begin(self.shared, load, (len, serves), &self.bell) {
             Ok(dump) => self.dump = Some((dump, load)),
             Err(error) => self.fail_load(
                 Failed {
@@ -678,9 +766,8 @@ impl Following<'_> {
             None => (crate::base::random::run_id(), 0),
         };
         let names = Names { id, second: None };
-        shared.stream.adopt(offset, selected);
-        let replication = &shared.replication;
-        replication.adopt(&shared.stream, names, offset, size);
+        let copied = (names, offset, selected);
+        shared.replication.adopt(&shared.stream, copied, size);
         self.set_known(history.is_some());
         shared.durability.saves.loaded(shared.changes());
         self.end_loading();

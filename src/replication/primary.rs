@@ -15,7 +15,10 @@ use std::ops::Deref;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool,
+    Ordering::{Relaxed, SeqCst},
+};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
@@ -27,9 +30,11 @@ use crate::base::{clock, number};
 use crate::client::registry::{Handle, flag};
 use crate::client::session::{ReplicaOptions, Session, SyncRequest};
 use crate::config::strerror;
+use crate::dispatch::args::Args;
+use crate::dispatch::command::Flags;
 use crate::dispatch::context::Shared;
-use crate::dispatch::{blocking, execute};
-use crate::propagation::{Lineage, Reader, Refusal, Replica, State};
+use crate::dispatch::{admit, blocking, execute};
+use crate::propagation::{Lineage, Reader, Refusal, Replica, Resumed, State};
 use crate::resp::parse::{self, Limits, Parser};
 
 /// How often a thread that waits looks up, at least.
@@ -71,11 +76,7 @@ pub fn hand_over(
     execute::disconnect(shared, &mut session);
     let options = session.replica.take().unwrap_or_default();
     let handle = Arc::clone(&session.handle);
-    let ip = match &options.address {
-        Some(address) => String::from_utf8_lossy(address).into_owned(),
-        None => host_of(&handle.address),
-    };
-    let replica = Arc::new(Replica::new(handle.id, ip, options.listening_port, now()));
+    let replica = Arc::new(replica_of(&handle, &options));
     tracing::info!("Replica {} asks for synchronization", replica.name());
     let settings = shared.config.load();
     if settings.repl_disable_tcp_nodelay {
@@ -83,14 +84,8 @@ pub fn hand_over(
         let _ = rustix::net::sockopt::set_tcp_nodelay(&socket, false);
     }
     handle.live.flags.fetch_or(flag::REPLICA, Relaxed);
-    let replication = &shared.replication;
-    replication.add(&replica);
-    if replication.begin_backlog(&shared.stream, settings.repl_backlog_size.unsigned_abs()) {
-        tracing::info!(
-            "Replication backlog created, my new replication IDs are '{}' and '{}'",
-            replication.id(),
-            "0".repeat(40)
-        );
+    if request.order().is_none() {
+        welcome(shared, &replica);
     }
     let client = handle.id;
     let attachment = Attachment {
@@ -108,6 +103,39 @@ pub fn hand_over(
         tracing::warn!("Cannot serve a replica: {}", strerror(&error));
         forget(shared, client);
     }
+}
+
+/// The replica that a client is, or wants to be.
+pub fn replica_of(handle: &Handle, options: &ReplicaOptions) -> Replica {
+    let ip = match &options.address {
+        Some(address) => String::from_utf8_lossy(address).into_owned(),
+        None => host_of(&handle.address),
+    };
+    Replica::new(handle.id, ip, options.listening_port, now())
+}
+
+/// From here on it is a replica: one of those that are told when the stream becomes another one.
+fn welcome(shared: &Shared, replica: &Arc<Replica>) {
+    let replication = &shared.replication;
+    replication.add(replica);
+    let size = shared.config.settings().repl_backlog_size.unsigned_abs();
+    if replication.begin_backlog(&shared.stream, size) {
+        tracing::info!(
+            "Replication backlog created, my new replication IDs are '{}' and '{}'",
+            replication.id(),
+            "0".repeat(40)
+        );
+    }
+}
+
+/// Waits until this server is the primary that it was told to become; false when who told it is gone.
+fn take_over(shared: &Shared, handle: &Handle, order: u64) -> bool {
+    while !shared.replication.upstream.await_done(order, TICK) {
+        if handle.is_killed() {
+            return false;
+        }
+    }
+    true
 }
 
 fn host_of(address: &str) -> String {
@@ -132,6 +160,13 @@ fn run(shared: &Shared, full_syncs: &FullSyncs, attachment: Attachment) {
         options,
         request,
     } = attachment;
+    if let Some(order) = request.order() {
+        if !take_over(shared, &handle, order) {
+            shared.clients.remove(handle.id);
+            return;
+        }
+        welcome(shared, &replica);
+    }
     let peer = Arc::new(Peer {
         socket: TcpStream::from(socket),
         handle,
@@ -189,7 +224,7 @@ impl Link<'_> {
 impl Link<'_> {
     fn serve(&self, unsent: &[u8], request: &SyncRequest) -> io::Result<()> {
         self.pipe().write_all(unsent)?;
-        if let SyncRequest::Psync { id, offset } = request {
+        if let SyncRequest::Psync { id, offset, .. } = request {
             if let Some(reader) = self.resume(id, *offset)? {
                 return self.follow(reader);
             }
@@ -217,16 +252,9 @@ impl Link<'_> {
     /// Has the replica go on where it was, at `offset` (counted from 1) of the stream `id`; `None`
     /// when it cannot.
     fn resume(&self, id: &[u8], offset: i64) -> io::Result<Option<Reader>> {
-        let (replication, stream) = (&self.shared.replication, &self.shared.stream);
-        let (names, end) = (replication.names(), stream.offset());
-        let second = names.second.as_ref();
-        let lineage = Lineage {
-            id: &names.id,
-            second: second.map(|(id, limit)| (&**id, limit.cast_signed())),
-            kept: replication.backlog(end),
-        };
-        let resumed = lineage.resume(id, offset);
-        let reader = resumed.and_then(|has| stream.reader_at(has).ok_or(Refusal::NotKept));
+        let replication = &self.shared.replication;
+        let Resumed { names, end, reader } = replication.resume(&self.shared.stream, id, offset);
+        let lineage = names.lineage();
         let reader = match reader {
             Ok(reader) => reader,
             Err(refusal) => {
@@ -409,22 +437,42 @@ impl Link<'_> {
         let words: Vec<&[u8]> = (0..request.len()).map(|i| request.arg(input, i)).collect();
         let is = |i: usize, word: &[u8]| words.get(i).is_some_and(|w| w.eq_ignore_ascii_case(word));
         if is(0, b"replconf") && is(1, b"ack") {
-            let offset = words.get(2).and_then(|w| number::parse_i64(w)).unwrap_or(0);
+            let offset = |i: usize| {
+                let number = words.get(i).and_then(|w| number::parse_i64(w))?;
+                u64::try_from(number).ok()
+            };
+            let durable = is(3, b"fack").then(|| offset(4)).flatten();
             self.replica
-                .acknowledge(offset.max(0).unsigned_abs(), now());
+                .acknowledge(offset(2).unwrap_or(0), durable, now());
             self.handle.live.last_ms.store(clock::unix_ms(), Relaxed);
             blocking::acknowledged(self.shared);
+            self.shared.replication.failover.heard();
             return true;
         }
         if is(0, b"replconf") && is(1, b"getack") {
             return true;
         }
-        let command = String::from_utf8_lossy(words.first().unwrap_or(&&b""[..])).into_owned();
-        tracing::warn!(
-            "Replica {} generated a reply to command '{command}', disconnecting it",
-            self.replica.name()
-        );
+        self.log_reply(&words);
         false
+    }
+
+    /// The replica sent a command that has a reply, for which there is no way.
+    fn log_reply(&self, words: &[&[u8]]) {
+        let commands = &self.shared.commands;
+        let found = words.first().and_then(|name| commands.find(name));
+        let known = admit::named(self.shared, found, Args::new(words));
+        let name = known.map_or("<unknown>", |known| &known.full_name);
+        let touches = Flags::WRITE.or(Flags::READONLY).or(Flags::MAY_REPLICATE);
+        if known.is_some_and(|known| known.flags.has(touches)) {
+            tracing::warn!(
+                "== CRITICAL == This master is sending an error to its replica: 'Replica can't \
+                 interact with the keyspace' after processing the command '{name}'"
+            );
+            let errors = &self.shared.stats.global.unexpected_error_replies;
+            errors.fetch_add(1, Relaxed);
+        }
+        let client = self.handle.describe(clock::unix_ms(), &|_| name.to_owned());
+        tracing::warn!("Replica generated a reply to command '{name}', disconnecting it: {client}");
     }
 
     /// False when the replica is to be closed. Sends signs of life meanwhile.
@@ -437,6 +485,8 @@ impl Link<'_> {
             return !self.is_too_far_behind(watch);
         }
         watch.second = at;
+        // No sign of life of a server that hangs.
+        self.shared.status.stall.wait();
         let preparing = self.preparing.lock();
         if *preparing && self.pipe().write_all(b"\n").is_err() {
             return false;
@@ -496,7 +546,8 @@ pub fn cron(shared: &Shared, seconds: u64) {
     let (settings, replication) = (shared.config.load(), &shared.replication);
     let period = settings.repl_ping_replica_period.max(1).unsigned_abs();
     if seconds.is_multiple_of(period.into()) && !replication.is_empty() {
-        shared.stream.append(|block| block.for_replicas(&["PING"]));
+        let ping = || _ = shared.stream.append(|block| block.for_replicas(&["PING"]));
+        replication.failover.unless_awaited(ping);
     }
     let ttl = settings.repl_backlog_ttl;
     if replication.end_backlog_if_idle(&shared.stream, ttl, now()) {
@@ -504,11 +555,21 @@ pub fn cron(shared: &Shared, seconds: u64) {
     }
 }
 
-/// Asks all replicas to confirm what they have.
+/// Asks all replicas to confirm what they have; while clients are paused, so that the stream has an end,
+/// not before the pause is over.
 pub fn ask_for_confirmation(shared: &Shared) {
-    shared
-        .stream
-        .append(|block| block.for_replicas(&["REPLCONF", "GETACK", "*"]));
+    let owes = &shared.replication.owes_question;
+    owes.store(!shared.replication.is_empty(), SeqCst);
+    if shared.pause.at(clock::unix_ms()).is_none() && owes.swap(false, SeqCst) {
+        shared.replication.ask(&shared.stream);
+    }
+}
+
+/// Asks what could not be asked during a pause, if it is over.
+pub fn ask_what_is_owed(shared: &Shared) {
+    if shared.replication.owes_question.load(Relaxed) {
+        ask_for_confirmation(shared);
+    }
 }
 
 #[cfg(test)]

@@ -56,6 +56,8 @@ pub(super) struct Dump {
     len: Option<u64>,
     /// A loader was started, whose outcome was not taken.
     loads: bool,
+    /// Clients are served from the old data meanwhile.
+    serves: bool,
 }
 
 enum To {
@@ -82,11 +84,12 @@ impl Drop for Temporary {
 }
 
 impl Dump {
-    /// Begins to receive; for [`Load::Direct`] the loader is started, into what is empty by now.
+    /// Begins to receive; for [`Load::Direct`] the loader is started, into what is empty by now. Whether
+    /// `serves` clients meanwhile, from the old data.
     pub(super) fn begin(
         shared: &Shared,
         load: Load,
-        len: Option<u64>,
+        (len, serves): (Option<u64>, bool),
         bell: &Arc<Bell>,
     ) -> io::Result<Self> {
         let mut dump = Self {
@@ -95,6 +98,7 @@ impl Dump {
             bell: Arc::clone(bell),
             len,
             loads: false,
+            serves,
         };
         dump.to = match load {
             Load::File => To::File(create()?),
@@ -123,6 +127,7 @@ impl Dump {
             bell: Arc::clone(bell),
             len: None,
             loads: false,
+            serves: false,
         }
     }
 
@@ -186,9 +191,9 @@ impl Dump {
             input,
             common: Arc::clone(&common),
         };
-        let swaps = load == Load::Swap;
+        let (swaps, serves) = (load == Load::Swap, self.serves);
         let started = shared.threads.start("load", move |shared| {
-            let outcome = run(shared, watched, len.unwrap_or(0), swaps);
+            let outcome = run(shared, watched, len.unwrap_or(0), (swaps, serves));
             *common.outcome.lock() = Some(outcome);
             bell.ring();
         });
@@ -197,13 +202,13 @@ impl Dump {
     }
 }
 
-/// Loads a dump into an empty keyspace, or beside what is there.
-fn run(shared: &Shared, input: impl Read, len: u64, beside: bool) -> Outcome {
+/// Loads a dump into an empty keyspace, or beside what is there, which clients may be served from.
+fn run(shared: &Shared, input: impl Read, len: u64, (beside, serves): (bool, bool)) -> Outcome {
     let settings = shared.config.load();
     let mut options = save::load_options(&settings, false, false);
     options.beside = beside;
     let loading = &shared.durability.loading;
-    loading.begin_as(len, beside);
+    loading.begin_as(len, serves);
     match load::file(&shared.keyspace, input, &options, loading) {
         Ok(loaded) => {
             *shared.durability.functions.lock() = loaded.functions;

@@ -34,6 +34,7 @@ pub fn run(shared: &Arc<Shared>, links: &[Arc<Link>], stop: &AtomicBool) {
         balancer.look(links);
         crate::commands::migrate::close_idle();
         save::save_if_due(shared);
+        primary::ask_what_is_owed(shared);
         append_only::rewrite_if_due(shared);
         if unix_ms() / 1000 != last_second {
             last_second = unix_ms() / 1000;

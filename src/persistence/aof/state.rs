@@ -62,6 +62,12 @@ impl AppendOnly {
         self.life.lock()
     }
 
+    /// Up to which replication offset what is appended is on the disk; `None` where the files do not hold
+    /// the data set.
+    pub fn durable(&self) -> Option<u64> {
+        (self.mode() == Mode::On).then(|| self.log.progress.synced())
+    }
+
     /// Bytes of the open file.
     pub fn open_size(&self) -> u64 {
         self.log.progress.size.load(Relaxed)

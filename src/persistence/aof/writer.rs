@@ -64,6 +64,8 @@ pub struct Policy {
 pub struct Progress {
     written: AtomicU64,
     cleared: AtomicU64,
+    /// Up to which replication offset what was appended is on the disk.
+    synced: AtomicU64,
     /// Bytes of the file being written.
     pub size: AtomicU64,
     /// The last write failed; writes are refused until one succeeds.
@@ -90,6 +92,12 @@ impl Progress {
     #[inline]
     pub fn cleared(&self) -> u64 {
         self.cleared.load(Ordering::Acquire)
+    }
+
+    /// Up to which replication offset what was appended is on the disk. Of use only while the files hold
+    /// the data set.
+    pub fn synced(&self) -> u64 {
+        self.synced.load(Ordering::Acquire)
     }
 
     /// True while a sync is under way.
@@ -135,6 +143,8 @@ pub struct Writer {
     own: Vec<u8>,
     /// Where in the stream `pending` begins.
     at: u64,
+    /// The replication offset up to which all is written: that of `at` whenever nothing is pending.
+    offset: u64,
     /// Files to go on with, from an offset of the stream on.
     next: Arc<Mutex<VecDeque<(u64, File)>>>,
     size: u64,
@@ -158,8 +168,6 @@ pub struct Writer {
     last_stamp: i64,
     /// The rest of a line of ours that is in the file in part.
     owed: Vec<u8>,
-    /// Where in the stream of replicas what is written ends: its offset.
-    offset: u64,
     /// What is in the file does not tell that: something else was passed over or is in between.
     is_apart: bool,
 }
@@ -190,6 +198,8 @@ pub struct SyncWork {
     files: Vec<Arc<File>>,
     /// Where in the stream what is in them ends.
     at: u64,
+    /// A replication offset up to which it is in them.
+    offset: u64,
     policy: Policy,
 }
 
@@ -216,7 +226,7 @@ impl SyncWork {
 impl Writer {
     /// Appends to `file`, which has `size` bytes, what `reader` gives.
     pub fn new(reader: Reader, file: File, size: u64, progress: Arc<Progress>) -> Self {
-        let at = reader.position();
+        let (at, offset) = (reader.position(), reader.offset());
         Self {
             id: Arc::default(),
             reader,
@@ -226,6 +236,7 @@ impl Writer {
             pending: VecDeque::new(),
             own: Vec::new(),
             at,
+            offset,
             next: Arc::default(),
             size,
             unsynced: false,
@@ -239,7 +250,6 @@ impl Writer {
             last_try: None,
             last_stamp: 0,
             owed: Vec::new(),
-            offset: 0,
             is_apart: false,
         }
     }
@@ -248,6 +258,7 @@ impl Writer {
     pub(super) fn begin(&self) {
         let progress = &self.progress;
         progress.written.store(self.at, Ordering::Release);
+        progress.synced.store(self.offset, Ordering::Release);
         progress.clear(self.at);
         progress.size.store(self.size, Ordering::Relaxed);
         progress.failing.store(false, Ordering::Relaxed);
@@ -307,6 +318,8 @@ impl Writer {
         let result = result.and_then(|()| self.write_pending(policy));
         match &result {
             Ok(()) => {
+                self.offset = self.reader.offset();
+                self.tell_synced();
                 if !self.sync_failed {
                     self.recovers();
                 }
@@ -318,6 +331,13 @@ impl Writer {
             }
         }
         result
+    }
+
+    /// Where nothing waits for a sync, all that was appended is on the disk, or is not meant for it.
+    fn tell_synced(&self) {
+        if !self.unsynced && self.syncing.is_none() && !self.progress.is_syncing() {
+            self.progress.synced.store(self.offset, Ordering::Release);
+        }
     }
 
     fn clear(&self, policy: Policy, offset: u64) {
@@ -610,6 +630,7 @@ impl Writer {
             owner: Arc::clone(&self.id),
             files,
             at: self.at,
+            offset: self.offset,
             policy,
         }
     }
@@ -666,6 +687,7 @@ impl Writer {
             self.fails(work.policy, "Fail to fsync the AOF file", error);
             return result;
         }
+        self.progress.synced.store(work.offset, Ordering::Release);
         self.last_sync = Instant::now();
         self.sync_took = took;
         self.recovers();

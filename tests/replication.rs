@@ -314,7 +314,7 @@ fn the_end_of_the_server_does_not_wait_for_a_replica_that_hangs() {
             replica
         });
         eventually(|| info(&mut client, "persistence", "rdb_bgsave_in_progress") == 1);
-        client.send(&format!("SHUTDOWN {kind}"));
+        client.send(&format!("SHUTDOWN {kind} NOW"));
         eventually(|| server.has_ended());
         drop(hanging);
     }

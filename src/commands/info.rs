@@ -148,6 +148,10 @@ fn server(shared: &Shared, text: &mut String) {
         "config_file": String::from_utf8_lossy(shared.config.config_file().unwrap_or_default()),
         "io_threads_active": u8::from(shared.status.workers > 1),
     );
+    let shutdown_ms = shared.status.shutdown_ms.load(Relaxed);
+    if shutdown_ms != 0 {
+        fields!(text; "shutdown_in_milliseconds": shutdown_ms - now.ms);
+    }
 }
 
 fn supervised(settings: &crate::config::Settings) -> &'static str {
@@ -170,7 +174,7 @@ fn clients(shared: &Shared, text: &mut String) {
         .filter(|c| c.live.flags.load(Relaxed) & flag::BLOCKED != 0)
         .count();
     fields!(text;
-        "connected_clients": all.len(),
+        "connected_clients": all.len().saturating_sub(shared.replication.len()),
         "cluster_connections": 0,
         "maxclients": shared.config.settings().maxclients,
         "client_recent_max_input_buffer":

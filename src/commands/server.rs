@@ -1,9 +1,8 @@
 //! Commands on the server as a whole: TIME, LOLWUT, MONITOR, SHUTDOWN.
 
-use std::sync::mpsc::channel;
-
 use crate::base::{clock, random};
 use crate::config::REDIS_VERSION;
+use crate::dispatch::blocking;
 use crate::dispatch::command::{Command, Flags, Handler, ROW};
 use crate::dispatch::context::ServerCtx;
 use crate::dispatch::control::Request;
@@ -93,21 +92,21 @@ fn shutdown(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
         if save.is_some() || now || force {
             return Err(Error::Syntax);
         }
-        // Nothing is waited for while there are no replicas, so none is ever in progress.
-        return Err(Error::line("ERR No shutdown in progress."));
+        if !ctx.shared.control.abort_shutdown() {
+            return Err(Error::line("ERR No shutdown in progress."));
+        }
+        ctx.worker.follow_pause(ctx.shared);
+        ctx.out.ok();
+        return Ok(());
     }
-    let (failed, result) = channel();
+    // No answer comes when the process ends: the client sees its connection close.
+    let client = blocking::park_for_shutdown(ctx);
     ctx.shared.control.send(Request::Shutdown {
         save,
         now,
         force,
-        failed,
+        client,
     });
-    // No answer comes when the process ends: the client sees its connection close.
-    if result.recv().is_ok() {
-        return Err(Error::line("ERR Errors trying to SHUTDOWN. Check logs."));
-    }
-    ctx.session.close_now = true;
     Ok(())
 }
 

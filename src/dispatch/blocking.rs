@@ -13,8 +13,9 @@
 //! that are left in queues of other shards mean nothing and are removed without haste.
 //!
 //! WAIT is parked here too: it waits for no keys but until replicas have confirmed what its client
-//! wrote. So is who waits for another thread to do a [`Chore`]; but to the outside that client is busy,
-//! not blocked: nothing but the thread's answer or the end of the connection ends it.
+//! wrote; and SHUTDOWN, until the server ends or it turns out that it does not. So is who waits for
+//! another thread to do a [`Chore`]; but to the outside that client is busy, not blocked: nothing but the
+//! thread's answer or the end of the connection ends it.
 //!
 //! Lock order: shards, then a ticket's state. Replies are handed over when no shard is held.
 
@@ -118,6 +119,8 @@ enum Awaited {
     Keys,
     /// Confirmations of replicas.
     Acks(Acks),
+    /// The end of the server, or that it does not end.
+    Shutdown,
     /// What another thread does.
     Chore,
 }
@@ -348,7 +351,21 @@ pub(super) fn park(
     worker.parked = Some(parked);
 }
 
-/// Parks the client of WAIT until replicas have confirmed what it wrote.
+/// Parks the client of SHUTDOWN, until [`stay`] or the end of the process.
+pub fn park_for_shutdown(ctx: &mut ServerCtx<'_, '_>) -> Arc<Parked> {
+    let parked = without_keys(ctx, Awaited::Shutdown, None);
+    ctx.shared.blocked.add(&ctx.shared.keyspace, &parked);
+    ctx.worker.parked = Some(Arc::clone(&parked));
+    parked
+}
+
+/// The server does not end: the client of SHUTDOWN hears of it. Called without locks.
+pub fn stay(shared: &Shared, parked: &Parked) {
+    shared.blocked.remove(&shared.keyspace, parked);
+    parked.answer(b"-ERR Errors trying to SHUTDOWN. Check logs.\r\n".to_vec());
+}
+
+/// Parks the client of WAIT or WAITAOF until what it wrote is confirmed.
 pub fn park_for_acks(ctx: &mut ServerCtx<'_, '_>, acks: Acks, deadline: Option<i64>) {
     let parked = without_keys(ctx, Awaited::Acks(acks), deadline);
     ctx.shared.blocked.add(&ctx.shared.keyspace, &parked);
@@ -577,7 +594,8 @@ pub fn time_out(shared: &Shared, worker: &mut Worker, parked: &Parked) {
 /// Ends a client's wait with a null, or with an error; false when it does not wait. Within a
 /// transaction the client hears of it when the shards are let go.
 pub fn unblock(ctx: &mut ServerCtx<'_, '_>, client: u64, with_error: bool) -> bool {
-    let of_client = |p: &Arc<Parked>| p.handle.id == client;
+    let of_client =
+        |p: &Arc<Parked>| p.handle.id == client && !matches!(p.awaited, Awaited::Shutdown);
     let tickets = &ctx.shared.blocked.tickets;
     let found = tickets
         .iter()

@@ -138,6 +138,8 @@ pub struct Status {
     pub reply_resizing: AtomicBool,
     /// DEBUG SLEEP, and the end of the server: workers stop before their next turn or reply.
     pub stall: Stall,
+    /// When a shutdown that waits for replicas goes on in any case, in Unix milliseconds; 0 without one.
+    pub shutdown_ms: AtomicI64,
     /// Highest `used_memory` seen, in bytes.
     pub peak_memory: AtomicUsize,
     /// `used_memory` once the server had started, in bytes.

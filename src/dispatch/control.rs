@@ -1,14 +1,16 @@
 //! What commands ask of the server's frame: things that only the top of the program can do.
 
+use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+use super::blocking::Parked;
 use crate::config::Effect;
 
 /// A request to the frame.
 pub enum Request {
-    /// Ends the process: SHUTDOWN with its options. The answer comes only when it fails.
+    /// Ends the process: SHUTDOWN with its options.
     Shutdown {
         /// SAVE (true) or NOSAVE (false), when said.
         save: Option<bool>,
@@ -16,9 +18,11 @@ pub enum Request {
         now: bool,
         /// Ignore errors of saving.
         force: bool,
-        /// Told that the shutdown failed.
-        failed: Sender<()>,
+        /// Who asked: told if the server goes on.
+        client: Arc<Parked>,
     },
+    /// The shutdown that waits for replicas is given up; the answer is whether there was one.
+    AbortShutdown(Sender<bool>),
     /// The parameters that listeners depend on changed; the answer is an error text if the new
     /// ones do not work.
     Listeners(Sender<Result<(), ()>>),
@@ -51,6 +55,13 @@ impl Control {
         let (answer, result) = channel();
         self.send(Request::Listeners(answer));
         result.recv().unwrap_or(Ok(()))
+    }
+
+    /// Gives the shutdown up that waits for replicas; false without one.
+    pub fn abort_shutdown(&self) -> bool {
+        let (answer, result) = channel();
+        self.send(Request::AbortShutdown(answer));
+        result.recv().unwrap_or(false)
     }
 
     /// Has the process follow a changed parameter, and waits until it does.

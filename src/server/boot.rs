@@ -251,6 +251,7 @@ pub fn build(
             reply_peak_reset_ms: AtomicI64::new(REPLY_PEAK_RESET_MS),
             reply_resizing: AtomicBool::new(true),
             stall: Stall::default(),
+            shutdown_ms: AtomicI64::new(0),
             peak_memory: AtomicUsize::new(0),
             startup_memory: AtomicUsize::new(0),
         },

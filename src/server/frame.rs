@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -12,16 +13,21 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::ports::Ports;
+use super::shutdown::{How, Waiting};
 use super::title::Title;
 use super::watchdog::Watchdog;
-use super::{crash, process};
+use super::{crash, process, shutdown};
 use crate::config::{Effect, Settings, ShutdownFlags, strerror};
+use crate::dispatch::blocking::Parked;
 use crate::dispatch::context::Shared;
 use crate::dispatch::control::Request;
 use crate::durability::{append_only, save};
 use crate::net::listener::{self, Peer};
 use crate::net::worker::Link;
 use crate::observe::log;
+
+/// How often a shutdown that waits for replicas looks at them.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// What the frame holds.
 pub struct Frame {
@@ -31,6 +37,8 @@ pub struct Frame {
     unix: Option<JoinHandle<()>>,
     title: Option<Title>,
     watchdog: Watchdog,
+    /// The shutdown that waits for replicas.
+    waiting: Option<Waiting>,
     terminate: Signal,
     interrupt: Signal,
 }
@@ -65,6 +73,7 @@ impl Frame {
             tcp: Ports::new(Arc::new(serve)),
             unix: None,
             title,
+            waiting: None,
         };
         let settings = frame.shared.config.load();
         frame.tcp.follow(&settings).await.map_err(|()| {
@@ -125,6 +134,7 @@ impl Frame {
                     Some(request) => self.answer(request).await,
                     None => return Ok(0),
                 },
+                () = tokio::time::sleep(LOOK), if self.waiting.is_some() => self.look_at_replicas(),
             };
             if let Some(status) = ended {
                 return Ok(status);
@@ -135,11 +145,12 @@ impl Frame {
     fn signalled(&mut self, flags: fn(&Settings) -> ShutdownFlags) -> Option<i32> {
         exit_on_another_interrupt();
         let flags = flags(&self.shared.config.settings());
-        let ended = self.shut_down(flags.save(), flags.has(ShutdownFlags::FORCE));
-        if ended.is_none() {
-            CUT_SHORT.store(0, Relaxed);
-        }
-        ended
+        let how = How {
+            save: flags.save(),
+            now: flags.has(ShutdownFlags::NOW),
+            force: flags.has(ShutdownFlags::FORCE),
+        };
+        self.begin_shutdown(how, None)
     }
 
     /// Does what a command asks; the exit status when that ends the server.
@@ -147,16 +158,18 @@ impl Frame {
         match request {
             Request::Shutdown {
                 save,
+                now,
                 force,
-                failed,
-                ..
-            } => {
-                let ended = self.shut_down(save, force);
-                if ended.is_none() {
-                    // The client may be gone by now.
-                    let _ = failed.send(());
+                client,
+            } => return self.begin_shutdown(How { save, now, force }, Some(client)),
+            Request::AbortShutdown(answer) => {
+                let waiting = self.waiting.take();
+                if let Some(waiting) = &waiting {
+                    self.go_on(&waiting.clients);
+                    tracing::info!("Shutdown manually aborted.");
                 }
-                return ended;
+                // The client may be gone by now.
+                let _ = answer.send(waiting.is_some());
             }
             Request::Listeners(answer) => {
                 let settings = self.shared.config.load();
@@ -175,26 +188,53 @@ impl Frame {
         None
     }
 
-    /// Ends the server in order: the exit status, or `None` when it has to go on. No client gets a
-    /// reply meanwhile, so whatever was acknowledged is saved.
-    fn shut_down(&mut self, save: Option<bool>, force: bool) -> Option<i32> {
+    /// Ends the server, when its replicas have everything: the exit status, or `None` when it is to wait
+    /// for them, or has to go on. Who asks while it waits already waits with it.
+    fn begin_shutdown(&mut self, how: How, client: Option<Arc<Parked>>) -> Option<i32> {
+        if let Some(waiting) = &mut self.waiting {
+            waiting.clients.extend(client);
+            return None;
+        }
+        tracing::warn!("User requested shutdown...");
+        process::notify("STOPPING=1\n");
+        if let Some(mut waiting) = Waiting::begin(&self.shared, how) {
+            waiting.clients.extend(client);
+            self.waiting = Some(waiting);
+            return None;
+        }
+        self.shut_down(how, client.as_slice())
+    }
+
+    /// Goes on with the shutdown that waits, if replicas have everything or the time is over.
+    fn look_at_replicas(&mut self) -> Option<i32> {
+        let is_over = |waiting: &mut Waiting| waiting.is_over(&self.shared);
+        let Waiting { how, clients, .. } = self.waiting.take_if(is_over)?;
+        self.shut_down(how, &clients)
+    }
+
+    /// Ends the server in order: the exit status, or `None` when it has to go on, as `clients` are told
+    /// then. No client gets a reply meanwhile, so whatever was acknowledged is saved.
+    fn shut_down(&mut self, how: How, clients: &[Arc<Parked>]) -> Option<i32> {
         let shared = Arc::clone(&self.shared);
-        let ended = shared
-            .status
-            .stall
-            .during(|| self.shut_down_now(save, force));
+        let ended = shared.status.stall.during(|| self.shut_down_now(how));
         if ended.is_none() {
             tracing::warn!(
                 "Errors trying to shut down the server. Check the logs for more information."
             );
+            self.go_on(clients);
         }
         ended
     }
 
-    fn shut_down_now(&mut self, save: Option<bool>, force: bool) -> Option<i32> {
-        tracing::warn!("User requested shutdown...");
+    /// The server does not end.
+    fn go_on(&self, clients: &[Arc<Parked>]) {
+        CUT_SHORT.store(0, Relaxed);
+        shutdown::cancel(&self.shared, clients);
+    }
+
+    fn shut_down_now(&mut self, How { save, force, .. }: How) -> Option<i32> {
         let settings = self.shared.config.load();
-        process::notify("STOPPING=1\n");
+        shutdown::tell_of_replicas(&self.shared);
         if !append_only::may_close(&self.shared, force) {
             return None;
         }
@@ -218,6 +258,7 @@ impl Frame {
         }
         // Last, as it goes on if the data cannot be saved.
         append_only::close(&self.shared);
+        shutdown::write_the_rest(&self.shared);
         if settings.daemonize || !settings.pidfile.is_empty() {
             tracing::info!("Removing the pid file.");
             // It may have been removed by whoever stops us.
@@ -347,5 +388,5 @@ async fn accept_failed(shared: &Shared, error: &io::Error) {
         .global
         .rejected_connections
         .fetch_add(1, Relaxed);
-    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
 }

@@ -13,6 +13,7 @@ mod memory_test;
 mod ports;
 #[allow(unsafe_code)]
 mod process;
+mod shutdown;
 #[allow(unsafe_code)]
 mod stack;
 mod system_check;

@@ -83,11 +83,14 @@ pub const ROW: Command = Command {
 /// Shows the index of each key of a request, and what is done with it.
 pub type FindKeys = fn(Args<'_>, &mut dyn FnMut(usize, KeyFlags));
 
+/// What runs a command on keys.
+pub type OnData = fn(&mut DataCtx<'_, '_>) -> Result<(), Error>;
+
 /// What runs a command.
 #[derive(Clone, Copy)]
 pub enum Handler {
     /// Runs to completion under the locks of its own keys and reaches nothing else.
-    Data(fn(&mut DataCtx<'_, '_>) -> Result<(), Error>),
+    Data(OnData),
     /// Reaches the session and the server; locks shards itself if it needs any.
     Server(fn(&mut ServerCtx<'_, '_>) -> Result<(), Error>),
     /// Has only subcommands.

@@ -340,7 +340,8 @@ impl Worker {
     pub fn follow_pause(&mut self, shared: &Shared) {
         let is_paused = shared.pause.is_set() && shared.pause.at(self.now.ms).is_some();
         let follows = shared.replication.upstream.follows();
-        self.env.expires_keys = !is_paused && !(follows && self.settings.replica_read_only);
+        let leaves_it = follows && self.settings.replica_read_only;
+        self.env.expires_keys = !(is_paused || leaves_it);
     }
 
     /// Counts what the command found expired, and forgets it.

@@ -5,7 +5,7 @@
 
 use super::args::Args;
 use super::blocking;
-use super::command::Command;
+use super::command::{Command, OnData};
 use super::context::{DataCtx, Shared, Worker};
 use super::error::Error;
 use super::execute::Request;
@@ -27,7 +27,7 @@ pub(super) fn run<'k>(
     worker: &mut Worker,
     session: &mut Session,
     out: &mut Output,
-    (request, handler): (Request<'_>, fn(&mut DataCtx<'_, '_>) -> Result<(), Error>),
+    (request, handler): (Request<'_>, OnData),
     held: Option<&mut LockSet<'k>>,
 ) -> Result<(), Error> {
     let Request { known, args, hints } = request;

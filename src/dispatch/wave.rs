@@ -122,6 +122,11 @@ impl Wave {
         self.len
     }
 
+    /// True without requests.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
     /// What is known of a request's first key.
     #[inline]
     pub fn hint(&self, planned: &Planned) -> Option<&Hint> {

@@ -107,7 +107,7 @@ impl Applier {
         self.look_at_disk(shared);
         loop {
             let planned = self.plan(shared);
-            if self.wave.len() == 0 {
+            if self.wave.is_empty() {
                 planned?;
                 break;
             }
@@ -147,7 +147,7 @@ impl Applier {
                 Found::Request => self.wave.plan(shared, self.session.db, 0, &self.buffer),
                 Found::Nothing => return Ok(()),
                 // It counts, in its turn.
-                Found::Empty(_) if self.wave.len() > 0 => return Ok(()),
+                Found::Empty(_) if !self.wave.is_empty() => return Ok(()),
                 Found::Empty(end) => self.pass_empty_on(shared, end),
             }
         }

@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, TcpStream};
 use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::apply::Applier;
+use super::dial::{self, Dialled};
 use super::follow::{
     Action, Event, Follower, History, Level, Load, Settings, StreamName, acknowledgement,
 };
@@ -102,12 +103,6 @@ fn show_role(follows: bool, settings: &crate::config::Settings) {
     log::set_role(if follows { 'S' } else { 'M' });
     // A comfort: where it is not to be had, the server serves all the same.
     let _ = process::write_oom_score(settings);
-}
-
-/// What came of an attempt to connect.
-struct Dialled {
-    attempt: u64,
-    result: Result<TcpStream, Event<'static>>,
 }
 
 /// The connection to the primary.
@@ -358,22 +353,7 @@ impl Following<'_> {
     fn dial(&mut self, attempt: u64, host: String, port: u16) {
         self.attempt = attempt;
         let (dialled, bell) = (Arc::clone(&self.dialled), Arc::clone(&self.bell));
-        let settings = self.shared.config.load();
-        let limit = Duration::from_secs(settings.repl_timeout.max(1).unsigned_abs().into());
-        let source = settings.bind_source_addr.to_str().into_owned();
-        let dial = move |_: &Arc<Shared>| {
-            let result = connect(&host, port, &source, limit).map_err(|failure| match failure {
-                Unconnected::Unreachable(text) => Event::Unreachable { attempt, text },
-                Unconnected::Refused(text) => Event::ConnectFailed { attempt, text },
-            });
-            let mut last = dialled.lock();
-            if last.as_ref().is_none_or(|last| last.attempt < attempt) {
-                *last = Some(Dialled { attempt, result });
-            }
-            drop(last);
-            bell.ring();
-        };
-        if let Err(error) = self.shared.threads.start("dial", dial) {
+        if let Err(error) = dial::begin(self.shared, (attempt, host, port), dialled, bell) {
             self.events.push_back(Event::Unreachable {
                 attempt,
                 text: strerror(&error),
@@ -785,41 +765,6 @@ impl Following<'_> {
         let _turn = shared.durability.saves.take_over();
         save::exchange_with_beside(shared);
     }
-}
-
-/// Why there is no connection.
-enum Unconnected {
-    /// The name leads nowhere.
-    Unreachable(String),
-    Refused(String),
-}
-
-/// A socket that is connected and does not block.
-fn connect(host: &str, port: u16, source: &str, limit: Duration) -> Result<TcpStream, Unconnected> {
-    let unreachable = |error: io::Error| Unconnected::Unreachable(strerror(&error));
-    let addresses = (host, port).to_socket_addrs().map_err(unreachable)?;
-    let mut last = Unconnected::Unreachable("Name does not resolve".to_owned());
-    for address in addresses {
-        let connected = connect_to(address, source, limit);
-        match connected {
-            Ok(socket) => return Ok(socket),
-            Err(error) => last = Unconnected::Refused(strerror(&error)),
-        }
-    }
-    Err(last)
-}
-
-fn connect_to(address: SocketAddr, source: &str, limit: Duration) -> io::Result<TcpStream> {
-    use socket2::{Domain, Socket, Type};
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-    if let Ok(source) = source.parse() {
-        socket.bind(&SocketAddr::new(source, 0).into())?;
-    }
-    socket.connect_timeout(&address.into(), limit)?;
-    socket.set_tcp_nodelay(true)?;
-    socket.set_keepalive(true)?;
-    socket.set_nonblocking(true)?;
-    Ok(socket.into())
 }
 
 /// The parameters that the state machine needs.

@@ -5,6 +5,7 @@
 //! ([`crate::propagation`]); here is what acts on them and on the whole server.
 
 mod apply;
+mod dial;
 pub mod failover;
 pub mod follow;
 pub mod following;

@@ -186,6 +186,11 @@ fn zincrby(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
         incr: true,
         ..AddOptions::default()
     };
+    // An option of ZADD in the place of the score leaves a score without its member.
+    let is_option = |word: &&str| ctx.args.is(2, word);
+    if ["nx", "xx", "ch", "incr", "gt", "lt"].iter().any(is_option) {
+        return Err(Error::Syntax);
+    }
     let score = ctx.args.float(2)?;
     add(ctx, options, &[(score, ctx.args.all()[3])])
 }

@@ -5,8 +5,10 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::command::Flags;
 use super::context::{Shared, Worker};
 use super::error::Error;
+use super::table::Known;
 use crate::config::choices::PropagationErrorBehavior;
 
 /// Whose commands run.
@@ -33,6 +35,27 @@ impl Source {
     pub fn is_heard(self) -> bool {
         self == Self::Client
     }
+}
+
+/// Why a command of a log or a primary is not run, if it is not: what only administrates could end the
+/// server, change its role or have its thread wait for itself.
+pub fn refusal(source: Source, known: &Known) -> Option<Error> {
+    // PFDEBUG TODENSE changes its key, and stands in files.
+    let belongs = known.flags.has(Flags::WRITE.or(Flags::FOR_REPLICAS));
+    if !known.flags.has(Flags::ADMIN) || belongs {
+        return None;
+    }
+    let name = known.full_name.to_ascii_uppercase().replace('|', " ");
+    Some(match (known.row.name, source) {
+        ("monitor", Source::Log) => {
+            Error::line("ERR MONITOR isn't allowed for DENY BLOCKING client")
+        }
+        ("shutdown", Source::Log) => {
+            Error::line("ERR SHUTDOWN without NOW or ABORT isn't allowed for DENY BLOCKING client")
+        }
+        (_, Source::Log) => out_of_place(&name),
+        _ => Error::err(format_args!("{name} isn't allowed in a primary's stream")),
+    })
 }
 
 /// Tells of a command that failed although it had succeeded before, or stops the server, as

@@ -16,10 +16,8 @@ use crate::client::session::Session;
 use crate::dispatch::args::Args;
 use crate::dispatch::command::Flags;
 use crate::dispatch::context::{Shared, Worker};
-use crate::dispatch::error::Error;
 use crate::dispatch::execute::Request;
 use crate::dispatch::source::{self, Source};
-use crate::dispatch::table::Known;
 use crate::dispatch::{accounts, admit, execute, transaction};
 use crate::persistence::aof::place::Tracker;
 use crate::persistence::aof::reader::{Failure, Item, Reader};
@@ -107,21 +105,6 @@ fn play_as(
     }
 }
 
-/// Why a command is not played: nothing that only administrates belongs into a file.
-fn refusal(known: &Known) -> Option<Error> {
-    // PFDEBUG TODENSE changes its key, and stands in files.
-    if !known.flags.has(Flags::ADMIN) || known.flags.has(Flags::WRITE) {
-        return None;
-    }
-    Some(match known.row.name {
-        "monitor" => Error::line("ERR MONITOR isn't allowed for DENY BLOCKING client"),
-        "shutdown" => {
-            Error::line("ERR SHUTDOWN without NOW or ABORT isn't allowed for DENY BLOCKING client")
-        }
-        _ => source::out_of_place(&known.full_name.to_ascii_uppercase().replace('|', " ")),
-    })
-}
-
 /// Runs a command, or keeps it for EXEC; the name of one that there is not.
 fn run(
     shared: &Shared,
@@ -135,7 +118,7 @@ fn run(
     let known = admit::resolve(shared, shared.commands.find(list[0]), args)
         .map_err(|_| String::from_utf8_lossy(list[0]).into_owned())?;
     worker.obeyed = Some(known.id);
-    if let Some(error) = refusal(known) {
+    if let Some(error) = source::refusal(Source::Log, known) {
         accounts::failed(shared, worker, known, out, &error);
         source::failed(shared, worker, &error.text());
         return Ok(());

@@ -69,6 +69,8 @@ pub struct Connection {
     pub bulky: bool,
     /// Replies wait until the stream is on the disk up to here.
     pub held_until: Option<u64>,
+    /// The driver knows its socket.
+    pub is_watched: bool,
     /// Requests served since the last [`Connection::publish`].
     pub served: u64,
     /// Bytes came or went since then.
@@ -159,6 +161,7 @@ impl Connection {
             job: None,
             blocked: None,
             held_until: None,
+            is_watched: true,
             backlog: Backlog::default(),
             broken: None,
             served: 0,
@@ -343,6 +346,13 @@ impl Connection {
     pub fn end_memory(&mut self) {
         self.out.clear();
         self.session.handle.memory.end();
+    }
+
+    /// True when its replies wait for the disk and more than a buffer of further requests has come: it is
+    /// not read until they have left, so that what clients send meanwhile is bounded by what their
+    /// sockets hold.
+    pub fn is_sated(&self) -> bool {
+        self.held_until.is_some() && self.query().0 >= READ_SIZE / 2
     }
 
     /// True while requests have to wait for one that is parked, waits or goes on in slices.

@@ -262,6 +262,12 @@ impl EventLoop {
         let Some(Some(connection)) = self.connections.get_mut(place) else {
             return;
         };
+        if connection.is_sated() {
+            // Its replies wait for the disk, and so do its further requests.
+            self.driver.remove(connection.fd());
+            connection.is_watched = false;
+            return;
+        }
         if event.readable && connection.reads && self.read(place).is_none() {
             return;
         }

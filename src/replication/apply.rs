@@ -18,7 +18,7 @@ use crate::dispatch::command::Flags;
 use crate::dispatch::context::{Shared, Worker};
 use crate::dispatch::source::{self, Source};
 use crate::dispatch::wave::{self, Planned, SIZE, Wave};
-use crate::dispatch::{admit, execute, propagate, transaction};
+use crate::dispatch::{accounts, admit, execute, propagate, transaction};
 use crate::keyspace::db::Hint;
 use crate::resp::parse::{Limits, Parser, Progress, Request};
 use crate::resp::write::Output;
@@ -258,6 +258,12 @@ impl Applier {
         worker.obeyed = Some(known.id);
         session.handle.live.set_last_command(Some(known.id));
         self.asked |= known.row.name == "replconf" && args.is(1, "getack");
+        if let Some(error) = source::refusal(Source::Primary, known) {
+            accounts::failed(shared, worker, known, out, &error);
+            source::failed(shared, worker, &error.text());
+            out.clear();
+            return;
+        }
         if session.multi.is_some() && !known.flags.has(Flags::UNQUEUED) {
             transaction::queue(session, known, args);
             return;

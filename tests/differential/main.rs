@@ -101,6 +101,9 @@ fn options() -> Result<Option<Options>, String> {
     Ok(Some(options))
 }
 
+/// What a server holds, or why that cannot be read.
+type State = Result<Vec<KeyState>, String>;
+
 /// The two servers and what both start every sequence from.
 struct Pair {
     oracle: Server,
@@ -203,7 +206,7 @@ impl Pair {
     }
 
     /// What the oracle holds, and what ours does, or why that cannot be read.
-    fn states(&self) -> Result<(Vec<KeyState>, Result<Vec<KeyState>, String>), String> {
+    fn states(&self) -> Result<(Vec<KeyState>, State), String> {
         let read = |server: &Server| {
             let mut admin = server.admin().ok_or(())?;
             compare::state(&mut admin).map_err(|_| ())

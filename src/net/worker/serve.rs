@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 use super::EventLoop;
 use super::waits::block;
 use crate::base::ticks::Ticks;
+use crate::client::session::Replies;
 use crate::dispatch::args::{Args, Origin};
 use crate::dispatch::context::Shared;
 use crate::dispatch::execute::{self, Flow, Prepared};
@@ -198,7 +199,9 @@ impl EventLoop {
         let mut line = b"ERR ".to_vec();
         line.extend_from_slice(&error.message());
         self.shared.stats.count_error(&line);
-        connection.out.error_bytes(&line);
+        if connection.session.replies == Replies::On {
+            connection.out.error_bytes(&line);
+        }
         connection.session.close_after_reply = true;
         if let Some(connection) = &self.connections[place] {
             tracing::debug!(

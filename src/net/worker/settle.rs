@@ -21,6 +21,9 @@ impl EventLoop {
         let held_until = self.held_until();
         for place in std::mem::take(&mut self.active) {
             match (held_until, &mut self.connections[place]) {
+                (_, Some(connection)) if connection.held_until.is_some() => {
+                    connection.listed = false;
+                }
                 (Some(offset), Some(connection)) if connection.tells() => {
                     connection.listed = false;
                     connection.held_until = Some(offset);
@@ -44,6 +47,7 @@ impl EventLoop {
         connection.take_mail();
         // A broken stream is told of when everything before it has its reply.
         if !connection.is_occupied()
+            && !connection.session.is_closing()
             && let Some(error) = connection.broken.take()
         {
             self.protocol_error(place, error);
@@ -147,6 +151,13 @@ impl EventLoop {
         };
         let wants_write = !connection.out.is_empty() && !connection.awaits_chore();
         let reads = !connection.ended;
+        if !connection.is_watched {
+            connection.is_watched = true;
+            (connection.wants_write, connection.reads) = (false, true);
+            if self.driver.add(connection.fd(), place as u64).is_err() {
+                return self.close(place);
+            }
+        }
         if (wants_write, reads) != (connection.wants_write, connection.reads) {
             connection.wants_write = wants_write;
             connection.reads = reads;

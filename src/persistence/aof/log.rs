@@ -86,6 +86,9 @@ impl Log {
         writer.begin();
         *tail = Some(writer);
         self.is_open.store(true, Ordering::Release);
+        drop(tail);
+        // Its thread waits without end while no file is open.
+        self.demand();
     }
 
     /// The stream goes to `file` from its end on. Called at a cut.

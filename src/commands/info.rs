@@ -420,7 +420,7 @@ fn replication(shared: &Shared, text: &mut String) {
     let (first, len) = backlog.unwrap_or_default();
     let (Names { id, second }, nobody) = (replication.names(), "0".repeat(40));
     fields!(text;
-        "master_failover_state": replication.failover.name(),
+        "master_failover_state": replication.failover.name(replication.upstream.follows()),
         "master_replid": id,
         "master_replid2": second.as_ref().map_or(&*nobody, |(id, _)| id),
         "master_repl_offset": offset,

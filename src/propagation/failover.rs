@@ -96,11 +96,13 @@ impl Failover {
         self.on.load(SeqCst)
     }
 
-    /// `master_failover_state`.
-    pub fn name(&self) -> &'static str {
+    /// `master_failover_state`, of a server that follows somebody or not: it is in progress once this
+    /// server is a replica.
+    pub fn name(&self, follows: bool) -> &'static str {
         match *self.phase.lock() {
             Phase::None => "no-failover",
             Phase::Waits(_) => "waiting-for-sync",
+            Phase::InProgress(_) if !follows => "waiting-for-sync",
             Phase::InProgress(_) | Phase::GivesUp => "failover-in-progress",
         }
     }
@@ -242,7 +244,7 @@ mod tests {
     fn any_replica_that_has_everything_takes_over() {
         let failover = begun(Plan::default());
         assert!(!failover.begin(Plan::default(), || true));
-        assert_eq!(failover.name(), "waiting-for-sync");
+        assert_eq!(failover.name(true), "waiting-for-sync");
         assert_eq!(failover.without(|| ()), None);
         assert_eq!(failover.decide(0, |_| None), Decision::Wait);
         let follow = Decision::Follow {
@@ -250,10 +252,13 @@ mod tests {
             forced: false,
         };
         assert_eq!(failover.decide(0, |_| target()), follow);
-        assert_eq!(failover.name(), "failover-in-progress");
+        assert_eq!(failover.name(true), "failover-in-progress");
         failover.unless_awaited(|| unreachable!("the stream has its end"));
         assert_eq!(failover.answered().and_then(|plan| plan.target), target());
-        assert_eq!((failover.name(), failover.is_on()), ("no-failover", false));
+        assert_eq!(
+            (failover.name(true), failover.is_on()),
+            ("no-failover", false)
+        );
         assert_eq!(failover.answered(), None);
         assert_eq!(failover.abort(), Abort::None);
     }
@@ -284,14 +289,14 @@ mod tests {
     fn one_abort_ends_it_whatever_the_replica_answers_then() {
         let failover = begun(Plan::default());
         assert_eq!(failover.abort(), Abort::Ended(Plan::default()));
-        assert_eq!(failover.name(), "no-failover");
+        assert_eq!(failover.name(true), "no-failover");
         let failover = begun(Plan::default());
         failover.decide(0, |_| target());
         assert!(matches!(failover.abort(), Abort::GivesUp(Some(_))));
         assert_eq!(failover.abort(), Abort::GivesUp(None));
         assert_eq!(failover.answered(), None);
-        assert_eq!(failover.name(), "failover-in-progress");
+        assert_eq!(failover.name(true), "failover-in-progress");
         assert!(failover.gave_up() && !failover.gave_up());
-        assert_eq!(failover.name(), "no-failover");
+        assert_eq!(failover.name(true), "no-failover");
     }
 }

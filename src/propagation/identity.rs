@@ -432,14 +432,14 @@ mod tests {
         let (replication, stream) = (Replication::default(), Arc::new(Stream::default()));
         replication.begin_backlog(&stream, 100);
         let slow = stream.reader();
-        stream.append(|block| block.bare(&[vec![b'a'; SLACK as usize]]));
+        stream.append(|block| block.bare(&[vec![b'a'; SLACK as usize + 1000]]));
         stream.append(|block| block.bare(&["b"]));
         let end = stream.offset();
         assert_eq!(replication.backlog(&stream), Some((1, end)));
         let resumed = replication.resume(&stream, replication.id().as_bytes(), 1);
         assert_eq!(resumed.reader.map(|reader| reader.offset()), Ok(0));
+        stream.append(|block| block.bare(&[[b'c'; 200]]));
         drop(slow);
-        stream.append(|block| block.bare(&["c"]));
         assert!(
             replication
                 .backlog(&stream)

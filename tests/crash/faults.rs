@@ -201,6 +201,30 @@ fn clients_are_refused_while_a_file_cannot_grow_and_nothing_is_lost() {
 }
 
 #[test]
+fn a_file_that_was_turned_on_is_written_again_when_it_can_grow() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let server = Server::start(dir.path(), &["--appendonly", "no", "--save", ""]);
+    let mut client = Client::connect(dir.path()).expect("a connection");
+    client.ask("CONFIG SET appendonly yes");
+    until("the first base", || client.has_base());
+    assert_eq!(client.ask("SET a 1"), "OK");
+    server.limit_files(Some(increment_len(dir.path())));
+    // What fails first is kept and answered, as with Redis.
+    assert_eq!(client.ask("SET a 2"), "OK");
+    until("a refusal", || is_misconf(&mut client, "SET a 3"));
+    server.limit_files(None);
+    // Nobody asks for it.
+    until("a write that succeeds", || {
+        client.info("aof_last_write_status") == "ok"
+    });
+    assert_eq!(client.ask("SET a 4"), "OK");
+    server.kill();
+    let _server = Server::start(dir.path(), &EVERY_SECOND);
+    let mut client = Client::connect(dir.path()).expect("a connection");
+    assert_eq!(client.ask("GET a"), "4");
+}
+
+#[test]
 fn nothing_is_acknowledged_that_a_file_could_not_take() {
     let dir = tempfile::tempdir().expect("a directory");
     always(Obstacle::Limit, dir.path());

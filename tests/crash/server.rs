@@ -126,8 +126,9 @@ impl Client {
         self.0.get_mut().write_all(lines.as_bytes())
     }
 
-    /// Sends `lines` so many times, or as often as there is room for them at once.
-    pub fn send_what_fits(&mut self, lines: &str, times: usize) {
+    /// Sends `lines` so many times, or as often as there is room for them at once; how many bytes that
+    /// were.
+    pub fn send_what_fits(&mut self, lines: &str, times: usize) -> usize {
         let stream = self.0.get_mut();
         stream.set_nonblocking(true).expect("a mode");
         let bytes = lines.repeat(times).into_bytes();
@@ -138,6 +139,7 @@ impl Client {
             rest = &rest[sent..];
         }
         stream.set_nonblocking(false).expect("a mode");
+        bytes.len() - rest.len()
     }
 
     /// True when a reply is there, or a part of one.

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::server::{Client, Server, until};
-use super::{EVERY_SECOND, Steps, compare, models, with_writers};
+use super::{ALWAYS, EVERY_SECOND, Steps, compare, models, with_writers};
 
 /// Builds the library that makes calls hang; nothing where there is no C compiler.
 fn library(dir: &Path) -> Option<PathBuf> {
@@ -155,6 +155,39 @@ fn a_write_that_hangs_holds_writers_back_and_nothing_grows() {
     until("everything written", || {
         watcher.info("aof_buffer_length") == "0"
     });
+}
+
+#[test]
+fn clients_that_do_not_wait_for_replies_fill_no_memory_while_a_sync_hangs() {
+    let options = [&ALWAYS[..], &["--io-threads", "2"]].concat();
+    let Some(stalling) = Stalling::start(&options) else {
+        return;
+    };
+    let mut watcher = stalling.client();
+    let mut writers: Vec<Client> = (0..8).map(|_| stalling.client()).collect();
+    writers[7].send("CLIENT REPLY OFF\r\n").expect("room");
+    let before: u64 = watcher.info("used_memory").parse().expect("a number");
+    stalling.stall("stall-sync");
+    let set = format!("SET key {}\r\n", "x".repeat(10_000));
+    let mut sent = 0;
+    // Until nobody's socket takes more, as nobody is read from.
+    until("sockets that are full", || {
+        let more: usize = writers
+            .iter_mut()
+            .map(|w| w.send_what_fits(&set, 100))
+            .sum();
+        sent += more;
+        assert!(sent < 256 << 20, "the server goes on reading");
+        watcher.ask("PING");
+        more == 0
+    });
+    let during: u64 = watcher.info("used_memory").parse().expect("a number");
+    assert!(during < before + (32 << 20), "{before} grew to {during}");
+    stalling.go_on("stall-sync");
+    // They are read from again.
+    assert_eq!(writers[0].read().expect("a reply").expect("no error"), "OK");
+    until("room", || writers[7].send_what_fits("\r\n", 1) > 0);
+    assert_eq!(watcher.ask("SET other value"), "OK");
 }
 
 #[test]

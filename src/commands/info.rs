@@ -369,7 +369,7 @@ fn stats(shared: &Shared, text: &mut String) {
         "latest_fork_usec": 0,
         "total_forks": 0,
         "migrate_cached_sockets": super::migrate::links(),
-        "slave_expires_tracked_keys": 0,
+        "slave_expires_tracked_keys": shared.replication.upstream.own_volatile(),
         "active_defrag_hits": 0,
         "active_defrag_misses": 0,
         "active_defrag_key_hits": 0,

@@ -203,6 +203,8 @@ pub struct Worker {
     calm: bool,
     /// On a replica, writes.
     refused: Flags,
+    /// This is a replica whose clients may write.
+    pub(super) is_writable_replica: bool,
     /// Once this thread holds so much more memory, by [`alloc::balance`], it has to look again.
     calm_until: isize,
     /// Commands of this duration may be for the slow log or the latency monitor.
@@ -263,6 +265,7 @@ impl Worker {
             ticks: Ticks::now(),
             calm: false,
             refused: Flags::NONE,
+            is_writable_replica: false,
             calm_until: 0,
             notable_nanos: notable_nanos(&settings),
             settings,
@@ -302,6 +305,9 @@ impl Worker {
     pub fn look_around(&mut self, shared: &Shared) {
         self.calm = super::admit::is_calm(shared, &self.settings);
         self.refused = super::admit::refused_as_replica(shared, &self.settings);
+        let follows = shared.replication.upstream.follows();
+        self.is_writable_replica =
+            follows && !self.settings.replica_read_only && self.source == Source::Client;
         self.calm_until = super::admit::calm_until(shared, &self.settings);
     }
 

@@ -5,7 +5,7 @@
 
 use super::args::Args;
 use super::blocking;
-use super::command::{Command, OnData};
+use super::command::{Command, Flags, OnData};
 use super::context::{DataCtx, Shared, Worker};
 use super::error::Error;
 use super::execute::Request;
@@ -54,16 +54,44 @@ pub(super) fn run<'k>(
         handler(&mut ctx)
     };
     if let Some(held) = held {
-        return call.under(held, true, work);
+        let result = call.under(held, true, work);
+        note_volatile(shared, worker, session, request, held);
+        return result;
     }
     let mut locks = lock(shared, known, args, hints);
     let result = call.under(&mut locks, false, work);
+    note_volatile(shared, worker, session, request, &locks);
     if let Some(block) = parks {
         let request = (known, args);
         blocking::park(shared, worker, session, out, &mut locks, request, *block);
     }
     conclude(shared, worker, locks);
     result
+}
+
+/// Takes note of what clients of a writable replica give an expiry: its primary does not remove it.
+#[inline(always)]
+fn note_volatile(
+    shared: &Shared,
+    worker: &Worker,
+    session: &Session,
+    request: Request<'_>,
+    locks: &LockSet<'_>,
+) {
+    if worker.is_writable_replica && request.known.flags.has(Flags::WRITE) {
+        note_volatile_keys(shared, session.db, request, locks);
+    }
+}
+
+#[cold]
+fn note_volatile_keys(shared: &Shared, db: usize, request: Request<'_>, locks: &LockSet<'_>) {
+    let Request { known, args, .. } = request;
+    keys::each(known.row, args, |index, _| {
+        let key = &args[index];
+        if shared.keyspace.expiry_of(locks, db, key).is_some() {
+            shared.replication.upstream.note_volatile(db, key);
+        }
+    });
 }
 
 /// Ends the work under `locks`: serves who waits for what it made, unlocks, and does the rest.

@@ -11,13 +11,15 @@ use super::events::deliver;
 use super::propagate::{Propagated, append, removals_of_fields};
 use crate::base::clock::{self, Now};
 use crate::config::Settings;
-use crate::keyspace::db::{Effects, Env};
+use crate::keyspace::db::{Db, Effects, Env};
 use crate::keyspace::eviction::{Outcome, memory_state};
 use crate::keyspace::expiry::{ActiveExpiry, Kind, Scene};
 use crate::keyspace::field_expiry;
 use crate::keyspace::shards::{LockSet, SHARDS};
 use crate::keyspace::tidy::Tidy;
 
+/// Keys of a writable replica's own clients that are looked at in one turn.
+const OWN_KEYS: usize = 64;
 /// Longest run of tidying in microseconds.
 const TIDY_US: u64 = 1000;
 /// Longest run of the expiry of fields in microseconds.
@@ -58,10 +60,13 @@ impl Upkeep {
         let pauses = shared.pause.at(now.ms).is_some();
         // A replica's keys are removed by its primary.
         let follows = shared.replication.upstream.follows();
-        if !shared.status.active_expire.load(Relaxed) || pauses || follows {
+        if !shared.status.active_expire.load(Relaxed) || pauses {
             return;
         }
         let env = env_of(settings, now);
+        if follows {
+            return expire_own(shared, env);
+        }
         let scene = Scene {
             keyspace: &shared.keyspace,
             settings,
@@ -76,6 +81,27 @@ impl Upkeep {
         }
         record(shared, settings, "expire-cycle", now);
     }
+}
+
+/// Removes what clients of a writable replica gave an expiry, when that is over.
+fn expire_own(shared: &Shared, env: Env) {
+    let (keyspace, upstream) = (&shared.keyspace, &shared.replication.upstream);
+    if upstream.own_volatile() == 0 {
+        return;
+    }
+    upstream.retain_volatile(OWN_KEYS, |db, key| {
+        let mut effects = Effects::default();
+        let mut locks = keyspace.lock_one(keyspace.hash(key));
+        let gone = Db::new(keyspace, &mut locks, &env, &mut effects, db, &[]).expire_if_due(key);
+        if gone {
+            propagate(shared, db, key, env.lazy_expire);
+        }
+        let stays = keyspace.expiry_of(&locks, db, key).is_some();
+        drop(locks);
+        effects.free(&keyspace.lazyfree);
+        stays
+    });
+    deliver(shared);
 }
 
 /// Removes fields of hashes whose time is over. True when events were recorded.

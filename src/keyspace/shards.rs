@@ -274,6 +274,11 @@ impl Keyspace {
         lives.then(|| entry.kind())
     }
 
+    /// When a key expires that is there, in Unix milliseconds. The key's shard is in `locks`.
+    pub fn expiry_of(&self, locks: &LockSet<'_>, db: usize, key: &[u8]) -> Option<i64> {
+        self.look_up(locks, db, key)?.expiry()
+    }
+
     fn look_up<'l>(&self, locks: &'l LockSet<'_>, db: usize, key: &[u8]) -> Option<EntryRef<'l>> {
         let hash = self.hash(key);
         locks.view(Self::shard_of(hash), db)?.find(hash, key)

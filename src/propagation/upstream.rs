@@ -3,6 +3,7 @@
 //! Commands say what is wanted ([`Upstream::want`]); the thread that follows the primary does it, as the
 //! only one that changes what is so, and says when it is done. Nothing here touches a socket.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::Duration;
@@ -81,6 +82,9 @@ impl FullSync {
     }
 }
 
+/// A database and a key.
+pub type OwnKey = (usize, Box<[u8]>);
+
 /// Whom this server follows.
 #[derive(Default)]
 pub struct Upstream {
@@ -96,6 +100,8 @@ pub struct Upstream {
     done: Condvar,
     /// [`Orders::given`], to be read without the lock.
     given: AtomicU64,
+    /// Keys that clients of this writable replica gave an expiry: nobody else removes them.
+    own_volatile: Mutex<HashSet<OwnKey>>,
     /// The thread that follows runs.
     served: AtomicBool,
     /// Rung when something is ordered.
@@ -172,6 +178,39 @@ impl Upstream {
     }
 }
 
+/// What clients of a writable replica leave in its data set.
+impl Upstream {
+    /// A client of this replica gave a key an expiry.
+    pub fn note_volatile(&self, db: usize, key: &[u8]) {
+        self.own_volatile.lock().insert((db, key.into()));
+    }
+
+    /// How many such keys there are, as far as is known.
+    pub fn own_volatile(&self) -> usize {
+        self.own_volatile.lock().len()
+    }
+
+    /// Some of them, at most `count`: those for which `keep` says so stay noted.
+    pub fn retain_volatile(&self, count: usize, mut keep: impl FnMut(usize, &[u8]) -> bool) {
+        let some: Vec<OwnKey> = {
+            let noted = self.own_volatile.lock();
+            let from = rand::random_range(0..noted.len().max(1));
+            let rest = noted.iter().skip(from).chain(noted.iter().take(from));
+            rest.take(count).cloned().collect()
+        };
+        for (db, key) in some {
+            if !keep(db, &key) {
+                self.own_volatile.lock().remove(&(db, key));
+            }
+        }
+    }
+
+    /// The data set is another one, or this server no replica.
+    pub fn forget_volatile(&self) {
+        self.own_volatile.lock().clear();
+    }
+}
+
 /// What the thread that follows the primary tells.
 impl Upstream {
     /// True for whoever asks first: it starts the thread that follows.
@@ -244,6 +283,19 @@ mod tests {
         assert!(!upstream.await_done(first, Duration::from_millis(1)));
         upstream.has_done(second);
         assert!(upstream.await_done(first, Duration::ZERO));
+    }
+
+    #[test]
+    fn keys_of_own_clients_are_noted_until_they_are_gone() {
+        let upstream = Upstream::default();
+        for key in ["a", "b", "a"] {
+            upstream.note_volatile(1, key.as_bytes());
+        }
+        assert_eq!(upstream.own_volatile(), 2);
+        upstream.retain_volatile(10, |db, key| db == 1 && key == b"a");
+        assert_eq!(upstream.own_volatile(), 1);
+        upstream.forget_volatile();
+        upstream.retain_volatile(10, |_, _| unreachable!("none is noted"));
     }
 
     #[test]

@@ -307,6 +307,7 @@ impl Following<'_> {
         }
         shared.stream.disown();
         shared.replication.upstream.set_follows(false);
+        shared.replication.upstream.forget_volatile();
         show_role(false, &shared.config.load());
     }
 
@@ -533,6 +534,9 @@ impl Following<'_> {
 
     fn set_known(&self, known: bool) {
         let shared = self.shared;
+        if !known {
+            shared.replication.upstream.forget_volatile();
+        }
         shared.replication.set_known(&shared.stream, known);
     }
 

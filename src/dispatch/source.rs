@@ -41,8 +41,12 @@ impl Source {
 /// server, change its role or have its thread wait for itself.
 pub fn refusal(source: Source, known: &Known) -> Option<Error> {
     // PFDEBUG TODENSE changes its key, and stands in files.
-    let belongs = known.flags.has(Flags::WRITE.or(Flags::FOR_REPLICAS));
-    if !known.flags.has(Flags::ADMIN) || belongs {
+    let belongs = match source {
+        // Signs of life and requests for confirmations.
+        Source::Primary => Flags::WRITE.or(Flags::FOR_REPLICAS),
+        _ => Flags::WRITE,
+    };
+    if !known.flags.has(Flags::ADMIN) || known.flags.has(belongs) {
         return None;
     }
     let name = known.full_name.to_ascii_uppercase().replace('|', " ");

@@ -38,8 +38,9 @@ pub fn run(shared: &Arc<Shared>, links: &[Arc<Link>], stop: &AtomicBool) {
         append_only::rewrite_if_due(shared);
         if unix_ms() / 1000 != last_second {
             last_second = unix_ms() / 1000;
-            primary::cron(shared, seconds);
+            // From 1 on: what is due every so many seconds is not due at the start.
             seconds += 1;
+            primary::cron(shared, seconds);
             if seconds.is_multiple_of(5) {
                 append_only::tell_of_stall(shared);
                 log_sizes(shared);

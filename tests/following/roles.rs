@@ -205,6 +205,10 @@ fn info_and_role_say_what_a_real_replica_says() {
     for (replica, below) in replicas.iter().zip(&below) {
         promote(replica);
         assert_in_step(replica, below);
+        // It was cut off, to hear of the new name.
+        let mut client = replica.client();
+        let linked = |client: &mut Client| info(client, "replication", "connected_slaves");
+        eventually(|| linked(&mut client) == 1);
     }
     compare_promoted(&replicas);
 }

@@ -50,6 +50,12 @@ thread_local! {
     static MY_LINE: Cell<usize> = const { Cell::new(UNASSIGNED) };
 }
 
+/// Bytes that an allocation of so many takes: there are four sizes between a power of two and the next.
+pub fn taken(bytes: usize) -> usize {
+    let step = (bytes.next_power_of_two() / 8).max(8);
+    bytes.next_multiple_of(step)
+}
+
 /// Bytes allocated now, rounded to size classes, plus what [`add_external`] reported.
 pub fn used() -> usize {
     let lines = NEXT_LINE.load(Relaxed).min(LINES);

@@ -350,6 +350,13 @@ impl Worker {
         self.env.expires_keys = !(is_paused || leaves_it);
     }
 
+    /// On a writable replica: whether the command that comes leaves keys whose time is over.
+    #[cold]
+    pub(super) fn leave_expired_to_primary(&mut self, shared: &Shared, leaves: bool) {
+        self.follow_pause(shared);
+        self.env.expires_keys &= !leaves;
+    }
+
     /// Counts what the command found expired, and forgets it.
     #[cold]
     pub(super) fn count_expired(&mut self) {

@@ -31,6 +31,10 @@ pub(super) fn run<'k>(
     held: Option<&mut LockSet<'k>>,
 ) -> Result<(), Error> {
     let Request { known, args, hints } = request;
+    if worker.is_writable_replica {
+        // Reads leave what is the primary's to remove.
+        worker.leave_expired_to_primary(shared, !known.flags.has(Flags::WRITE));
+    }
     let may_block = held.is_none() && !worker.source.is_obeyed();
     let call = Call {
         shared,

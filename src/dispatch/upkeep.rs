@@ -95,6 +95,7 @@ fn expire_own(shared: &Shared, env: Env) {
         let gone = Db::new(keyspace, &mut locks, &env, &mut effects, db, &[]).expire_if_due(key);
         if gone {
             propagate(shared, db, key, env.lazy_expire);
+            shared.stats.global.actively_expired.fetch_add(1, Relaxed);
         }
         let stays = keyspace.expiry_of(&locks, db, key).is_some();
         drop(locks);
@@ -153,6 +154,8 @@ pub fn stream_memory(shared: &Shared) -> StreamMemory {
         return StreamMemory::default();
     }
     let kept = shared.stream.kept() as u64;
+    // Buffers are a little bigger than what is in them.
+    let slack = (shared.stream.memory() as u64).saturating_sub(kept);
     let end = shared.stream.offset();
     let replicas = shared.replication.replicas();
     let mut all = replicas.iter().map(|r| r.behind(end)).fold(kept, u64::max);
@@ -166,6 +169,7 @@ pub fn stream_memory(shared: &Shared) -> StreamMemory {
         );
     }
     let backlog = shared.replication.backlog_len(end);
+    all += slack;
     StreamMemory {
         all: all as usize,
         waiting: all.saturating_sub(backlog) as usize,

@@ -27,6 +27,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::base::alloc;
 use crate::base::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use crate::base::sync::{Condvar, Mutex, MutexGuard};
 use crate::resp::write;
@@ -52,6 +53,8 @@ pub struct Stream {
 struct Log {
     sealed: VecDeque<Sealed>,
     tail: Vec<u8>,
+    /// Memory of what is sealed, in bytes.
+    memory: usize,
     /// About the length of the longest of the last chunks.
     likely: usize,
     tail_start: u64,
@@ -71,6 +74,8 @@ struct Log {
 
 struct Sealed {
     start: u64,
+    /// Bytes of memory that it takes.
+    memory: usize,
     chunk: Chunk,
 }
 
@@ -266,6 +271,12 @@ impl Stream {
         (log.end() - log.start()) as usize
     }
 
+    /// Memory of that, in bytes.
+    pub fn memory(&self) -> usize {
+        let log = self.log.lock();
+        log.memory + alloc::taken(log.tail.capacity())
+    }
+
     /// The replication offset of the first byte that is kept for replicas.
     pub fn first_offset(&self) -> u64 {
         let log = self.log.lock();
@@ -437,9 +448,12 @@ impl Log {
             if tail.capacity() > len + len / 8 {
                 tail.shrink_to_fit();
             }
+            let memory = alloc::taken(tail.capacity());
+            self.memory += memory;
             let bytes = Bytes::from(tail);
             let sealed = Sealed {
                 start: self.tail_start,
+                memory,
                 chunk: Chunk {
                     bytes,
                     audience,
@@ -459,6 +473,7 @@ impl Log {
         while let Some(sealed) = self.sealed.front()
             && sealed.end() <= needed
         {
+            self.memory -= sealed.memory;
             self.sealed.pop_front();
         }
     }

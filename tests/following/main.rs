@@ -65,10 +65,16 @@ impl Kind {
     }
 }
 
-/// Orders `server` to follow `primary`.
+/// Orders `server` to follow `primary`, as soon as it is not loading.
 fn order(server: &Server, primary: &Server) {
     let line = format!("REPLICAOF 127.0.0.1 {}", primary.port);
-    assert_eq!(server.client().ask(&line), "+OK");
+    let mut client = server.client();
+    let mut reply = String::new();
+    eventually(|| {
+        reply = client.ask(&line);
+        !reply.starts_with("-LOADING")
+    });
+    assert_eq!(reply, "+OK");
 }
 
 fn is_linked(client: &mut Client) -> bool {

@@ -14,7 +14,7 @@ use crate::keyspace::access::Access;
 use crate::observe::process::{self, Allocator, CpuTime};
 use crate::observe::rates::Rate;
 use crate::persistence::aof::life::Mode;
-use crate::propagation::Names;
+use crate::propagation::{Names, View};
 use crate::pubsub::Kind;
 
 /// The rows.
@@ -395,8 +395,8 @@ fn replication(shared: &Shared, text: &mut String) {
     let (replication, settings) = (&shared.replication, shared.config.load());
     let (offset, now) = (shared.stream.offset(), crate::base::clock::unix_ms() / 1000);
     let replicas = replication.replicas();
-    if replication.upstream.follows() {
-        follows(shared, text);
+    if let Some(view) = replication.upstream.outlook() {
+        follows(shared, view, text);
     } else {
         fields!(text; "role": "master");
     }
@@ -433,8 +433,8 @@ fn replication(shared: &Shared, text: &mut String) {
 }
 
 /// What a replica tells of its primary.
-fn follows(shared: &Shared, text: &mut String) {
-    let (view, settings) = (shared.replication.upstream.view(), shared.config.load());
+fn follows(shared: &Shared, view: View, text: &mut String) {
+    let settings = shared.config.load();
     let (host, port) = view.primary.unwrap_or_default();
     let offset = shared.stream.offset().max(1);
     let unapplied = shared.replication.upstream.unapplied.load(Relaxed);

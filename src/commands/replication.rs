@@ -214,8 +214,7 @@ fn replconf(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
 /// `ROLE`
 fn role(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     let upstream = &ctx.shared.replication.upstream;
-    if upstream.follows() {
-        let view = upstream.view();
+    if let Some(view) = upstream.outlook() {
         let (host, port) = view.primary.unwrap_or_default();
         ctx.out.array(5);
         ctx.out.bulk(b"slave");

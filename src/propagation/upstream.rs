@@ -136,6 +136,20 @@ impl Upstream {
         self.view.lock().clone()
     }
 
+    /// What is so, or is about to be: for who asks within the transaction that ordered it.
+    pub fn outlook(&self) -> Option<View> {
+        let view = self.view();
+        if self.follows() && view.primary.is_some() {
+            return Some(view);
+        }
+        let primary = self.wanted().primary?;
+        Some(View {
+            primary: Some(primary),
+            state: "connect",
+            ..View::default()
+        })
+    }
+
     /// What was ordered last.
     pub fn wanted(&self) -> Wanted {
         self.orders.lock().wanted.clone()

@@ -18,20 +18,4 @@ if [ "$(umask)" = 0022 ]; then
     umask 0077
 fi
 
-# Inside a container every client comes from elsewhere, and which of them can connect is decided by
-# what is published. So protected mode is off unless the command line or the file speaks of it.
-speaks_of_protection() {
-    case "$*" in *--protected-mode*) return 0 ;; esac
-    for word in "$@"; do
-        case $word in
-            -v | --version | -h | --help | --test-memory | --check-system) return 0 ;;
-            *.conf) if grep -qi '^[[:space:]]*protected-mode' "$word" 2>/dev/null; then return 0; fi ;;
-        esac
-    done
-    return 1
-}
-if [ "$1" = redis-server ] && ! speaks_of_protection "$@"; then
-    set -- "$@" --protected-mode no
-fi
-
 exec "$@"

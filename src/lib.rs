@@ -6,8 +6,8 @@
 //! not know each other. `tests/layers.rs` holds this order against the source:
 //!
 //! ```text
-//! base < resp types config acl < observe < keyspace client < propagation pubsub < persistence
-//!      < cluster < dispatch < durability < replication scripting < commands < net < server sentinel < bin
+//! base < resp types config acl scripts < observe wire < keyspace client < propagation pubsub < persistence
+//!      < cluster sentinel < dispatch < durability < replication < bus scripting watch < commands < net < server < bin
 //! ```
 //!
 //! (Layers that have no module yet keep their place.) Where a lower layer needs a higher one it is
@@ -19,16 +19,22 @@
 //! | [`resp`] | the protocol: parse requests, write replies, read replies; bytes only |
 //! | [`types`] | values and their encodings; no keys, clients, replies, locks, clock |
 //! | [`config`] | one row per parameter; `redis.conf` in and out; a snapshot for every thread |
-//! | [`acl`] | categories, passwords |
+//! | [`acl`] | users, their rules, what was refused them |
+//! | [`scripts`] | what workers share of scripts: sources, libraries, which run for long |
 //! | [`observe`] | log, counters, slow log, latency |
+//! | [`wire`] | byte streams: TCP, Unix sockets, TLS |
 //! | [`keyspace`] | shards and their locks, entries, lookup, expiry, eviction, SCAN, cuts, lazy free |
 //! | [`client`] | session, registry of all clients, mailbox for bytes from other threads |
 //! | [`propagation`] | the one ordered stream of effects: its identity, and how far each replica is |
 //! | [`persistence`] | the dump format, snapshots, the append-only file |
 //! | [`pubsub`] | channels, patterns, shard channels |
+//! | [`cluster`] | the cluster as a node sees it: messages, nodes, slots, elections |
+//! | [`sentinel`] | a sentinel: who is down, elections, failovers |
 //! | [`dispatch`] | command rows, the table, refusals, execution, transactions |
 //! | [`durability`] | when and how to save and load; playing the append-only file back |
 //! | [`replication`] | serving replicas: their threads, full syncs |
+//! | [`scripting`] | Lua: interpreters, the world inside them, EVAL and FCALL |
+//! | [`watch`] | the thread that drives a sentinel |
 //! | [`commands`] | one file per family: rows and handlers |
 //! | [`net`] | workers, connections, listeners |
 //! | [`server`] | builds and joins the parts: start, frame, cron, shutdown |
@@ -60,7 +66,7 @@
 //! 3. Leaves, one at a time, under which nothing else is locked: the outbox's queue, the stream's
 //!    log, the arena of the tables, the allocator.
 //!
-//! Without any shard lock: the outbox's turn of delivery, then the hub's maps, then a client's
+//! Without any shard lock: the outbox's turn of delivery, then the hub's maps or who follows prefixes, then a client's
 //! mailbox, then its worker's bell; the pool of eviction candidates; a change of configuration.
 //!
 //! # Invariants
@@ -94,6 +100,8 @@
 //! | `keyspace::entry`, `keyspace::entry::edit`, `keyspace::entry::lent` | key and value in one allocation, and lent by the table that owns it |
 //! | `types::object` | collections moved in and out of the entry's bytes |
 //! | `keyspace::shards` | lends tables for as long as their lock is held |
+//! | `scripting::lua`, `scripting::memory` | the C interface of the interpreter, which raises errors by jumping, and its allocator |
+//! | `scripting::world` | the server lent to an interpreter while a script runs |
 //! | `base::fault` | DEBUG SEGFAULT, a write that the processor refuses |
 //! | `server::process` | `fork(2)` for `daemonize`, before any thread exists |
 //! | `server::title` | the process title, over the memory of the arguments |
@@ -102,7 +110,9 @@
 
 pub mod acl;
 pub mod base;
+pub mod bus;
 pub mod client;
+pub mod cluster;
 pub mod commands;
 pub mod config;
 pub mod dispatch;
@@ -115,5 +125,10 @@ pub mod propagation;
 pub mod pubsub;
 pub mod replication;
 pub mod resp;
+pub mod scripting;
+pub mod scripts;
+pub mod sentinel;
 pub mod server;
 pub mod types;
+pub mod watch;
+pub mod wire;

@@ -1,8 +1,30 @@
-//! Access control: the categories that commands belong to, and the password of the default user.
+//! Access control: users, what they may do, and what was refused.
+//!
+//! - [`Rules`] are what a user may do: passwords, and [selectors](selector) of commands, keys and channels. They
+//!   are made anew for each change, from text ([`Rules::change`], [`file`](mod@file)), and told as text again.
+//! - [`Users`] are all users by name. A session keeps its [`User`], and the rules as of a version number that
+//!   grows with each change: nobody who was told of a change meets rules from before it.
+//! - [`Log`](log::Log) is what ACL LOG shows.
+//!
+//! Nothing here acts: who has clients closed and checks requests is `dispatch::acl`.
 
+pub mod catalog;
+pub mod file;
+pub mod log;
 mod password;
+mod pattern;
+mod rules;
+pub mod selector;
+mod users;
 
-pub use password::{matches_any, sha256_hex};
+pub use rules::{Grammar, RuleError, Rules, merge};
+pub use users::{Changed, User, Users};
+
+/// True for names that rules could not hold: with white space or zero bytes in them.
+pub fn has_spaces(text: &[u8]) -> bool {
+    let is_space = |b: &u8| b.is_ascii_whitespace() || matches!(b, 0 | 0x0b);
+    text.iter().any(is_space)
+}
 
 /// A set of ACL categories.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

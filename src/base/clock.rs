@@ -40,6 +40,28 @@ impl Now {
     }
 }
 
+/// Milliseconds that never jump, and agreed with Unix time when they were started.
+#[derive(Clone, Copy)]
+pub struct Steady {
+    started: Instant,
+    unix_ms: i64,
+}
+
+impl Steady {
+    /// From now on.
+    pub fn start() -> Self {
+        Self {
+            started: Instant::now(),
+            unix_ms: unix_ms(),
+        }
+    }
+
+    /// Milliseconds.
+    pub fn now(&self) -> i64 {
+        self.unix_ms + self.started.elapsed().as_millis() as i64
+    }
+}
+
 /// Unix time in microseconds; negative before 1970.
 pub fn unix_us() -> i64 {
     match SystemTime::now().duration_since(UNIX_EPOCH) {

@@ -86,13 +86,14 @@ pub fn format_g17(out: &mut Vec<u8>, value: f64) {
         }
         out.extend_from_slice(itoa::Buffer::new().format(value as i64).as_bytes());
     } else {
-        format_g17_slow(out, value);
+        format_g(out, value, 17);
     }
 }
 
-fn format_g17_slow(out: &mut Vec<u8>, value: f64) {
-    // "d.dddddddddddddddde[-]xxx": seventeen correctly rounded digits and the decimal exponent.
-    let text = format!("{:.16e}", value.abs());
+/// Appends a finite `value` as C's `%.*g` prints it, with `precision` (1 to 17) digits.
+pub fn format_g(out: &mut Vec<u8>, value: f64, precision: usize) {
+    // "d.dddddddddddddddde[-]xxx": correctly rounded digits and the decimal exponent.
+    let text = format!("{:.*e}", precision.max(1) - 1, value.abs());
     let (mantissa, exponent) = text
         .split_once('e')
         .expect("{:e} always prints an exponent");
@@ -110,7 +111,7 @@ fn format_g17_slow(out: &mut Vec<u8>, value: f64) {
             out.extend(std::iter::repeat_n(b'0', (-exponent - 1) as usize));
             out.extend_from_slice(&digits);
         }
-        0..=16 => {
+        0.. if (exponent as usize) < precision => {
             let whole = exponent as usize + 1;
             if digits.len() < whole {
                 digits.resize(whole, b'0');

@@ -4,6 +4,8 @@
 //! threads see of it (CLIENT LIST, CLIENT KILL), and [`mailbox`] the way by which they hand it
 //! bytes (published messages, invalidations, MONITOR).
 
+pub mod identity;
 pub mod mailbox;
 pub mod registry;
 pub mod session;
+pub mod tracking;

@@ -6,7 +6,8 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{
-    AtomicBool, AtomicI32, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed,
+    AtomicBool, AtomicI32, AtomicI64, AtomicU32, AtomicU64, AtomicUsize,
+    Ordering::{Acquire, Relaxed, Release},
 };
 
 use bytes::Bytes;
@@ -14,6 +15,7 @@ use dashmap::DashMap;
 use parking_lot::{Mutex, RwLock};
 
 use super::mailbox::{Bell, Mailbox};
+use crate::acl::User;
 use crate::base::meter::{Meter, Pool};
 use crate::resp::write::Protocol;
 
@@ -58,6 +60,18 @@ pub mod flag {
     pub const REPLICA: u32 = 1 << 11;
     /// Our connection to our primary.
     pub const PRIMARY: u32 = 1 << 12;
+    /// CLIENT TRACKING.
+    pub const TRACKING: u32 = 1 << 13;
+    /// Of keys with some prefixes.
+    pub const TRACKING_BCAST: u32 = 1 << 14;
+    /// Who was to hear of changes in its place is gone.
+    pub const TRACKING_BROKEN: u32 = 1 << 15;
+    /// What it changes itself it is not told of.
+    pub const TRACKING_NOLOOP: u32 = 1 << 16;
+    /// Connected over TLS.
+    pub const TLS: u32 = 1 << 17;
+    /// All that CLIENT TRACKING sets, and others than the client's worker may change.
+    pub const OF_TRACKING: u32 = TRACKING | TRACKING_BCAST | TRACKING_BROKEN | TRACKING_NOLOOP;
 }
 
 /// What a worker publishes about a client of its own.
@@ -67,6 +81,8 @@ pub struct Live {
     pub flags: AtomicU32,
     /// Selected database.
     pub db: AtomicU32,
+    /// The client that is told of changes in its place (CLIENT TRACKING REDIRECT); 0: itself.
+    pub redirect: AtomicU64,
     /// Unix time in milliseconds of the last request.
     pub last_ms: AtomicI64,
     /// Id of the last command plus 1; 0 before the first, and after one that there is not.
@@ -145,8 +161,8 @@ pub struct Handle {
     pub created_ms: i64,
     /// CLIENT SETNAME.
     pub name: RwLock<Box<[u8]>>,
-    /// Authenticated user.
-    pub user: RwLock<Arc<str>>,
+    /// Its user; `None` of a primary, which may do everything.
+    pub user: RwLock<Option<Arc<User>>>,
     /// CLIENT SETINFO LIB-NAME and LIB-VER.
     pub library: RwLock<Library>,
     /// Raised when a watched key changes.
@@ -159,10 +175,18 @@ pub struct Handle {
     pub memory: Arc<Meter>,
     killed: AtomicBool,
     overflowed: AtomicBool,
+    /// Shard channels that left, of which the client has not heard yet.
+    left: Mutex<Vec<Arc<[u8]>>>,
+    has_left: AtomicBool,
     bell: Mutex<Arc<Bell>>,
 }
 
 impl Handle {
+    /// Connected over TLS.
+    pub fn is_tls(&self) -> bool {
+        self.live.flags.load(Relaxed) & flag::TLS != 0
+    }
+
     /// Sends encoded bytes; the worker that owns the client is told. A client that already has
     /// more waiting than `client-output-buffer-limit` allows gets nothing more: its worker closes
     /// it.
@@ -190,6 +214,27 @@ impl Handle {
             Protocol::Resp3 => 3,
         };
         self.live.protocol.store(version, Relaxed);
+    }
+
+    /// A shard channel that the client is subscribed to has left this server: its worker ends the
+    /// subscription. As many wait as it has subscriptions, at most.
+    pub fn leave_channel(&self, channel: &Arc<[u8]>) {
+        self.left.lock().push(Arc::clone(channel));
+        self.has_left.store(true, Release);
+        self.ring();
+    }
+
+    /// True when [`Handle::take_left_channels`] has some.
+    #[inline]
+    pub fn has_left_channels(&self) -> bool {
+        self.has_left.load(Acquire)
+    }
+
+    /// The shard channels that left since they were last taken.
+    pub fn take_left_channels(&self) -> Vec<Arc<[u8]>> {
+        let mut left = self.left.lock();
+        self.has_left.store(false, Release);
+        std::mem::take(&mut *left)
     }
 
     /// Asks the client's worker to look at it.
@@ -231,7 +276,7 @@ impl Handle {
         format!(
             "id={} addr={} laddr={} fd={} name={name} age={} idle={} flags={} db={} sub={} \
              psub={} ssub={} multi={} qbuf={} qbuf-free={} argv-mem={} multi-mem={} rbs={} rbp={} \
-             obl={} oll={} omem={} tot-mem={} events={} cmd={command} user={} redir=-1 resp={} \
+             obl={} oll={} omem={} tot-mem={} events={} cmd={command} user={} redir={} resp={} \
              lib-name={} lib-ver={}",
             self.id,
             self.address,
@@ -256,11 +301,29 @@ impl Handle {
             live.beyond_with(self.mailbox.len()),
             self.memory.held(),
             if waits { "rw" } else { "r" },
-            self.user.read(),
+            self.user_name(),
+            match flags & flag::TRACKING {
+                0 => -1,
+                _ => live.redirect.load(Relaxed) as i64,
+            },
             live.protocol.load(Relaxed),
             String::from_utf8_lossy(&library.0),
             String::from_utf8_lossy(&library.1),
         )
+    }
+
+    /// The name of its user.
+    fn user_name(&self) -> String {
+        match &*self.user.read() {
+            Some(user) => String::from_utf8_lossy(user.name()).into_owned(),
+            None => "(superuser)".to_owned(),
+        }
+    }
+
+    /// True when it is of this user.
+    pub fn is_of(&self, user: &Arc<User>) -> bool {
+        let own = self.user.read();
+        own.as_ref().is_some_and(|own| Arc::ptr_eq(own, user))
     }
 
     /// What kind of client this is.
@@ -280,13 +343,16 @@ impl Handle {
 
 /// The flags of CLIENT LIST; `N` for none.
 fn flag_letters(flags: u32) -> String {
-    const LETTERS: [(u32, char); 12] = [
+    const LETTERS: [(u32, char); 15] = [
         (flag::REPLICA, 'S'),
         (flag::PRIMARY, 'M'),
         (flag::MONITOR, 'O'),
         (flag::PUBSUB, 'P'),
         (flag::MULTI, 'x'),
         (flag::BLOCKED, 'b'),
+        (flag::TRACKING, 't'),
+        (flag::TRACKING_BROKEN, 'R'),
+        (flag::TRACKING_BCAST, 'B'),
         (flag::DIRTY_CAS, 'd'),
         (flag::CLOSE_AFTER_REPLY, 'c'),
         (flag::CLOSE_ASAP, 'A'),
@@ -339,7 +405,7 @@ impl Registry {
             fd: arrival.fd,
             created_ms: arrival.now_ms,
             name: RwLock::default(),
-            user: RwLock::new(Arc::from("default")),
+            user: RwLock::default(),
             library: RwLock::default(),
             watch_flag: Arc::default(),
             live: Live::default(),
@@ -347,6 +413,8 @@ impl Registry {
             memory: Arc::new(Meter::new(&self.memory)),
             killed: AtomicBool::new(false),
             overflowed: AtomicBool::new(false),
+            left: Mutex::default(),
+            has_left: AtomicBool::new(false),
             bell: Mutex::new(arrival.bell),
         });
         handle.live.last_ms.store(arrival.now_ms, Relaxed);

@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::identity::Identity;
 use super::registry::Handle;
+use super::tracking::Tracking;
+use crate::acl::User;
 
 /// What a subscription costs its client, in bytes: its place in the set.
 const SUBSCRIPTION: usize = 2 * size_of::<Arc<[u8]>>();
@@ -25,6 +28,8 @@ pub struct Multi {
     pub queue: Vec<Queued>,
     /// A request was refused: EXEC will abort.
     pub refused: bool,
+    /// The database that is selected when EXEC has run them, if they select any.
+    pub db: Option<usize>,
     /// Number of all arguments.
     pub arguments: usize,
     /// Bytes of all arguments.
@@ -124,8 +129,8 @@ pub struct Session {
     pub handle: Arc<Handle>,
     /// Selected database.
     pub db: usize,
-    /// May run commands that need authentication.
-    pub authenticated: bool,
+    /// Who it is, and what it may do.
+    pub identity: Identity,
     /// MULTI.
     pub multi: Option<Multi>,
     /// Watched keys: (database, key).
@@ -148,10 +153,18 @@ pub struct Session {
     pub written: u64,
     /// A reply that waits tells of data: it may leave once the append-only file holds that.
     pub tells: bool,
+    /// ASKING: what comes next is for a slot that this node takes over.
+    pub asking: bool,
+    /// READONLY: reads may be answered by a replica.
+    pub reads_replica: bool,
+    /// It is a script that the client runs.
+    pub is_script: bool,
     /// CLIENT NO-EVICT.
     pub no_evict: bool,
     /// CLIENT NO-TOUCH.
     pub no_touch: bool,
+    /// CLIENT TRACKING: which copies of keys the client keeps.
+    pub tracking: Option<Box<Tracking>>,
     /// Close the connection once the output is written.
     pub close_after_reply: bool,
     /// Close the connection at once.
@@ -159,12 +172,13 @@ pub struct Session {
 }
 
 impl Session {
-    /// A fresh session.
-    pub fn new(handle: Arc<Handle>, authenticated: bool) -> Self {
+    /// A fresh session of the default user, or of nobody who could be refused anything.
+    pub fn new(handle: Arc<Handle>, user: Option<Arc<User>>) -> Self {
+        handle.user.write().clone_from(&user);
         Self {
             handle,
             db: 0,
-            authenticated,
+            identity: Identity::new(user),
             multi: None,
             watched: Vec::new(),
             channels: BTreeSet::new(),
@@ -176,21 +190,29 @@ impl Session {
             sync: None,
             written: 0,
             tells: false,
+            asking: false,
+            reads_replica: false,
+            is_script: false,
             no_evict: false,
             no_touch: false,
+            tracking: None,
             close_after_reply: false,
             close_now: false,
         }
     }
 
-    /// In no state that decides about its commands: authenticated, answered, without MULTI or
-    /// subscriptions.
+    /// In no state that decides about its commands: answered, without MULTI or subscriptions.
     #[inline]
     pub fn is_plain(&self) -> bool {
-        self.authenticated
-            && self.multi.is_none()
-            && self.replies == Replies::On
-            && !self.is_subscriber()
+        self.multi.is_none() && self.replies == Replies::On && !self.is_subscriber()
+    }
+
+    /// Is of this user from now on.
+    pub fn become_user(&mut self, user: Arc<User>, authenticated: bool) {
+        *self.handle.user.write() = Some(Arc::clone(&user));
+        self.identity = Identity::new(Some(user));
+        self.identity.authenticated |= authenticated;
+        self.identity.is_looked_after = self.tracking.is_some();
     }
 
     /// Serves no further request.
@@ -210,11 +232,15 @@ impl Session {
         self.handle.live.flags.load(Relaxed) & super::registry::flag::UNIX_SOCKET != 0
     }
 
+    /// Connected over TLS.
+    pub fn is_tls(&self) -> bool {
+        self.handle.is_tls()
+    }
+
     /// Shows the other threads what this side knows: flags, database, subscriptions, MULTI.
     pub fn publish(&self) {
         use super::registry::flag;
         let live = &self.handle.live;
-        let kept = live.flags.load(Relaxed) & (flag::UNIX_SOCKET | flag::BLOCKED | flag::PRIMARY);
         let bits = [
             (self.multi.is_some(), flag::MULTI),
             (self.monitor, flag::MONITOR),
@@ -222,12 +248,19 @@ impl Session {
             (self.close_after_reply, flag::CLOSE_AFTER_REPLY),
             (self.close_now, flag::CLOSE_ASAP),
             (self.no_evict, flag::NO_EVICT),
+            (self.reads_replica, flag::READONLY),
             (self.no_touch, flag::NO_TOUCH),
             (self.handle.watch_flag.load(Relaxed), flag::DIRTY_CAS),
         ];
         let set = bits.iter().filter(|(on, _)| *on);
-        live.flags
-            .store(set.fold(kept, |flags, (_, bit)| flags | bit), Relaxed);
+        let set = set.fold(0, |flags, (_, bit)| flags | bit);
+        let own = bits.iter().fold(0, |flags, (_, bit)| flags | bit);
+        let old = live.flags.load(Relaxed);
+        // Others set flags of this client too.
+        if old & own != set {
+            live.flags.fetch_and(!own | set, Relaxed);
+            live.flags.fetch_or(set, Relaxed);
+        }
         live.db.store(self.db as u32, Relaxed);
         live.channels.store(self.channels.len() as u32, Relaxed);
         live.patterns.store(self.patterns.len() as u32, Relaxed);
@@ -246,13 +279,20 @@ impl Session {
         let subscriptions = self.channels.len() + self.patterns.len() + self.shard_channels.len();
         let multi = self.multi.as_ref().map_or(0, Multi::memory);
         multi
+            + self
+                .tracking
+                .as_ref()
+                .map_or(0, |tracking| tracking.memory())
             + self.watched.capacity() * size_of::<(usize, Box<[u8]>)>()
             + subscriptions * SUBSCRIPTION
     }
 
     /// The client as MONITOR shows it.
     pub fn monitor_address(&self) -> &str {
-        &self.handle.address
+        match self.is_script {
+            true => "lua",
+            false => &self.handle.address,
+        }
     }
 
     /// Subscribed to anything.

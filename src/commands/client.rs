@@ -6,12 +6,14 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::client_tracking;
+use crate::acl::{User, Users};
 use crate::base::number::parse_i64;
 use crate::client::registry::{Class, Handle};
 use crate::client::session::{Replies, Session};
 use crate::dispatch::args::Args;
 use crate::dispatch::blocking;
-use crate::dispatch::command::{Acl, Command, Flags, Handler, ROW};
+use crate::dispatch::command::{Acl, Command, Flags, Handler, ROW, Scope};
 use crate::dispatch::context::ServerCtx;
 use crate::dispatch::error::Error;
 use crate::dispatch::options::Cursor;
@@ -42,9 +44,9 @@ pub const ROWS: &[Command] = &[Command {
     name: "client",
     arity: -2,
     subcommands: &[
-        sub("caching", 3, COMMON, caching),
+        sub("caching", 3, COMMON, client_tracking::caching),
         sub("getname", 2, COMMON, getname),
-        sub("getredir", 2, COMMON, getredir),
+        sub("getredir", 2, COMMON, client_tracking::getredir),
         sub("help", 2, Flags::LOADING.or(Flags::STALE), help),
         sub("id", 2, COMMON, id),
         Command {
@@ -62,8 +64,12 @@ pub const ROWS: &[Command] = &[Command {
         sub("reply", 3, COMMON, reply),
         sub("setinfo", 4, COMMON, setinfo),
         sub("setname", 3, COMMON, setname),
-        sub("tracking", -3, COMMON, tracking),
-        sub("trackinginfo", 2, COMMON, trackinginfo),
+        Command {
+            // Who follows prefixes is known to each shard.
+            scope: Scope::All,
+            ..sub("tracking", -3, COMMON, client_tracking::tracking)
+        },
+        sub("trackinginfo", 2, COMMON, client_tracking::trackinginfo),
         sub("unblock", -3, FOR_ADMINS, unblock),
         sub("unpause", 2, FOR_ADMINS, unpause),
     ],
@@ -206,12 +212,12 @@ struct Filter<'a> {
     address: Option<&'a [u8]>,
     local_address: Option<&'a [u8]>,
     class: Option<Class>,
-    user: Option<&'a [u8]>,
+    user: Option<Arc<User>>,
     skip_caller: bool,
 }
 
 impl<'a> Filter<'a> {
-    fn parse(args: Args<'a>) -> Result<Self, Error> {
+    fn parse(users: &Users, args: Args<'a>) -> Result<Self, Error> {
         let mut filter = Filter {
             skip_caller: true,
             ..Filter::default()
@@ -223,10 +229,12 @@ impl<'a> Filter<'a> {
                 () if options.is("type") => filter.class = Some(class_of(options.value()?)?),
                 () if options.is("addr") => filter.address = Some(options.value()?),
                 () if options.is("laddr") => filter.local_address = Some(options.value()?),
-                () if options.is("user") => match options.value()? {
-                    b"default" => filter.user = Some(b"default"),
-                    other => return Err(Error::quoting("No such user '", other, "'")),
-                },
+                () if options.is("user") => {
+                    let name = options.value()?;
+                    let user = users.get(name);
+                    let user = user.ok_or_else(|| Error::quoting("No such user '", name, "'"))?;
+                    filter.user = Some(user);
+                }
                 () if options.is("skipme") => {
                     filter.skip_caller = options.one_of(&[("yes", true), ("no", false)])?;
                 }
@@ -243,9 +251,7 @@ impl<'a> Filter<'a> {
                 .local_address
                 .is_none_or(|a| a == client.local_address.as_bytes())
             && self.class.is_none_or(|class| class == client.class())
-            && self
-                .user
-                .is_none_or(|user| user == client.user.read().as_bytes())
+            && self.user.as_ref().is_none_or(|user| client.is_of(user))
             && !(self.skip_caller && client.id == caller)
     }
 }
@@ -267,7 +273,7 @@ fn kill(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
             ..Filter::default()
         }
     } else {
-        Filter::parse(ctx.args)?
+        Filter::parse(&ctx.shared.users, ctx.args)?
     };
     let caller = ctx.session.handle.id;
     let mut killed = 0;
@@ -380,61 +386,6 @@ fn unblock(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     let ended =
         u64::try_from(id).is_ok_and(|id| blocking::unblock(ctx, id, ctx.args.is(3, "error")));
     ctx.out.int(i64::from(ended));
-    Ok(())
-}
-
-/// `CLIENT TRACKING ON|OFF [option ...]`
-fn tracking(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
-    const SWITCHES: [(&str, ()); 4] =
-        [("bcast", ()), ("optin", ()), ("optout", ()), ("noloop", ())];
-    let mut options = Cursor::new(ctx.args, 3);
-    while options.step() {
-        match () {
-            () if options.find(&SWITCHES).is_some() => {}
-            () if options.is("prefix") => _ = options.value()?,
-            () if options.is("redirect") => {
-                let id = options.int()?;
-                let client = u64::try_from(id).ok();
-                if client.and_then(|id| ctx.shared.clients.get(id)).is_none() {
-                    return Err(Error::line(
-                        "ERR The client ID you want redirect to does not exist",
-                    ));
-                }
-            }
-            () => return Err(options.refuse()),
-        }
-    }
-    if switch(ctx)? {
-        return Err(Error::line("ERR CLIENT TRACKING is not supported yet"));
-    }
-    ctx.out.ok();
-    Ok(())
-}
-
-/// `CLIENT CACHING YES|NO`: tracking is never on.
-fn caching(_: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
-    Err(Error::line(
-        "ERR CLIENT CACHING can be called only when the client is in tracking mode with OPTIN or \
-         OPTOUT mode enabled",
-    ))
-}
-
-/// `CLIENT GETREDIR`
-fn getredir(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
-    ctx.out.int(-1);
-    Ok(())
-}
-
-/// `CLIENT TRACKINGINFO`
-fn trackinginfo(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
-    ctx.out.map(3);
-    ctx.out.bulk(b"flags");
-    ctx.out.set(1);
-    ctx.out.bulk(b"off");
-    ctx.out.bulk(b"redirect");
-    ctx.out.int(-1);
-    ctx.out.bulk(b"prefixes");
-    ctx.out.array(0);
     Ok(())
 }
 

@@ -1,8 +1,8 @@
-//! CLUSTER and its kin, of a server that is not part of a cluster: each is known, and says so.
+//! CLUSTER and its kin: the rows. Of a server that is not part of a cluster each is known, and says so.
 
-use crate::dispatch::command::{Acl, Command, Flags, Handler, ROW};
-use crate::dispatch::context::ServerCtx;
-use crate::dispatch::error::Error;
+use super::rows::{OnServer, on_server as row};
+use super::{cluster_keys, cluster_orders, cluster_view, slot_stats};
+use crate::dispatch::command::{Acl, Command, Flags, ROW, Scope};
 
 const LOOKING: Flags = Flags::STALE;
 const FOR_ADMINS: Flags = Flags::ADMIN.or(Flags::STALE);
@@ -10,20 +10,18 @@ const CHANGING: Flags = FOR_ADMINS.or(Flags::NO_ASYNC_LOADING);
 const ON_CONNECTIONS: Flags = Flags::LOADING.or(Flags::STALE).or(Flags::FAST);
 const VARYING: &[&str] = &["nondeterministic_output"];
 
-const fn row(name: &'static str, arity: i32, flags: Flags) -> Command {
+const fn of_connection(name: &'static str, flags: Flags, run: OnServer) -> Command {
     Command {
-        name,
-        arity,
-        flags,
-        handler: Handler::Server(disabled),
-        ..ROW
+        acl: Acl::CONNECTION,
+        ..row(name, 1, flags, run)
     }
 }
 
-const fn of_connection(name: &'static str, flags: Flags) -> Command {
+/// A row of a subcommand that walks keys.
+const fn on_keys(name: &'static str, arity: i32, run: OnServer) -> Command {
     Command {
-        acl: Acl::CONNECTION,
-        ..row(name, 1, flags)
+        scope: Scope::All,
+        ..row(name, arity, LOOKING, run)
     }
 }
 
@@ -33,44 +31,63 @@ pub const ROWS: &[Command] = &[
         name: "cluster",
         arity: -2,
         subcommands: &[
-            row("addslots", -3, CHANGING),
-            row("addslotsrange", -4, CHANGING),
-            row("bumpepoch", 2, CHANGING).tipped(VARYING),
-            row("count-failure-reports", 3, FOR_ADMINS).tipped(VARYING),
-            row("countkeysinslot", 3, LOOKING),
-            row("delslots", -3, CHANGING),
-            row("delslotsrange", -4, CHANGING),
-            row("failover", -2, CHANGING),
-            row("flushslots", 2, CHANGING),
-            row("forget", 3, CHANGING),
-            row("getkeysinslot", 4, LOOKING).tipped(VARYING),
-            row("help", 2, Flags::LOADING.or(Flags::STALE)),
-            row("info", 2, LOOKING).tipped(VARYING),
-            row("keyslot", 3, LOOKING),
-            row("links", 2, LOOKING).tipped(VARYING),
-            row("meet", -4, CHANGING),
-            row("myid", 2, LOOKING),
-            row("nodes", 2, LOOKING).tipped(VARYING),
-            row("replicas", 3, FOR_ADMINS).tipped(VARYING),
-            row("replicate", 3, CHANGING),
-            row("reset", -2, FOR_ADMINS.or(Flags::NOSCRIPT)),
-            row("saveconfig", 2, CHANGING),
-            row("set-config-epoch", 3, CHANGING),
-            row("setslot", -4, CHANGING),
-            row("shards", 2, LOOKING).tipped(VARYING),
-            row("slaves", 3, FOR_ADMINS).tipped(VARYING),
-            row("slots", 2, LOOKING).tipped(VARYING),
+            row("addslots", -3, CHANGING, cluster_orders::addslots),
+            row("addslotsrange", -4, CHANGING, cluster_orders::addslotsrange),
+            row("bumpepoch", 2, CHANGING, cluster_orders::bumpepoch).tipped(VARYING),
+            row(
+                "count-failure-reports",
+                3,
+                FOR_ADMINS,
+                cluster_view::count_failure_reports,
+            )
+            .tipped(VARYING),
+            on_keys("countkeysinslot", 3, cluster_keys::countkeysinslot),
+            row("delslots", -3, CHANGING, cluster_orders::delslots),
+            row("delslotsrange", -4, CHANGING, cluster_orders::delslotsrange),
+            row("failover", -2, CHANGING, cluster_orders::failover),
+            row("flushslots", 2, CHANGING, cluster_orders::flushslots),
+            row("forget", 3, CHANGING, cluster_orders::forget),
+            on_keys("getkeysinslot", 4, cluster_keys::getkeysinslot).tipped(VARYING),
+            row(
+                "help",
+                2,
+                Flags::LOADING.or(Flags::STALE),
+                cluster_view::help,
+            ),
+            row("info", 2, LOOKING, cluster_view::info).tipped(VARYING),
+            row("keyslot", 3, LOOKING, cluster_keys::keyslot),
+            row("links", 2, LOOKING, cluster_view::links).tipped(VARYING),
+            row("meet", -4, CHANGING, cluster_orders::meet),
+            row("myid", 2, LOOKING, cluster_view::myid),
+            row("nodes", 2, LOOKING, cluster_view::nodes).tipped(VARYING),
+            row("replicas", 3, FOR_ADMINS, cluster_view::replicas).tipped(VARYING),
+            row("replicate", 3, CHANGING, cluster_orders::replicate),
+            row(
+                "reset",
+                -2,
+                FOR_ADMINS.or(Flags::NOSCRIPT),
+                cluster_orders::reset,
+            ),
+            row("saveconfig", 2, CHANGING, cluster_orders::saveconfig),
+            row(
+                "set-config-epoch",
+                3,
+                CHANGING,
+                cluster_orders::set_config_epoch,
+            ),
+            row("setslot", -4, CHANGING, cluster_orders::setslot),
+            row("shards", 2, LOOKING, cluster_view::shards).tipped(VARYING),
+            row("slaves", 3, FOR_ADMINS, cluster_view::replicas).tipped(VARYING),
+            Command {
+                flags: Flags::LOADING.or(Flags::STALE),
+                ..on_keys("slot-stats", -4, slot_stats::slot_stats)
+            }
+            .tipped(&["nondeterministic_output", "request_policy:all_shards"]),
+            row("slots", 2, LOOKING, cluster_view::slots).tipped(VARYING),
         ],
         ..ROW
     },
-    of_connection("asking", Flags::FAST),
-    of_connection("readonly", ON_CONNECTIONS),
-    of_connection("readwrite", ON_CONNECTIONS),
+    of_connection("asking", Flags::FAST.or(Flags::ASKS), cluster_keys::asking),
+    of_connection("readonly", ON_CONNECTIONS, cluster_keys::readonly),
+    of_connection("readwrite", ON_CONNECTIONS, cluster_keys::readwrite),
 ];
-
-/// Any of them.
-fn disabled(_: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
-    Err(Error::line(
-        "ERR This instance has cluster support disabled",
-    ))
-}

@@ -59,7 +59,11 @@ pub const ROWS: &[Command] = &[Command {
 
 /// Top-level commands, under the names by which they can be called.
 fn callable(table: &Table) -> Vec<&Known> {
-    let mut all: Vec<&Known> = table.named().map(|(_, known)| known).collect();
+    let mut all: Vec<&Known> = table
+        .named()
+        .map(|(_, known)| known)
+        .filter(|known| known.listed)
+        .collect();
     all.sort_unstable_by_key(|known| known.id);
     all
 }
@@ -247,6 +251,7 @@ fn list(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     let table = &ctx.shared.commands;
     let names: Vec<&str> = table
         .all()
+        .filter(|known| known.listed)
         .filter(|known| wanted(known))
         .map(|known| known.full_name.as_str())
         .collect();

@@ -1,7 +1,6 @@
 //! CONFIG.
 
 use super::help;
-use crate::acl::sha256_hex;
 use crate::base::alloc;
 use crate::config::rewrite::Rewrite;
 use crate::config::{Caller, Effect, Param, SetError, Settings, is_sensitive, strerror};
@@ -78,12 +77,7 @@ fn set(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     let pairs: Vec<(&[u8], &[u8])> = words.chunks(2).map(|pair| (pair[0], pair[1])).collect();
     let caller = Caller {
         local: ctx.session.is_local(),
-        loading: ctx
-            .shared
-            .durability
-            .loading
-            .active
-            .load(std::sync::atomic::Ordering::Relaxed),
+        loading: ctx.shared.durability.loading.is_under_way(),
     };
     let shared = ctx.shared;
     let result = shared.config.set(&pairs, caller, &mut |param, settings| {
@@ -103,6 +97,9 @@ fn set(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     {
         let settings = ctx.settings();
         crate::dispatch::upkeep::evict(shared, &settings, ctx.worker.now);
+    }
+    if let Some(cluster) = &shared.cluster {
+        cluster.settings_changed();
     }
     ctx.out.ok();
     Ok(())
@@ -169,17 +166,32 @@ fn apply(shared: &Shared, param: &'static Param, settings: &Settings) -> Result<
             shared.replication.resize_backlog(&shared.stream, size);
             Ok(())
         }
+        Effect::Requirepass => {
+            shared.users.set_default_password(&settings.requirepass);
+            Ok(())
+        }
         Effect::AofAutoGc => {
             append_only::follow_gc(shared, settings);
             Ok(())
         }
-        Effect::TlsPort | Effect::Tls
-            if settings.tls_port != 0 || settings.tls_replication || settings.tls_cluster =>
-        {
-            Err("TLS is not supported yet".to_owned())
+        Effect::Tls => follow_tls(shared, settings),
+        Effect::TlsPort => {
+            follow_tls(shared, settings)?;
+            shared
+                .control
+                .listeners()
+                .map_err(|()| "Unable to listen on this port. Check server logs.".to_owned())
         }
         _ => Ok(()),
     }
+}
+
+/// Has handshakes from now on follow the parameters.
+fn follow_tls(shared: &Shared, settings: &Settings) -> Result<(), String> {
+    shared.tls.follow(settings).map_err(|reason| {
+        tracing::warn!("{reason}");
+        "Unable to update TLS configuration. Check server logs.".to_owned()
+    })
 }
 
 /// `CONFIG REWRITE`
@@ -197,7 +209,7 @@ pub fn write_file(shared: &Shared, force_all: bool) -> Result<(), Error> {
         ));
     }
     let mut nothing_more = |_: &mut Rewrite| {};
-    let users = [default_user(&shared.config.settings().requirepass)];
+    let users = shared.users.lines_of_configuration();
     match shared.config.rewrite(&users, force_all, &mut nothing_more) {
         Ok(()) => {
             tracing::warn!("CONFIG REWRITE executed with success.");
@@ -211,18 +223,10 @@ pub fn write_file(shared: &Shared, force_all: bool) -> Result<(), Error> {
     }
 }
 
-/// The row of the only user, with the hash of its password.
-fn default_user(password: &[u8]) -> Vec<u8> {
-    let password = match password {
-        [] => "nopass".to_owned(),
-        password => format!("#{}", sha256_hex(password)),
-    };
-    format!("user default on {password} ~* &* +@all").into_bytes()
-}
-
 /// `CONFIG RESETSTAT`
 fn resetstat(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     ctx.shared.stats.reset();
+    ctx.shared.replication.reset_stats();
     ctx.shared.evictor.reset_exceeded();
     ctx.shared.keyspace.lazyfree.reset_freed();
     ctx.shared

@@ -1,13 +1,15 @@
 //! The connection itself: greeting, authentication, and its end. CLIENT is in [`super::client`].
 
-use crate::acl;
+use std::sync::Arc;
+
 use crate::config::REDIS_VERSION;
+use crate::dispatch::acl;
 use crate::dispatch::args::Args;
 use crate::dispatch::command::{Acl, Command, Flags, Handler, ROW};
 use crate::dispatch::context::ServerCtx;
 use crate::dispatch::error::Error;
 use crate::dispatch::options::Cursor;
-use crate::dispatch::{subscriptions, transaction};
+use crate::dispatch::{subscriptions, tracking, transaction};
 use crate::resp::write::Protocol;
 
 /// Flags of the commands that a client may call before it has authenticated.
@@ -117,10 +119,12 @@ fn reset(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
         ctx.shared.monitors.remove(session.handle.id);
     }
     transaction::discard(ctx.shared, session);
+    tracking::end(ctx.shared, session, None);
     subscriptions::drop_all(ctx.shared, session);
     session.db = 0;
-    session.authenticated = ctx.worker.settings.requirepass.is_empty();
+    session.become_user(ctx.shared.users.default_user(), false);
     session.no_touch = false;
+    (session.asking, session.reads_replica) = (false, false);
     session.replies = crate::client::session::Replies::On;
     *session.handle.name.write() = Box::default();
     // What arrived until now was for the client as it was.
@@ -157,7 +161,7 @@ fn auth(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     let args = ctx.args;
     let (user, password) = match args.get(2) {
         Some(password) => (&args[1], password),
-        None if ctx.worker.settings.requirepass.is_empty() => {
+        None if ctx.shared.users.default_user().rules().takes_any_password() => {
             return Err(Error::line(
                 "ERR AUTH <password> called without any password configured for the default \
                  user. Are you sure your configuration is correct?",
@@ -170,22 +174,21 @@ fn auth(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     Ok(())
 }
 
-/// Checks a user's password. The only user there is has the password of `requirepass`, or
-/// takes any when there is none.
+/// Makes the client one of a user, if that is the password.
 fn authenticate(ctx: &mut ServerCtx<'_, '_>, user: &[u8], password: &[u8]) -> Result<(), Error> {
-    use std::sync::atomic::Ordering::Relaxed;
-    let expected = &ctx.worker.settings.requirepass;
-    let known =
-        user == b"default" && (expected.is_empty() || acl::matches_any(password, [&expected[..]]));
-    if !known {
-        let denied = &ctx.shared.stats.global.acl_denied_auth;
-        denied.fetch_add(1, Relaxed);
-        return Err(Error::line(
-            "WRONGPASS invalid username-password pair or user is disabled.",
-        ));
+    if let Some(found) = ctx.shared.users.authenticate(user, password) {
+        ctx.session.become_user(Arc::clone(&found), true);
+        // Who removes a user closes the clients that it finds.
+        if !found.is_gone() {
+            return Ok(());
+        }
+        ctx.session
+            .become_user(ctx.shared.users.default_user(), false);
     }
-    ctx.session.authenticated = true;
-    Ok(())
+    acl::note_failed_login(ctx, user);
+    Err(Error::line(
+        "WRONGPASS invalid username-password pair or user is disabled.",
+    ))
 }
 
 /// `HELLO [protover [AUTH username password] [SETNAME clientname]]`
@@ -217,7 +220,7 @@ fn hello(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
             }
         }
     }
-    if !ctx.session.authenticated && !ctx.worker.settings.requirepass.is_empty() {
+    if !ctx.session.identity.authenticated {
         return Err(Error::line(
             "NOAUTH HELLO must be called with the client already authenticated, otherwise the \
              HELLO AUTH <user> <pass> option can be used to authenticate the client and select \
@@ -226,8 +229,13 @@ fn hello(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     }
     set_protocol(ctx, protocol);
     let id = ctx.session.handle.id as i64;
+    let (mode, is_sentinel) = (ctx.shared.mode(), ctx.shared.sentinel.is_some());
+    let role: &[u8] = match ctx.shared.replication.upstream.follows() {
+        true => b"replica",
+        false => b"master",
+    };
     let out = &mut *ctx.out;
-    out.map(7);
+    out.map(if is_sentinel { 6 } else { 7 });
     out.bulk(b"server");
     out.bulk(b"redis");
     out.bulk(b"version");
@@ -237,9 +245,11 @@ fn hello(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     out.bulk(b"id");
     out.int(id);
     out.bulk(b"mode");
-    out.bulk(b"standalone");
-    out.bulk(b"role");
-    out.bulk(b"master");
+    out.bulk(mode.as_bytes());
+    if !is_sentinel {
+        out.bulk(b"role");
+        out.bulk(role);
+    }
     out.bulk(b"modules");
     out.array(0);
     Ok(())

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::config::write_file;
-use super::{debug_inside as inside, digest, help};
+use super::{cluster_orders, debug_inside as inside, digest, help};
 use crate::base::{alloc, number, strtod};
 use crate::config::{Settings, strerror};
 use crate::dispatch::command::{Command, Flags, Handler, ROW, Scope};
@@ -62,6 +62,7 @@ const SUBS: &[(&str, usize, usize, Sub)] = &[
     ("protocol", 3, 3, protocol),
     ("sleep", 3, 3, sleep),
     ("set-active-expire", 3, 3, set_active_expire),
+    ("set-disable-deny-scripts", 3, 3, set_disable_deny_scripts),
     ("pause-cron", 3, 3, pause_cron),
     ("error", 3, 3, error),
     ("structsize", 2, 2, structsize),
@@ -77,6 +78,13 @@ const SUBS: &[(&str, usize, usize, Sub)] = &[
     ("client-eviction", 2, 2, inside::client_eviction),
     ("replicate", 3, usize::MAX, inside::replicate),
     ("change-repl-id", 2, 2, inside::change_replication_id),
+    (
+        "drop-cluster-packet-filter",
+        3,
+        3,
+        cluster_orders::drop_packets,
+    ),
+    ("clusterlink", 5, 5, cluster_orders::kill_link),
 ];
 
 fn debug(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
@@ -414,6 +422,13 @@ fn set_active_expire(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     Ok(())
 }
 
+fn set_disable_deny_scripts(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
+    let denies_nothing = &ctx.shared.scripts.denies_nothing;
+    denies_nothing.store(switch(ctx, 2), Relaxed);
+    ctx.out.ok();
+    Ok(())
+}
+
 fn pause_cron(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     ctx.shared.status.cron_paused.store(switch(ctx, 2), Relaxed);
     ctx.out.ok();
@@ -573,6 +588,8 @@ fn help(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
             "    Give the stream of replication another ID. For tests of replication only.",
             "CLIENT-EVICTION",
             "    Show the memory of clients by size (maxmemory-clients).",
+            "CLUSTERLINK KILL <to|from|all> <node-id>",
+            "    Close connections of the cluster bus with a node.",
             "CONFIG-REWRITE-FORCE-ALL",
             "    Like CONFIG REWRITE but writes all configuration options, including",
             "    keywords not listed in original configuration file or default values.",
@@ -580,6 +597,8 @@ fn help(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
             "    Output a hex signature representing the current DB content.",
             "DIGEST-VALUE <key> [<key> ...]",
             "    Output a hex signature of the values of all the specified keys.",
+            "DROP-CLUSTER-PACKET-FILTER <packet-type>",
+            "    Drop all packets that match the filtered type. Set to -1 allow all packets.",
             "ERROR <string>",
             "    Return a Redis protocol error with <string> as message. Useful for clients",
             "    unit tests to simulate Redis errors.",

@@ -20,6 +20,7 @@ const FILES: &[&str] = &[
     include_str!("docs/hyperloglog.json"),
     include_str!("docs/list.json"),
     include_str!("docs/pubsub.json"),
+    include_str!("docs/scripting.json"),
     include_str!("docs/server.json"),
     include_str!("docs/set.json"),
     include_str!("docs/sorted_set.json"),

@@ -69,6 +69,12 @@ pub fn report(shared: &Shared) -> String {
     sections(shared, |_, _| true)
 }
 
+/// The sections of a sentinel that other servers have too, those that are picked by name.
+pub fn of_sentinel(shared: &Shared, picks: impl Fn(&str) -> bool) -> String {
+    const ALSO: [&str; 4] = ["Server", "Clients", "Stats", "CPU"];
+    sections(shared, |name, _| ALSO.contains(&name) && picks(name))
+}
+
 /// `INFO [section ...]`
 fn info(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     let wanted = ctx.args.rest(1);
@@ -126,7 +132,7 @@ fn server(shared: &Shared, text: &mut String) {
         "redis_git_sha1": "00000000",
         "redis_git_dirty": 0,
         "redis_build_id": format_args!("{:016x}", shared.commands.fingerprint()),
-        "redis_mode": "standalone",
+        "redis_mode": shared.mode(),
         "tessera_version": env!("CARGO_PKG_VERSION"),
         "os": format_args!("{} {} {}", lossy(uname.sysname()), lossy(uname.release()), lossy(uname.machine())),
         "arch_bits": usize::BITS,
@@ -137,7 +143,7 @@ fn server(shared: &Shared, text: &mut String) {
         "process_id": std::process::id(),
         "process_supervised": supervised(&settings),
         "run_id": shared.status.run_id,
-        "tcp_port": settings.port,
+        "tcp_port": settings.any_port(),
         "server_time_usec": now.us,
         "uptime_in_seconds": uptime,
         "uptime_in_days": uptime / 86_400,
@@ -175,7 +181,7 @@ fn clients(shared: &Shared, text: &mut String) {
         .count();
     fields!(text;
         "connected_clients": all.len().saturating_sub(shared.replication.len()),
-        "cluster_connections": 0,
+        "cluster_connections": shared.cluster.as_ref().map_or(0, |c| c.connections()),
         "maxclients": shared.config.settings().maxclients,
         "client_recent_max_input_buffer":
             max(|l| {
@@ -184,7 +190,7 @@ fn clients(shared: &Shared, text: &mut String) {
             }),
         "client_recent_max_output_buffer": max(|l| l.output_memory.load(Relaxed)),
         "blocked_clients": blocked,
-        "tracking_clients": 0,
+        "tracking_clients": shared.keyspace.tracked.clients.load(Relaxed),
         "clients_in_timeout_table": 0,
     );
 }
@@ -216,25 +222,29 @@ fn memory(shared: &Shared, text: &mut String) {
     } = m.allocator;
     let policy: MaxmemoryPolicy = settings.maxmemory_policy;
     let total = process::total_memory_bytes();
+    let scripts = &shared.scripts;
+    let (vm_eval, vm_functions) = scripts.memory();
+    let (sources, registry) = (scripts.sources.bytes(), scripts.libraries.now());
+    let functions = registry.memory();
     fields!(text;
         "allocator_allocated": allocated,
         "allocator_active": active,
         "allocator_resident": resident,
         "total_system_memory": total,
         "total_system_memory_human": human_bytes(total),
-        "used_memory_lua": 0,
-        "used_memory_vm_eval": 0,
-        "used_memory_lua_human": human_bytes(0),
-        "used_memory_scripts_eval": 0,
-        "number_of_cached_scripts": 0,
-        "number_of_functions": 0,
-        "number_of_libraries": 0,
-        "used_memory_vm_functions": 0,
-        "used_memory_vm_total": 0,
-        "used_memory_vm_total_human": human_bytes(0),
-        "used_memory_functions": 0,
-        "used_memory_scripts": 0,
-        "used_memory_scripts_human": human_bytes(0),
+        "used_memory_lua": vm_eval,
+        "used_memory_vm_eval": vm_eval,
+        "used_memory_lua_human": human_bytes(vm_eval as u64),
+        "used_memory_scripts_eval": sources,
+        "number_of_cached_scripts": scripts.sources.len(),
+        "number_of_functions": registry.functions.len(),
+        "number_of_libraries": registry.libraries.len(),
+        "used_memory_vm_functions": vm_functions,
+        "used_memory_vm_total": vm_eval + vm_functions,
+        "used_memory_vm_total_human": human_bytes((vm_eval + vm_functions) as u64),
+        "used_memory_functions": functions,
+        "used_memory_scripts": sources + functions,
+        "used_memory_scripts_human": human_bytes((sources + functions) as u64),
         "maxmemory": settings.maxmemory,
         "maxmemory_human": human_bytes(settings.maxmemory),
         "maxmemory_policy": policy.name(),
@@ -251,7 +261,7 @@ fn memory(shared: &Shared, text: &mut String) {
         "mem_total_replication_buffers": m.backlog + m.replicas,
         "mem_clients_slaves": m.replicas,
         "mem_clients_normal": m.clients,
-        "mem_cluster_links": 0,
+        "mem_cluster_links": shared.cluster.as_ref().map_or(0, |c| c.link_memory.load(Relaxed)),
         "mem_aof_buffer": m.append_only,
         "mem_allocator": "jemalloc-5.3.0",
         "active_defrag_running": 0,
@@ -271,8 +281,8 @@ fn persistence(shared: &Shared, text: &mut String) {
     let running = saves.running.load(Relaxed);
     let ok = |ok: bool| if ok { "ok" } else { "err" };
     fields!(text;
-        "loading": u8::from(loading.active.load(Relaxed)),
-        "async_loading": u8::from(loading.beside.load(Relaxed)),
+        "loading": u8::from(loading.is_blocking()),
+        "async_loading": u8::from(loading.is_async()),
         "current_cow_peak": 0,
         "current_cow_size": 0,
         "current_cow_size_age": 0,
@@ -318,7 +328,7 @@ fn persistence(shared: &Shared, text: &mut String) {
             "aof_write_stalled_ms": aof.log.writing_ms(),
         );
     }
-    if loading.active.load(Relaxed) || loading.beside.load(Relaxed) {
+    if loading.is_under_way() {
         fields!(text;
             "loading_start_time": loading.started.load(Relaxed),
             "loading_total_bytes": loading.total_bytes.load(Relaxed),
@@ -376,9 +386,9 @@ fn stats(shared: &Shared, text: &mut String) {
         "active_defrag_key_misses": 0,
         "total_active_defrag_time": 0,
         "current_active_defrag_time": 0,
-        "tracking_total_keys": 0,
-        "tracking_total_items": 0,
-        "tracking_total_prefixes": 0,
+        "tracking_total_keys": shared.keyspace.tracked.keys(),
+        "tracking_total_items": shared.keyspace.tracked.items(),
+        "tracking_total_prefixes": shared.prefixes.len(),
         "unexpected_error_replies": get(&global.unexpected_error_replies),
         "total_error_replies": get(&global.error_replies),
         "dump_payload_sanitizations": 0,

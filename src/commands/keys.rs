@@ -1,7 +1,7 @@
 //! Commands on keys whatever they hold: DEL, EXISTS, RENAME, COPY, MOVE, OBJECT and the like.
 
 use crate::config::MaxmemoryPolicy;
-use crate::dispatch::command::{Acl, Command, Flags, KeyFlags, KeySpec, ROW};
+use crate::dispatch::command::{Acl, Command, Databases, Flags, KeyFlags, KeySpec, ROW};
 use crate::dispatch::context::{DataCtx, ServerCtx};
 use crate::dispatch::error::Error;
 use crate::dispatch::options::Cursor;
@@ -59,8 +59,18 @@ pub const ROWS: &[Command] = &[
     row("type", 2, READ_FAST, TYPE_KEY, type_of),
     row("rename", 3, Flags::WRITE, RENAME_KEYS, rename),
     row("renamenx", 3, WRITE_FAST, RENAMENX_KEYS, renamenx),
-    row("copy", -3, GROW, COPY_KEYS, copy),
-    row("move", 3, WRITE_FAST, MOVE_KEY, move_key),
+    Command {
+        databases: Databases::AlsoNamed(|args| {
+            (3..args.len().saturating_sub(1))
+                .find(|&i| args.is(i, "db"))
+                .map(|i| i + 1)
+        }),
+        ..row("copy", -3, GROW, COPY_KEYS, copy)
+    },
+    Command {
+        databases: Databases::AlsoNamed(|_| Some(2)),
+        ..row("move", 3, WRITE_FAST, MOVE_KEY, move_key)
+    },
     Command {
         name: "object",
         arity: -2,

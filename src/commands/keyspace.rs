@@ -3,7 +3,7 @@
 use crate::base::ticks::Ticks;
 use crate::base::{glob, number};
 use crate::client::session::{Replies, Session};
-use crate::dispatch::command::{Acl, Command, Flags, Handler, ROW, Scope};
+use crate::dispatch::command::{Acl, Command, Databases, Flags, Handler, ROW, Scope};
 use crate::dispatch::context::{ServerCtx, Shared, Worker};
 use crate::dispatch::error::Error;
 use crate::dispatch::job::{Job, SLICE_NANOS, look_at_shard};
@@ -70,6 +70,7 @@ pub const ROWS: &[Command] = &[
     Command {
         name: "flushall",
         arity: -1,
+        databases: Databases::All,
         flags: Flags::WRITE,
         acl: Acl::KEYSPACE.or(Acl::DANGEROUS),
         scope: Scope::All,
@@ -80,6 +81,7 @@ pub const ROWS: &[Command] = &[
     Command {
         name: "swapdb",
         arity: 3,
+        databases: Databases::Two,
         flags: Flags::WRITE.or(Flags::FAST),
         acl: Acl::KEYSPACE.or(Acl::DANGEROUS),
         scope: Scope::All,
@@ -89,6 +91,7 @@ pub const ROWS: &[Command] = &[
     Command {
         name: "select",
         arity: 2,
+        databases: Databases::Selects,
         flags: Flags::LOADING.or(Flags::STALE).or(Flags::FAST),
         acl: Acl::CONNECTION,
         handler: Handler::Server(select),

@@ -77,6 +77,10 @@ pub struct Overview {
     pub replicas: usize,
     /// What waits for the append-only file, while there is no backlog: they are one log.
     pub append_only: usize,
+    /// Sources of scripts.
+    pub scripts: usize,
+    /// Libraries of functions.
+    pub functions: usize,
     /// Tables of each database that has keys: (database, keys, bytes).
     pub tables: Vec<(usize, usize, usize)>,
     /// What the allocator says.
@@ -100,8 +104,10 @@ impl Overview {
             true => (log - waiting, waiting, 0),
             false => (0, 0, log),
         };
-        let overhead =
-            startup + clients + log + tables.iter().map(|(_, _, bytes)| bytes).sum::<usize>();
+        let scripts = shared.scripts.sources.bytes();
+        let functions = shared.scripts.libraries.now().memory();
+        let tables_bytes: usize = tables.iter().map(|(_, _, bytes)| bytes).sum();
+        let overhead = startup + clients + log + scripts + functions + tables_bytes;
         Self {
             used,
             peak,
@@ -112,6 +118,8 @@ impl Overview {
             backlog,
             replicas,
             append_only,
+            scripts,
+            functions,
             tables,
             allocator: Allocator::read(),
         }
@@ -170,14 +178,16 @@ fn stats(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     int(out, "peak.allocated", m.peak as i64);
     int(out, "total.allocated", m.used as i64);
     int(out, "startup.allocated", m.startup as i64);
+    let cluster = ctx.shared.cluster.as_ref();
+    let links = cluster.map_or(0, |cluster| cluster.link_memory.load(Relaxed));
     for (name, bytes) in [
         ("replication.backlog", m.backlog),
         ("clients.slaves", m.replicas),
         ("clients.normal", m.clients),
-        ("cluster.links", 0),
+        ("cluster.links", links),
         ("aof.buffer", m.append_only),
-        ("lua.caches", 0),
-        ("functions.caches", 0),
+        ("lua.caches", m.scripts),
+        ("functions.caches", m.functions),
     ] {
         int(out, name, bytes as i64);
     }

@@ -17,7 +17,7 @@ use crate::dispatch::args::Args;
 use crate::dispatch::command::{
     Acl, Begin, Command, Find, Flags, Handler, KeyFlags, KeySpec, Keys, ROW,
 };
-use crate::dispatch::context::ServerCtx;
+use crate::dispatch::context::{ServerCtx, Shared};
 use crate::dispatch::error::Error;
 use crate::dispatch::options::Cursor;
 use crate::dispatch::source::{self, Source};
@@ -25,6 +25,7 @@ use crate::keyspace::db::Db;
 use crate::keyspace::event;
 use crate::persistence::rdb::payload;
 use crate::resp::write::request;
+use crate::wire::Duplex;
 
 const MOVED: KeyFlags = KeyFlags::RW.or(KeyFlags::ACCESS).or(KeyFlags::DELETE);
 
@@ -32,7 +33,7 @@ const MOVED: KeyFlags = KeyFlags::RW.or(KeyFlags::ACCESS).or(KeyFlags::DELETE);
 pub const ROWS: &[Command] = &[Command {
     name: "migrate",
     arity: -6,
-    flags: Flags::WRITE,
+    flags: Flags::WRITE.or(Flags::MOVES_KEYS),
     acl: Acl::KEYSPACE.or(Acl::DANGEROUS),
     keys: Keys(&[
         KeySpec::at(3, MOVED),
@@ -64,7 +65,7 @@ const MAX_LINE: u64 = 1024;
 
 /// A connection to another server.
 struct Link {
-    stream: BufReader<TcpStream>,
+    stream: BufReader<Duplex>,
     /// The database that is selected there, if that is known.
     db: Option<i64>,
     used: Instant,
@@ -196,11 +197,19 @@ fn migrate(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
         return Ok(());
     }
     let compress = ctx.worker.settings.rdbcompression;
-    let place = [&args[1], b":", &args[2]].concat();
+    // The other node takes the slot over, and does not serve it yet.
+    let restore: &'static [u8] = match ctx.shared.routes.is_enabled() {
+        true => b"RESTORE-ASKING",
+        false => b"RESTORE",
+    };
+    // Connections of either kind are kept.
+    let tls = ctx.worker.settings.tls_cluster;
+    let kind: &[u8] = if tls { b" tls" } else { b"" };
+    let place = [&args[1], b":", &args[2], kind].concat();
     let mut may_retry = true;
     let answer = loop {
         let kept = IDLE.lock().remove(&place);
-        let link = kept.map_or_else(|| connect(args, timeout), Ok);
+        let link = kept.map_or_else(|| connect(ctx.shared, args, timeout, tls), Ok);
         let mut link = match link {
             Ok(link) => link,
             Err(error) => break Err(not_connected(&error)),
@@ -213,6 +222,7 @@ fn migrate(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
                 options: &options,
                 timeout,
                 compress,
+                restore,
                 db,
                 keys,
             };
@@ -249,7 +259,7 @@ fn not_connected(error: &io::Error) -> Error {
 }
 
 /// A new connection to the server that `args` name.
-fn connect(args: Args<'_>, timeout: Duration) -> io::Result<Link> {
+fn connect(shared: &Shared, args: Args<'_>, timeout: Duration, tls: bool) -> io::Result<Link> {
     let text = |i: usize| String::from_utf8_lossy(before_nul(&args[i])).into_owned();
     let port: u16 = text(2).parse().map_err(|_| io::ErrorKind::InvalidInput)?;
     let mut last = io::Error::from(io::ErrorKind::NotFound);
@@ -257,6 +267,14 @@ fn connect(args: Args<'_>, timeout: Duration) -> io::Result<Link> {
         match TcpStream::connect_timeout(&address, timeout) {
             Ok(stream) => {
                 stream.set_nodelay(true)?;
+                let stream = match tls {
+                    true => {
+                        stream.set_nonblocking(true)?;
+                        let deadline = Instant::now() + timeout;
+                        Duplex::new(shared.tls.connect(stream.into(), deadline)?, timeout)?
+                    }
+                    false => Duplex::plain(stream, timeout)?,
+                };
                 return Ok(Link {
                     stream: BufReader::new(stream),
                     db: None,
@@ -275,6 +293,7 @@ struct Transfer<'a, 'd, 'c, 'k> {
     options: &'a Options<'d>,
     timeout: Duration,
     compress: bool,
+    restore: &'static [u8],
     db: i64,
     keys: Vec<&'d [u8]>,
 }
@@ -295,11 +314,7 @@ impl Transfer<'_, '_, '_, '_> {
                 ),
             }
         };
-        let stream = link.stream.get_ref();
-        let limits = stream
-            .set_read_timeout(Some(self.timeout))
-            .and_then(|()| stream.set_write_timeout(Some(self.timeout)));
-        limits.map_err(broken(true))?;
+        link.stream.get_ref().set_limit(self.timeout);
         let (requests, before) = self.requests(link.db != Some(self.db));
         link.stream
             .get_mut()
@@ -369,7 +384,7 @@ impl Transfer<'_, '_, '_, '_> {
             let ttl = entry.expiry().map_or(0, |at| (at - now_ms).max(1));
             let payload = payload::of(&entry, self.compress);
             let mut restore: Vec<&[u8]> =
-                vec![b"RESTORE", key, digits.format(ttl).as_bytes(), &payload];
+                vec![self.restore, key, digits.format(ttl).as_bytes(), &payload];
             if self.options.replace {
                 restore.push(b"REPLACE");
             }
@@ -391,7 +406,7 @@ impl Transfer<'_, '_, '_, '_> {
 }
 
 /// Reads a line without its end.
-fn read_line(stream: &mut BufReader<TcpStream>) -> io::Result<Vec<u8>> {
+fn read_line(stream: &mut BufReader<Duplex>) -> io::Result<Vec<u8>> {
     let mut line = Vec::new();
     io::Read::take(&mut *stream, MAX_LINE).read_until(b'\n', &mut line)?;
     if line.pop_if(|b| *b == b'\n').is_none() {

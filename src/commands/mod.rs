@@ -26,10 +26,15 @@ macro_rules! data_rows {
     };
 }
 
+mod acl;
 mod bitfield;
 mod bitmaps;
 mod client;
+mod client_tracking;
 mod cluster;
+mod cluster_keys;
+mod cluster_orders;
+pub mod cluster_view;
 mod command;
 mod config;
 mod connection;
@@ -40,6 +45,7 @@ mod docs;
 mod dump;
 mod expire;
 mod failover;
+mod functions;
 mod geo;
 mod geo_search;
 mod hash_expiry;
@@ -60,9 +66,13 @@ mod replication;
 mod rows;
 mod saving;
 mod scan_options;
+mod scripting;
+mod sentinel;
+mod sentinel_view;
 mod server;
 mod set_algebra;
 mod sets;
+mod slot_stats;
 mod slowlog;
 mod sort;
 mod stream_groups;
@@ -80,10 +90,12 @@ mod zset_samples;
 mod zsets;
 
 use crate::dispatch::command::Command;
+use crate::dispatch::table::Table;
 
-/// Every row of every file.
+/// Every row of every file, but for those of a sentinel.
 pub fn all() -> impl Iterator<Item = &'static Command> {
     let files = [
+        acl::ROWS,
         bitfield::ROWS,
         bitmaps::ROWS,
         client::ROWS,
@@ -95,6 +107,7 @@ pub fn all() -> impl Iterator<Item = &'static Command> {
         dump::ROWS,
         expire::ROWS,
         failover::ROWS,
+        functions::ROWS,
         geo::ROWS,
         geo_search::ROWS,
         hash_expiry::ROWS,
@@ -112,6 +125,7 @@ pub fn all() -> impl Iterator<Item = &'static Command> {
         pubsub::ROWS,
         replication::ROWS,
         saving::ROWS,
+        scripting::ROWS,
         server::ROWS,
         set_algebra::ROWS,
         sets::ROWS,
@@ -132,4 +146,11 @@ pub fn all() -> impl Iterator<Item = &'static Command> {
         zsets::ROWS,
     ];
     files.into_iter().flatten()
+}
+
+/// The commands of a sentinel.
+pub fn of_sentinel() -> Table {
+    let mut table = Table::new(sentinel::of_sentinel(all()));
+    table.unlist(&sentinel::BEYOND);
+    table
 }

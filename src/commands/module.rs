@@ -1,7 +1,8 @@
 //! MODULE: there are no modules, and none can be loaded.
 
 use super::help;
-use crate::dispatch::command::{Acl, Command, Flags, Handler, ROW};
+use super::rows::on_server as sub;
+use crate::dispatch::command::{Acl, Command, Flags, ROW};
 use crate::dispatch::context::ServerCtx;
 use crate::dispatch::error::Error;
 
@@ -11,21 +12,6 @@ const LOADING_CODE: Flags = ADMIN
     .or(Flags::NO_ASYNC_LOADING)
     .or(Flags::PROTECTED)
     .or(Flags::MODULES);
-
-const fn sub(
-    name: &'static str,
-    arity: i32,
-    flags: Flags,
-    run: fn(&mut ServerCtx<'_, '_>) -> Result<(), Error>,
-) -> Command {
-    Command {
-        name,
-        arity,
-        flags,
-        handler: Handler::Server(run),
-        ..ROW
-    }
-}
 
 /// The row.
 pub const ROWS: &[Command] = &[Command {

@@ -3,11 +3,14 @@
 //! Confirmations and messages reach a client in the order in which things happened: before a
 //! subscription's end is confirmed, whatever was published to it is moved to the output.
 
-use crate::dispatch::command::{Acl, Command, Flags, Handler, KeyFlags, KeySpec, Keys, ROW};
+use crate::dispatch::acl;
+use crate::dispatch::command::{
+    Acl, Channels, Command, Flags, Handler, KeyFlags, KeySpec, Keys, ROW,
+};
 use crate::dispatch::context::ServerCtx;
 use crate::dispatch::error::Error;
-use crate::dispatch::propagate;
 use crate::dispatch::subscriptions as session;
+use crate::dispatch::{propagate, route};
 use crate::keyspace::outbox::Message;
 use crate::pubsub::{Kind, confirmation};
 
@@ -56,12 +59,19 @@ const fn sub(
 
 /// The rows.
 pub const ROWS: &[Command] = &[
-    row("subscribe", -2, |ctx| subscribe(ctx, Kind::Channel)),
+    Command {
+        channels: Channels::All,
+        ..row("subscribe", -2, |ctx| subscribe(ctx, Kind::Channel))
+    },
     row("unsubscribe", -1, |ctx| unsubscribe(ctx, Kind::Channel)),
-    row("psubscribe", -2, |ctx| subscribe(ctx, Kind::Pattern)),
+    Command {
+        channels: Channels::Patterns,
+        ..row("psubscribe", -2, |ctx| subscribe(ctx, Kind::Pattern))
+    },
     row("punsubscribe", -1, |ctx| unsubscribe(ctx, Kind::Pattern)),
     Command {
         keys: Keys(&[KeySpec::from(1, 1, KeyFlags::NOT_KEY)]),
+        channels: Channels::All,
         ..row("ssubscribe", -2, |ctx| subscribe(ctx, Kind::Shard))
     },
     Command {
@@ -72,6 +82,7 @@ pub const ROWS: &[Command] = &[
         name: "publish",
         arity: 3,
         flags: PUBLISHING,
+        channels: Channels::First,
         handler: Handler::Server(publish),
         ..ROW
     },
@@ -80,6 +91,7 @@ pub const ROWS: &[Command] = &[
         arity: 3,
         flags: PUBLISHING,
         keys: Keys(&[KeySpec::at(1, KeyFlags::NOT_KEY)]),
+        channels: Channels::First,
         handler: Handler::Server(spublish),
         ..ROW
     },
@@ -108,15 +120,37 @@ fn subscribe(ctx: &mut ServerCtx<'_, '_>, kind: Kind) -> Result<(), Error> {
             "{name} isn't allowed for a DENY BLOCKING client"
         )));
     }
+    if kind == Kind::Shard {
+        session::end_left(ctx);
+    }
     for &name in ctx.args.rest(1) {
         session::add(ctx.shared, ctx.session, kind, name);
         confirm(ctx, kind, true, Some(name));
     }
+    if kind == Kind::Shard && ctx.shared.routes.is_enabled() {
+        leave_again(ctx);
+    }
+    acl::recheck_subscriptions(ctx.shared, ctx.session);
     Ok(())
+}
+
+/// Ends the subscriptions to shard channels whose slot left between the look at the request and the
+/// subscription: who ended those of all clients may not have seen it.
+fn leave_again(ctx: &mut ServerCtx<'_, '_>) {
+    for &name in ctx.args.rest(1) {
+        if !route::serves_channel(ctx.shared, ctx.worker, name)
+            && session::remove(ctx.shared, ctx.session, Kind::Shard, name)
+        {
+            confirm(ctx, Kind::Shard, false, Some(name));
+        }
+    }
 }
 
 /// `UNSUBSCRIBE [channel ...]` and its kin: without names, all of them.
 fn unsubscribe(ctx: &mut ServerCtx<'_, '_>, kind: Kind) -> Result<(), Error> {
+    if kind == Kind::Shard {
+        session::end_left(ctx);
+    }
     if ctx.args.len() > 1 {
         for &name in ctx.args.rest(1) {
             end(ctx, kind, name);
@@ -154,7 +188,7 @@ fn publish(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
         true => hub.receivers(&args[1]),
         false => hub.publish(&args[1], &args[2], &mut *ctx),
     };
-    propagate::tell_replicas(ctx);
+    tell_others(ctx, false);
     ctx.out.int(receivers as i64);
     Ok(())
 }
@@ -166,21 +200,31 @@ fn spublish(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
         true => hub.subscribers(Kind::Shard, &args[1]),
         false => hub.publish_shard(&args[1], &args[2], &mut *ctx),
     };
-    propagate::tell_replicas(ctx);
+    tell_others(ctx, true);
     ctx.out.int(receivers as i64);
     Ok(())
 }
 
+/// Has a message published on other servers: in a cluster by its bus, else along the stream.
+fn tell_others(ctx: &mut ServerCtx<'_, '_>, to_shard: bool) {
+    match &ctx.shared.cluster {
+        Some(cluster) => cluster.publish(&ctx.args[1], &ctx.args[2], to_shard),
+        None => propagate::tell_replicas(ctx),
+    }
+}
+
 /// Within a transaction that has caused events, which are told when it ends: leaves the message
 /// behind them. True when it did.
-fn behind_events(ctx: &ServerCtx<'_, '_>, to_shard: bool) -> bool {
+fn behind_events(ctx: &mut ServerCtx<'_, '_>, to_shard: bool) -> bool {
     let waits = ctx.held.is_some() && ctx.worker.effects.has_notices();
     if waits {
-        ctx.shared.keyspace.outbox.record(Message {
+        let outbox = &ctx.shared.keyspace.outbox;
+        let message = Message {
             to_shard,
             channel: ctx.args[1].into(),
             payload: ctx.args[2].into(),
-        });
+        };
+        ctx.worker.effects.tell(outbox, message);
     }
     waits
 }

@@ -1,16 +1,14 @@
 //! Replication, as the commands see it: replicas announce themselves (REPLCONF, SYNC, PSYNC),
 //! clients ask who follows (ROLE) and choose whom to follow. The work is in [`crate::replication`].
 
-use std::time::Duration;
-
 use crate::base::text::split_args;
 use crate::client::session::{ReplicaOptions, SyncRequest};
 use crate::dispatch::blocking;
 use crate::dispatch::chore::Chore;
 use crate::dispatch::command::{Acl, Command, Flags, Handler, ROW};
-use crate::dispatch::context::{ServerCtx, Shared};
+use crate::dispatch::context::ServerCtx;
 use crate::dispatch::error::Error;
-use crate::propagation::{State, Wanted};
+use crate::propagation::State;
 use crate::replication::{following, primary};
 
 /// Longest name of a host, with its end.
@@ -102,7 +100,7 @@ fn psync(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     {
         let client = describe(ctx);
         tracing::info!("MASTER MODE enabled (failover request from '{client}')");
-        *order = Some(want(ctx.shared, None));
+        *order = Some(following::order(ctx.shared, None, false));
     }
     ctx.session.sync = Some(request);
     Ok(())
@@ -142,6 +140,13 @@ fn may_begin(ctx: &mut ServerCtx<'_, '_>, takes_over: bool) -> Result<(), Error>
     let replication = &ctx.shared.replication;
     if replication.failover.is_on() {
         return Err(Error::line("NOMASTERLINK Can't SYNC while failing over"));
+    }
+    if let Some(cluster) = &ctx.shared.cluster
+        && cluster.machine().is_reborn()
+    {
+        return Err(Error::line(
+            "NOMASTERLINK Can't SYNC before a replica has taken over or has no data",
+        ));
     }
     let upstream = &replication.upstream;
     if !takes_over && upstream.follows() && !upstream.is_up() {
@@ -248,8 +253,7 @@ static REPLICAOF: Chore = Chore {
     name: "replicaof",
     queue: |shared| &shared.chores.replicaof,
     run: |shared| {
-        let upstream = &shared.replication.upstream;
-        while !upstream.await_done(upstream.given(), Duration::from_secs(1)) {}
+        following::await_orders(shared);
         Vec::new()
     },
 };
@@ -319,20 +323,7 @@ fn order(ctx: &mut ServerCtx<'_, '_>, primary: Option<(String, u16)>) -> Option<
     shared
         .replication
         .failover
-        .without(|| want(shared, primary))?;
+        .without(|| following::order(shared, primary, false))?;
     blocking::park_for_chore(ctx, &REPLICAOF);
     Some(())
-}
-
-/// Has this server follow `primary`, or nobody; the number of the order.
-fn want(shared: &Shared, primary: Option<(String, u16)>) -> u64 {
-    shared
-        .config
-        .update(|settings| settings.replicaof.clone_from(&primary));
-    let order = shared.replication.upstream.want(Wanted {
-        primary,
-        ..Wanted::default()
-    });
-    following::serve(shared);
-    order
 }

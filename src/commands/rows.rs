@@ -1,6 +1,8 @@
 //! What the rows of many families say: the usual flags, and the usual ways to name one key.
 
-use crate::dispatch::command::{Flags, KeyFlags, KeySpec};
+use crate::dispatch::command::{Command, Flags, Handler, KeyFlags, KeySpec, ROW};
+use crate::dispatch::context::ServerCtx;
+use crate::dispatch::error::Error;
 
 /// Reads keys.
 pub const READ: Flags = Flags::READONLY;
@@ -19,3 +21,17 @@ pub const GROW_FAST: Flags = GROW.or(Flags::FAST);
 pub const READ_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::READ)];
 /// The first argument is a key whose value is read and changed.
 pub const READ_UPDATE_KEY: &[KeySpec] = &[KeySpec::at(1, KeyFlags::READ_UPDATE)];
+
+/// What runs a command that reaches the session and the server.
+pub type OnServer = fn(&mut ServerCtx<'_, '_>) -> Result<(), Error>;
+
+/// The row of a command, or subcommand, that reaches the session and the server and names no keys.
+pub const fn on_server(name: &'static str, arity: i32, flags: Flags, run: OnServer) -> Command {
+    Command {
+        name,
+        arity,
+        flags,
+        handler: Handler::Server(run),
+        ..ROW
+    }
+}

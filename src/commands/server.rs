@@ -5,7 +5,7 @@ use crate::config::REDIS_VERSION;
 use crate::dispatch::blocking;
 use crate::dispatch::command::{Command, Flags, Handler, ROW};
 use crate::dispatch::context::ServerCtx;
-use crate::dispatch::control::Request;
+use crate::dispatch::control::{Request, Shutdown};
 use crate::dispatch::error::Error;
 use crate::dispatch::options::{Cursor, choose};
 
@@ -74,9 +74,10 @@ fn monitor(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     Ok(())
 }
 
-/// `SHUTDOWN [NOSAVE|SAVE] [NOW] [FORCE] [ABORT]`
+/// `SHUTDOWN [NOSAVE|SAVE] [NOW] [FORCE] [FAILOVER] [ABORT]`
 fn shutdown(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
-    let (mut save, mut now, mut force, mut abort) = (None, false, false, false);
+    let (mut save, mut now, mut force, mut abort, mut failover) =
+        (None, false, false, false, false);
     let mut options = Cursor::new(ctx.args, 1);
     while options.step() {
         match () {
@@ -85,11 +86,12 @@ fn shutdown(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
             () if options.is("now") => now = true,
             () if options.is("force") => force = true,
             () if options.is("abort") => abort = true,
+            () if options.is("failover") => failover = true,
             () => return Err(options.refuse()),
         }
     }
     if abort {
-        if save.is_some() || now || force {
+        if save.is_some() || now || force || failover {
             return Err(Error::Syntax);
         }
         if !ctx.shared.control.abort_shutdown() {
@@ -99,14 +101,19 @@ fn shutdown(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
         ctx.out.ok();
         return Ok(());
     }
+    if failover && ctx.shared.cluster.is_none() {
+        let text = "ERR SHUTDOWN FAILOVER is only supported in cluster mode.";
+        return Err(Error::line(text));
+    }
     // No answer comes when the process ends: the client sees its connection close.
     let client = blocking::park_for_shutdown(ctx);
-    ctx.shared.control.send(Request::Shutdown {
+    let how = Shutdown {
         save,
         now,
         force,
-        client,
-    });
+        failover,
+    };
+    ctx.shared.control.send(Request::Shutdown { how, client });
     Ok(())
 }
 

@@ -171,8 +171,19 @@ struct Request<'a> {
 }
 
 impl<'a> Request<'a> {
-    fn parse(args: Args<'a>, read_only: bool, in_cluster: bool) -> Result<Self, Error> {
+    /// Unless the user `reads_any_key`, values may not lead to keys.
+    fn parse(
+        args: Args<'a>,
+        read_only: bool,
+        in_cluster: bool,
+        reads_any_key: bool,
+    ) -> Result<Self, Error> {
         let mut request = Self::default();
+        let denied = |option: &str| {
+            Error::err(format_args!(
+                "{option} option of SORT denied due to insufficient ACL permissions."
+            ))
+        };
         let mut words = Cursor::new(args, 2);
         while words.step() {
             match Word::at(args, words.index()).ok_or(words.refuse())? {
@@ -189,6 +200,8 @@ impl<'a> Request<'a> {
                         request.unsorted = true;
                     } else if in_cluster {
                         return Err(Error::line("ERR BY option of SORT denied in Cluster mode."));
+                    } else if !reads_any_key {
+                        return Err(denied("BY"));
                     }
                 }
                 Word::Get if in_cluster => {
@@ -196,6 +209,7 @@ impl<'a> Request<'a> {
                         "ERR GET option of SORT denied in Cluster mode.",
                     ));
                 }
+                Word::Get if !reads_any_key => return Err(denied("GET")),
                 Word::Get => request.gets.push(words.value()?),
             }
         }
@@ -226,9 +240,10 @@ fn sort_ro(ctx: &mut DataCtx<'_, '_>) -> Result<(), Error> {
 
 fn run(ctx: &mut DataCtx<'_, '_>, read_only: bool) -> Result<(), Error> {
     let cluster = ctx.settings.cluster_enabled;
-    let mut request = Request::parse(ctx.args, read_only, cluster)?;
+    let reads_any_key = ctx.db.env().reads_any_key;
+    let mut request = Request::parse(ctx.args, read_only, cluster, reads_any_key)?;
     let (kind, mut elements) = source(&mut ctx.db, &ctx.args[1])?;
-    if request.unsorted && kind == Some(Type::Set) && request.store.is_some() {
+    if request.unsorted && kind == Some(Type::Set) && (request.store.is_some() || ctx.of_script) {
         // A set has no order of its own; what is stored must be the same everywhere.
         (request.unsorted, request.alpha, request.by) = (false, true, None);
     }

@@ -113,7 +113,11 @@ struct Request<'a> {
 }
 
 impl<'a> Request<'a> {
-    fn parse(args: Args<'a>, of_group: bool, now_ms: i64) -> Result<Self, Error> {
+    fn parse(
+        args: Args<'a>,
+        (of_group, of_script): (bool, bool),
+        now_ms: i64,
+    ) -> Result<Self, Error> {
         let mut request = Self {
             block: None,
             count: 0,
@@ -129,6 +133,12 @@ impl<'a> Request<'a> {
                 return Err(options.refuse());
             }
             match () {
+                () if options.is("block") && of_script => {
+                    return Err(Error::err(format_args!(
+                        "{} command is not allowed with BLOCK option from scripts",
+                        String::from_utf8_lossy(&args[0]).to_ascii_lowercase()
+                    )));
+                }
                 () if options.is("block") => {
                     request.block = Some(args.timeout_in_ms(options.take()?, now_ms)?);
                 }
@@ -176,7 +186,7 @@ fn refuse_without_group(of_group: bool, option: &str) -> Result<(), Error> {
 }
 
 fn run(ctx: &mut DataCtx<'_, '_>, of_group: bool) -> Result<(), Error> {
-    let request = Request::parse(ctx.args, of_group, ctx.db.now_ms())?;
+    let request = Request::parse(ctx.args, (of_group, ctx.of_script), ctx.db.now_ms())?;
     if let Some(key) = ctx.woken {
         return run_woken(ctx, &request, key);
     }

@@ -80,7 +80,7 @@ fn watch(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     if ctx.session.multi.is_some() {
         return Err(Error::line("ERR WATCH inside MULTI is not allowed"));
     }
-    transaction::watch(ctx.shared, ctx.session, ctx.args.rest(1), ctx.worker.now.ms);
+    transaction::watch(ctx.shared, ctx.session, ctx.args.rest(1), ctx.worker.now.ms)?;
     ctx.out.ok();
     Ok(())
 }

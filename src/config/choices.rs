@@ -233,6 +233,8 @@ impl ShutdownFlags {
     pub const NOW: ShutdownFlags = ShutdownFlags(4);
     /// Shut down whatever fails.
     pub const FORCE: ShutdownFlags = ShutdownFlags(8);
+    /// Have a replica of a cluster's primary take over first.
+    pub const FAILOVER: ShutdownFlags = ShutdownFlags(16);
 
     const WORDS: &'static [(&'static str, ShutdownFlags)] = &[
         ("default", ShutdownFlags(0)),
@@ -240,6 +242,7 @@ impl ShutdownFlags {
         ("nosave", Self::NOSAVE),
         ("now", Self::NOW),
         ("force", Self::FORCE),
+        ("failover", Self::FAILOVER),
     ];
 
     /// Whether to save, where that is said.

@@ -11,7 +11,7 @@ use std::path::Path;
 
 use super::command_line::CommandLine;
 use super::special::strerror;
-use super::{Flags, Origin, Param, SentinelLine, Settings, clamp, include, lookup};
+use super::{Flags, Origin, Param, SentinelLine, Settings, UserRow, clamp, include, lookup};
 use crate::base::text::split_args;
 
 /// Directives that are accepted with one argument and do nothing any more.
@@ -39,8 +39,8 @@ pub enum LoadError {
 pub trait Checks {
     /// `rename-command old new`; an error is the reason.
     fn rename_command(&mut self, old: &[u8], new: &[u8]) -> Result<(), String>;
-    /// `user name rule...`, arguments with the word `user`; an error is the whole message.
-    fn user(&mut self, args: &[Vec<u8>]) -> Result<(), String>;
+    /// `user name rule...`, under the settings so far; an error is the whole message.
+    fn user(&mut self, row: &UserRow, settings: &Settings) -> Result<(), String>;
 }
 
 /// Checks nothing: every command and rule is taken to exist.
@@ -50,7 +50,7 @@ impl Checks for Unchecked {
     fn rename_command(&mut self, _: &[u8], _: &[u8]) -> Result<(), String> {
         Ok(())
     }
-    fn user(&mut self, _: &[Vec<u8>]) -> Result<(), String> {
+    fn user(&mut self, _: &UserRow, _: &Settings) -> Result<(), String> {
         Ok(())
     }
 }
@@ -179,8 +179,12 @@ impl Loader<'_> {
                 directives.rename_commands.push((old.clone(), new.clone()));
             }
             [name, _, ..] if name == b"user" => {
-                self.checks.user(&args)?;
-                directives.users.push(args);
+                let row = UserRow {
+                    words: args,
+                    is_included: self.depth > 0,
+                };
+                self.checks.user(&row, self.settings)?;
+                self.settings.directives.users.push(row);
             }
             [name, rest @ ..] if name == b"loadmodule" && !rest.is_empty() => {
                 directives.load_modules.push(rest.to_vec());

@@ -43,8 +43,8 @@ pub const REDIS_VERSION: &str = "7.0.15";
 pub struct Directives {
     /// `rename-command`: old name, new name; an empty new name removes the command.
     pub rename_commands: Vec<(Vec<u8>, Vec<u8>)>,
-    /// `user`: the arguments, the word `user` included.
-    pub users: Vec<Vec<Vec<u8>>>,
+    /// `user`: rows of users.
+    pub users: Vec<UserRow>,
     /// `loadmodule`: path and arguments. See [`Directives::refusal`].
     pub load_modules: Vec<Vec<Vec<u8>>>,
     /// `module.name value`: parameters of modules.
@@ -53,6 +53,32 @@ pub struct Directives {
     pub sentinel: Vec<SentinelLine>,
     /// The server runs as a sentinel.
     pub sentinel_mode: bool,
+}
+
+/// A `user` row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserRow {
+    /// Its words, `user` included.
+    pub words: Vec<Vec<u8>>,
+    /// It stands in a file that the configuration file includes.
+    pub is_included: bool,
+}
+
+impl UserRow {
+    fn is_of_same_user(&self, other: &Self) -> bool {
+        self.words.get(1) == other.words.get(1)
+    }
+
+    /// True when both cannot be: they define the same user, and neither file includes the other.
+    pub fn clashes_with(&self, other: &Self) -> bool {
+        self.is_of_same_user(other) && self.is_included == other.is_included
+    }
+
+    /// True when one of `rows` counts instead: that of the file which includes this one's.
+    pub fn is_overruled(&self, rows: &[Self]) -> bool {
+        let overrules = |row: &Self| !row.is_included && self.is_of_same_user(row);
+        self.is_included && rows.iter().any(overrules)
+    }
 }
 
 /// A `sentinel` directive and where it stood, for the sentinel's own error messages.
@@ -270,6 +296,16 @@ impl Config {
         };
         let _changing = self.changing.lock();
         rewrite::rewrite_file(file, &self.settings(), users, force_all, more)
+    }
+}
+
+impl Settings {
+    /// The port of clients: that without TLS, if there is one.
+    pub fn any_port(&self) -> u16 {
+        match self.port {
+            0 => self.tls_port,
+            port => port,
+        }
     }
 }
 

@@ -22,6 +22,10 @@ const INT_MIN: i64 = i32::MIN as i64;
 const LONG_MAX: i64 = i64::MAX;
 const SIZE_MAX: u64 = i64::MAX as u64;
 
+/// Inside a container every client comes from elsewhere, and what is published decides who can connect:
+/// for the image it is built to be off, as in the official one, however the server is called there.
+const PROTECTED_MODE: bool = option_env!("TESSERA_FOR_IMAGE").is_none();
+
 const BOOL: Kind = Kind::Bool;
 const ENUM: Kind = Kind::Enum;
 const TEXT: Kind = Kind::Text {
@@ -104,12 +108,16 @@ params! {
     unixsocketperm: u32 = 0, "unixsocketperm", octal(0o777), flags IMMUTABLE;
     /// Mark (SO_MARK) of listening sockets; 0 sets none.
     socket_mark_id: u32 = 0, "socket-mark-id", uint(0, u32::MAX as u64), flags IMMUTABLE;
+    /// HTTP port for probes and metrics; 0 does not listen.
+    admin_port: u16 = 0, "admin-port", int(0, 65535), effect Port;
+    /// Addresses that it listens on.
+    admin_bind: Text = Text::from("127.0.0.1"), "admin-bind", TEXT, effect Port;
     /// Seconds after which an idle client is closed; 0 is never.
     timeout: i32 = 0, "timeout", int(0, INT_MAX);
     /// Seconds between TCP keepalive probes; 0 sends none.
     tcp_keepalive: i32 = 300, "tcp-keepalive", int(0, INT_MAX);
     /// Refuse clients of other machines while there is no password.
-    protected_mode: bool = true, "protected-mode", BOOL;
+    protected_mode: bool = PROTECTED_MODE, "protected-mode", BOOL;
     /// Most clients at a time.
     maxclients: u32 = 10000, "maxclients", uint(1, u32::MAX as u64), effect Maxclients;
     /// Most memory of all clients in bytes, or minus a percentage of `maxmemory`; 0 is no limit.
@@ -144,21 +152,21 @@ params! {
     tls_client_key_file: Text = Text::default(), "tls-client-key-file", UNSET_TEXT, flags VOLATILE, effect Tls;
     /// Pass phrase of that key.
     tls_client_key_file_pass: Text = Text::default(), "tls-client-key-file-pass", UNSET_TEXT, effect Tls;
-    /// Diffie-Hellman parameters, PEM.
+    /// Diffie-Hellman parameters, PEM: of no effect, keys are exchanged by elliptic curves.
     tls_dh_params_file: Text = Text::default(), "tls-dh-params-file", UNSET_TEXT, flags VOLATILE, effect Tls;
     /// Certificates of trusted authorities, PEM.
     tls_ca_cert_file: Text = Text::default(), "tls-ca-cert-file", UNSET_TEXT, flags VOLATILE, effect Tls;
-    /// Directory of certificates of trusted authorities.
+    /// Directory of certificates of trusted authorities, in files named as `openssl rehash` does.
     tls_ca_cert_dir: Text = Text::default(), "tls-ca-cert-dir", UNSET_TEXT, flags VOLATILE, effect Tls;
     /// Whether clients must show a certificate.
-    tls_auth_clients: TlsAuthClients = TlsAuthClients::Yes, "tls-auth-clients", ENUM;
-    /// Replication links use TLS.
+    tls_auth_clients: TlsAuthClients = TlsAuthClients::Yes, "tls-auth-clients", ENUM, effect Tls;
+    /// Replication links, and those of a sentinel, use TLS.
     tls_replication: bool = false, "tls-replication", BOOL, effect Tls;
-    /// The cluster bus uses TLS.
+    /// The cluster bus and MIGRATE use TLS, and redirections name TLS ports.
     tls_cluster: bool = false, "tls-cluster", BOOL, effect Tls;
-    /// Protocol versions allowed; empty is the library's choice.
+    /// Protocol versions allowed, of TLSv1.2 and TLSv1.3; empty is both.
     tls_protocols: Text = Text::default(), "tls-protocols", UNSET_TEXT, effect Tls;
-    /// Ciphers allowed up to TLS 1.2.
+    /// Ciphers allowed in TLS 1.2, as OpenSSL names them; those that are not ECDHE with AES-GCM or ChaCha20 stay off.
     tls_ciphers: Text = Text::default(), "tls-ciphers", UNSET_TEXT, effect Tls;
     /// Cipher suites allowed in TLS 1.3.
     tls_ciphersuites: Text = Text::default(), "tls-ciphersuites", UNSET_TEXT, effect Tls;
@@ -420,6 +428,10 @@ params! {
     // Scripts, slow commands, events.
     /// Milliseconds after which a script answers others with BUSY; 0 is never.
     busy_reply_threshold: i64 = 5000, "busy-reply-threshold" | "lua-time-limit", int(0, LONG_MAX);
+    /// Bytes that the interpreters of scripts, and those of functions, may take on each worker; 0: no limit.
+    lua_memory_limit: u64 = 1 << 30, "lua-memory-limit", umemory(0, u64::MAX);
+    /// A script that is killed leaves nothing of what it wrote.
+    script_kill_rollback: bool = false, "script-kill-rollback", BOOL;
     /// Offer Lua functions that Redis removed.
     lua_enable_deprecated_api: bool = false, "lua-enable-deprecated-api", BOOL, flags IMMUTABLE.or(HIDDEN);
     /// Microseconds from which a command is in SLOWLOG; negative is never.
@@ -442,6 +454,8 @@ params! {
     cluster_config_file: Text = Text::from("nodes.conf"), "cluster-config-file", TEXT, flags IMMUTABLE;
     /// Port of the bus; 0 is `port` plus 10000.
     cluster_port: u16 = 0, "cluster-port", int(0, 65535), flags IMMUTABLE;
+    /// A primary that is told to end has a replica take over first.
+    auto_failover_on_shutdown: bool = true, "auto-failover-on-shutdown", BOOL;
     /// Milliseconds of silence after which a node may have failed.
     cluster_node_timeout: i64 = 15000, "cluster-node-timeout", int(0, i64::MAX);
     /// Timeouts without its primary after which a replica is too old to replace it; 0 is never.
@@ -458,6 +472,10 @@ params! {
     cluster_allow_reads_when_down: bool = false, "cluster-allow-reads-when-down", BOOL;
     /// Serve shard channels while the cluster is down.
     cluster_allow_pubsubshard_when_down: bool = true, "cluster-allow-pubsubshard-when-down", BOOL;
+    /// Name that has the addresses of all nodes: those without a cluster form one. Empty is by hand.
+    cluster_form_service: Text = Text::default(), "cluster-form-service", UNSET_TEXT, check check_hostname;
+    /// Primaries of a cluster that forms by itself.
+    cluster_form_primaries: i32 = 3, "cluster-form-primaries", int(1, 1000);
     /// Most unsent bytes of one link of the bus; 0 is no limit.
     cluster_link_sendbuf_limit: u64 = 0, "cluster-link-sendbuf-limit", umemory(0, u64::MAX);
     /// Address announced; empty is the one others see.

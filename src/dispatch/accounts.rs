@@ -3,7 +3,7 @@
 use super::command::Flags;
 use super::context::{Shared, Worker};
 use super::error::Error;
-use super::execute::Request;
+use super::execute::Invocation;
 use super::table::Known;
 use crate::client::registry::Handle;
 use crate::observe::stats::bump;
@@ -15,28 +15,34 @@ pub(super) fn ended(
     shared: &Shared,
     worker: &mut Worker,
     client: &Handle,
-    request: Request<'_>,
+    invocation: Invocation<'_>,
     nanos: u64,
 ) {
-    let known = request.known;
+    let known = invocation.known;
     let tracked = worker.settings.latency_tracking;
     worker.stats.commands[known.id].record(nanos, tracked);
     bump(&worker.stats.counters.commands, 1);
     bump(&worker.stats.counters.command_nanos, nanos);
     if nanos >= worker.notable_nanos {
-        notable(shared, worker, client, request, nanos);
+        notable(shared, worker, client, invocation, nanos);
     }
 }
 
 /// Tells the slow log and the latency monitor of a command that one of them may want.
 #[cold]
-fn notable(shared: &Shared, worker: &Worker, client: &Handle, request: Request<'_>, nanos: u64) {
+fn notable(
+    shared: &Shared,
+    worker: &Worker,
+    client: &Handle,
+    invocation: Invocation<'_>,
+    nanos: u64,
+) {
     let settings = &worker.settings;
     let (seconds, micros) = (worker.now.ms / 1000, nanos / 1000);
-    slow(shared, worker, client, request, micros);
+    slow(shared, worker, client, invocation, micros);
     let threshold = settings.latency_monitor_threshold;
     if threshold > 0 && micros / 1000 >= threshold as u64 {
-        let event = if request.known.flags.has(Flags::FAST) {
+        let event = if invocation.known.flags.has(Flags::FAST) {
             "fast-command"
         } else {
             "command"
@@ -61,13 +67,13 @@ pub(super) fn waited(
     shared: &Shared,
     worker: &Worker,
     client: &Handle,
-    request: Request<'_>,
+    invocation: Invocation<'_>,
     nanos: (u64, u64),
 ) {
-    let known = request.known;
+    let known = invocation.known;
     let (settings, total) = (&worker.settings, nanos.0 + nanos.1);
     worker.stats.commands[known.id].record_more(total, settings.latency_tracking);
-    slow(shared, worker, client, request, total / 1000);
+    slow(shared, worker, client, invocation, total / 1000);
     let (threshold, millis) = (settings.latency_monitor_threshold, nanos.1 / 1_000_000);
     if threshold > 0 && millis >= threshold as u64 {
         let seconds = worker.now.ms / 1000;
@@ -77,8 +83,14 @@ pub(super) fn waited(
 }
 
 /// Tells the slow log, if it wants to know of that.
-fn slow(shared: &Shared, worker: &Worker, client: &Handle, request: Request<'_>, micros: u64) {
-    let Request { known, args, .. } = request;
+fn slow(
+    shared: &Shared,
+    worker: &Worker,
+    client: &Handle,
+    invocation: Invocation<'_>,
+    micros: u64,
+) {
+    let Invocation { known, args, .. } = invocation;
     let settings = &worker.settings;
     let slower_than = settings.slowlog_log_slower_than;
     if slower_than < 0 || micros < slower_than as u64 || known.flags.has(Flags::SKIP_SLOWLOG) {

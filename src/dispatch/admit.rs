@@ -2,16 +2,20 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::acl;
 use super::args::Args;
 use super::command::{Flags, Handler};
 use super::context::{Shared, Worker};
 use super::error::{Error, quoted};
-use super::pause::Paused;
+use super::execute::Invocation;
+use super::pause::{Paused, Purpose};
+use super::route;
 use super::table::Known;
 use crate::base::alloc;
 use crate::client::session::Session;
 use crate::config::Settings;
 use crate::resp::write::{Output, Protocol};
+use crate::scripts::{self, ScriptFlags};
 
 /// What becomes of a request.
 pub enum Verdict<'t> {
@@ -95,8 +99,9 @@ pub fn is_calm(shared: &Shared, settings: &Settings) -> bool {
         && settings.min_replicas_to_write == 0
         && shared.durability.saves.last_ok.load(Relaxed)
         && !shared.append_only.log.progress.failing.load(Relaxed)
-        && !shared.durability.loading.active.load(Relaxed)
+        && !shared.durability.loading.is_under_way()
         && !shared.pause.is_set()
+        && !shared.scripts.overdue.is_any()
 }
 
 /// Which commands a replica refuses, but for those of its primary.
@@ -130,43 +135,172 @@ pub fn calm_until(shared: &Shared, settings: &Settings) -> isize {
     alloc::balance().saturating_add(share as isize)
 }
 
-/// Decides about a resolved command.
+/// The flags of a request: its command's, but where a script says what it does, those that follow from
+/// that.
+pub fn flags_of(shared: &Shared, known: &Known, args: Args<'_>) -> Flags {
+    match known.flags.has(Flags::SCRIPT) {
+        true => script_flags(shared, known, args),
+        false => known.flags,
+    }
+}
+
+#[cold]
+fn script_flags(shared: &Shared, known: &Known, args: Args<'_>) -> Flags {
+    let says = match known.row.name {
+        "fcall" | "fcall_ro" => {
+            let libraries = shared.scripts.libraries.now();
+            libraries
+                .find(&args[1])
+                .map(|(_, function)| function.registered.flags)
+        }
+        "evalsha" | "evalsha_ro" => scripts::parse_digest(&args[1])
+            .and_then(|digest| shared.scripts.sources.get(&digest))
+            .map(|script| script.flags),
+        _ => scripts::shebang(&args[1]).ok().map(|(flags, _)| flags),
+    };
+    let Some(says) = says.filter(|says| !says.has(ScriptFlags::SAYS_NOTHING)) else {
+        return known.flags;
+    };
+    let decided = Flags::STALE
+        .or(Flags::DENYOOM)
+        .or(Flags::WRITE)
+        .or(Flags::MAY_REPLICATE);
+    let mut flags = known.flags.without(decided);
+    if !says.has(ScriptFlags::ALLOW_OOM.or(ScriptFlags::NO_WRITES)) {
+        flags = flags.or(Flags::DENYOOM);
+    }
+    if !says.has(ScriptFlags::NO_WRITES) {
+        flags = flags.or(Flags::WRITE);
+    }
+    if says.has(ScriptFlags::ALLOW_STALE) {
+        flags = flags.or(Flags::STALE);
+    }
+    flags
+}
+
+/// A script runs for longer than clients are made to wait.
+pub fn busy(shared: &Shared) -> Error {
+    let is_eval = shared.scripts.overdue.first().is_none_or(|s| s.is_eval);
+    Error::line(match is_eval {
+        true => {
+            "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE."
+        }
+        false => {
+            "BUSY Redis is busy running a script. You can only call FUNCTION KILL or SHUTDOWN NOSAVE."
+        }
+    })
+}
+
+/// What stands against a script that says that it may write. `reads`: by the command that runs it it may not.
+pub fn script_that_writes(shared: &Shared, worker: &Worker, reads: bool) -> Result<(), Error> {
+    let (settings, is_obeyed) = (&worker.settings, worker.source.is_obeyed());
+    let follows = shared.replication.upstream.follows();
+    if follows && settings.replica_read_only && !is_obeyed {
+        return Err(Error::line(
+            "READONLY Can not run script with write flag on readonly replica",
+        ));
+    }
+    if !is_obeyed && shared.durability.saves.refuses_writes(settings) {
+        return Err(Error::line(
+            "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist \
+             to disk. Writable scripts are blocked. Use 'no-writes' flag for read only scripts.",
+        ));
+    }
+    let appended = &shared.append_only.log.progress;
+    if !is_obeyed && appended.failing.load(Relaxed) {
+        let error = std::io::Error::from_raw_os_error(appended.error.load(Relaxed));
+        return Err(Error::Line(
+            format!(
+                "MISCONF Redis is configured to persist data to AOF, but it's currently unable to \
+                 persist to disk. Writable scripts are blocked. Use 'no-writes' flag for read only \
+                 scripts. AOF error: {}",
+                crate::config::strerror(&error)
+            )
+            .into(),
+        ));
+    }
+    if reads {
+        return Err(Error::line(
+            "ERR Can not execute a script with write flag using *_ro command.",
+        ));
+    }
+    if settings.min_replicas_to_write > 0 && !follows {
+        enough_replicas(shared, worker)?;
+    }
+    Ok(())
+}
+
+/// What stands against the first write of a script that says nothing of itself.
+pub fn first_write(
+    shared: &Shared,
+    worker: &Worker,
+    session: &Session,
+    known: &Known,
+) -> Result<(), Error> {
+    let follows = shared.replication.upstream.follows();
+    if follows && worker.settings.replica_read_only {
+        return Err(Error::line(
+            "READONLY You can't write against a read only replica.",
+        ));
+    }
+    saved(shared, worker, session, known, known.flags)?;
+    if worker.settings.min_replicas_to_write > 0 && !follows {
+        enough_replicas(shared, worker)?;
+    }
+    Ok(())
+}
+
+/// True for a request that may run while some script is overdue, unless that holds its keys.
+fn may_run_beside(session: &Session, known: &Known, flags: Flags) -> bool {
+    let has_keys = !known.row.keys.0.is_empty() && matches!(known.row.handler, Handler::Data(_));
+    flags.has(Flags::ALLOW_BUSY) || (has_keys && session.multi.is_none())
+}
+
+/// Decides about a resolved command with the flags of its request.
 #[inline]
 pub fn admit<'t>(
-    shared: &'t Shared,
+    shared: &Shared,
     worker: &mut Worker,
     session: &mut Session,
     out: &Output,
-    known: &'t Known,
+    invocation: Invocation<'t>,
 ) -> Result<Verdict<'t>, Error> {
-    let flags = known.flags;
+    let known = invocation.known;
+    let flags = flags_of(shared, known, invocation.args);
     if flags.has(Flags::PROTECTED) {
         protected(worker, session, known)?;
     }
-    if !session.authenticated
-        && !flags.has(Flags::NO_AUTH)
-        && !worker.settings.requirepass.is_empty()
-    {
+    if !flags.has(Flags::NO_AUTH) && session.identity.owes_password() {
         return Err(Error::NoAuth);
     }
     if session.multi.is_some() && flags.has(Flags::NO_MULTI) {
         return Err(Error::line("ERR Command not allowed inside a transaction"));
     }
-    if worker.settings.maxmemory > 0 {
-        memory(shared, worker, session, known)?;
+    let args = invocation.args;
+    if let Err(denial) = acl::check(worker, session, known, args) {
+        let context = acl::context_of(session);
+        acl::note(shared, worker, session, denial, context, (known, args));
+        return Err(denial.error(known));
+    }
+    if worker.in_cluster {
+        route::admit(shared, worker, session, invocation)?;
+    }
+    worker.out_of_memory = false;
+    if worker.settings.maxmemory > 0 && !shared.scripts.overdue.is_any() {
+        memory(shared, worker, session, known, flags)?;
     }
     if !shared.durability.saves.last_ok.load(Relaxed)
         || shared.append_only.log.progress.failing.load(Relaxed)
     {
-        saved(shared, worker, session, known)?;
+        saved(shared, worker, session, known, flags)?;
     }
     let follows = shared.replication.upstream.follows();
     if worker.settings.min_replicas_to_write > 0 && !follows {
-        good_replicas(shared, worker, session, known)?;
+        good_replicas(shared, worker, session, known, flags)?;
     }
     if follows
         && worker.settings.replica_read_only
-        && effective_flags(session, shared, known).has(Flags::WRITE)
+        && effective_flags(session, shared, known, flags).has(Flags::WRITE)
     {
         return Err(Error::line(
             "READONLY You can't write against a read only replica.",
@@ -183,24 +317,30 @@ pub fn admit<'t>(
     if follows
         && !worker.settings.replica_serve_stale_data
         && !shared.replication.upstream.is_up()
-        && needs_fresh_data(session, shared, known)
+        && needs_fresh_data(session, shared, known, flags)
     {
         return Err(Error::line(
             "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
         ));
     }
     let loading = &shared.durability.loading;
-    let refuses = match loading.beside.load(Relaxed) {
+    let refuses = match loading.is_async() {
         // The old data set is served, and must stay what it is.
-        true => effective_flags(session, shared, known).has(Flags::NO_ASYNC_LOADING),
-        false => loading.active.load(Relaxed) && !flags.has(Flags::LOADING),
+        true => effective_flags(session, shared, known, flags).has(Flags::NO_ASYNC_LOADING),
+        false => loading.is_blocking() && !flags.has(Flags::LOADING),
     };
     if refuses {
+        if shared.pause.is_set() && shared.pause.is_for(Purpose::Load, worker.now.ms) {
+            return Ok(Verdict::Wait);
+        }
         return Err(Error::line(
             "LOADING Redis is loading the dataset in memory",
         ));
     }
-    if shared.pause.is_set() && waits(shared, worker, session, known) {
+    if shared.scripts.overdue.is_any() && !may_run_beside(session, known, flags) {
+        return Err(busy(shared));
+    }
+    if shared.pause.is_set() && waits(shared, worker, session, known, flags) {
         return Ok(Verdict::Wait);
     }
     if session.multi.is_some() && !flags.has(Flags::UNQUEUED) {
@@ -212,11 +352,11 @@ pub fn admit<'t>(
 /// True for commands that a replica without its primary does not run, if it does not serve stale data;
 /// for EXEC if one of the queued commands is such a one.
 #[cold]
-fn needs_fresh_data(session: &Session, shared: &Shared, known: &Known) -> bool {
-    let needs = |known: &Known| !known.flags.has(Flags::STALE);
+fn needs_fresh_data(session: &Session, shared: &Shared, known: &Known, flags: Flags) -> bool {
     let queued = session.multi.iter().flat_map(|multi| &multi.queue);
     let mut queued = queued.map(|queued| shared.commands.get(queued.command));
-    needs(known) || (known.flags.has(Flags::EXEC) && queued.any(needs))
+    !flags.has(Flags::STALE)
+        || (known.flags.has(Flags::EXEC) && queued.any(|known| !known.flags.has(Flags::STALE)))
 }
 
 #[cold]
@@ -239,17 +379,21 @@ fn protected(worker: &Worker, session: &Session, known: &Known) -> Result<(), Er
     )))
 }
 
-/// Flags of a command; of EXEC, those of the queued commands with it.
-fn effective_flags(session: &Session, shared: &Shared, known: &Known) -> Flags {
+/// Flags of a request; of EXEC, those of the queued commands with it.
+fn effective_flags(session: &Session, shared: &Shared, known: &Known, flags: Flags) -> Flags {
     match &session.multi {
         Some(multi) if known.flags.has(Flags::EXEC) => {
-            let queued = multi
-                .queue
-                .iter()
-                .map(|q| shared.commands.get(q.command).flags);
+            let queued = multi.queue.iter().map(|queued| {
+                let known = shared.commands.get(queued.command);
+                if !known.flags.has(Flags::SCRIPT) {
+                    return known.flags;
+                }
+                let list: Vec<&[u8]> = queued.args.iter().map(|a| &a[..]).collect();
+                script_flags(shared, known, Args::new(&list))
+            });
             queued.fold(known.flags, Flags::or)
         }
-        _ => known.flags,
+        _ => flags,
     }
 }
 
@@ -259,6 +403,7 @@ fn memory(
     worker: &mut Worker,
     session: &Session,
     known: &Known,
+    flags: Flags,
 ) -> Result<(), Error> {
     // Eviction writes, which a pause holds back; then nothing is refused either.
     if alloc::used() <= worker.settings.maxmemory as usize
@@ -268,7 +413,8 @@ fn memory(
     }
     let settings = std::sync::Arc::clone(&worker.settings);
     let freed = super::upkeep::evict(shared, &settings, worker.now);
-    let flags = effective_flags(session, shared, known);
+    worker.out_of_memory = !freed;
+    let flags = effective_flags(session, shared, known, flags);
     let queues = session.multi.is_some()
         && !known.flags.has(Flags::EXEC)
         && !matches!(known.row.name, "discard" | "quit" | "reset");
@@ -280,8 +426,14 @@ fn memory(
 
 /// Writes are refused while the data set cannot be saved, if the parameters say so. PING tells.
 #[cold]
-fn saved(shared: &Shared, worker: &Worker, session: &Session, known: &Known) -> Result<(), Error> {
-    let writes = effective_flags(session, shared, known).has(Flags::WRITE);
+fn saved(
+    shared: &Shared,
+    worker: &Worker,
+    session: &Session,
+    known: &Known,
+    flags: Flags,
+) -> Result<(), Error> {
+    let writes = effective_flags(session, shared, known, flags).has(Flags::WRITE);
     if (writes || known.row.name == "ping")
         && shared.durability.saves.refuses_writes(&worker.settings)
     {
@@ -314,24 +466,29 @@ fn good_replicas(
     worker: &Worker,
     session: &Session,
     known: &Known,
+    flags: Flags,
 ) -> Result<(), Error> {
+    match effective_flags(session, shared, known, flags).has(Flags::WRITE) {
+        true => enough_replicas(shared, worker),
+        false => Ok(()),
+    }
+}
+
+fn enough_replicas(shared: &Shared, worker: &Worker) -> Result<(), Error> {
     let (needed, max_lag) = (
-        worker.settings.min_replicas_to_write,
+        i64::from(worker.settings.min_replicas_to_write),
         i64::from(worker.settings.min_replicas_max_lag),
     );
     let good = || shared.replication.good(max_lag, worker.now.ms / 1000) as i64;
-    if max_lag > 0
-        && good() < i64::from(needed)
-        && effective_flags(session, shared, known).has(Flags::WRITE)
-    {
+    if max_lag > 0 && good() < needed {
         return Err(Error::line("NOREPLICAS Not enough good replicas to write."));
     }
     Ok(())
 }
 
 #[cold]
-fn waits(shared: &Shared, worker: &Worker, session: &Session, known: &Known) -> bool {
-    let flags = effective_flags(session, shared, known);
+fn waits(shared: &Shared, worker: &Worker, session: &Session, known: &Known, flags: Flags) -> bool {
+    let flags = effective_flags(session, shared, known, flags);
     match shared.pause.at(worker.now.ms) {
         Some(Paused::All) => true,
         Some(Paused::Writes) => flags.has(Flags::WRITE.or(Flags::MAY_REPLICATE)),

@@ -21,7 +21,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use dashmap::DashMap;
 use parking_lot::Mutex;
@@ -30,11 +30,12 @@ use smallvec::SmallVec;
 use super::accounts;
 use super::args::Args;
 use super::chore::Chore;
-use super::command::Handler;
+use super::command::{Flags, Handler};
 use super::context::{DataCtx, ServerCtx, Shared, Worker};
 use super::error::Error;
-use super::execute::Request;
+use super::execute::Invocation;
 use super::locked::{self, Call};
+use super::route;
 use super::table::Known;
 use crate::base::ticks::Ticks;
 use crate::client::registry::{Handle, flag};
@@ -131,7 +132,27 @@ enum State {
     /// Ended; the reply is on its way.
     Ended,
     /// Ended with this reply, which the connection takes.
-    Replied(Vec<u8>),
+    Replied(Reply),
+}
+
+/// What a client gets that waited.
+#[derive(Debug, Default)]
+pub struct Reply {
+    /// Written out.
+    pub bytes: Vec<u8>,
+    /// What another thread was to do failed, which is counted with [`count_failure`].
+    pub failed: bool,
+    /// The connection ends with it.
+    pub closes: bool,
+}
+
+impl From<Vec<u8>> for Reply {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self {
+            bytes,
+            ..Self::default()
+        }
+    }
 }
 
 /// A client that waits, and its command.
@@ -152,18 +173,16 @@ pub struct Parked {
     /// CLIENT REPLY OFF or SKIP.
     silent: bool,
     no_touch: bool,
+    /// READONLY, and the command writes nothing.
+    reads_replica: bool,
     /// Nanoseconds that the command took before it was parked.
     nanos: u64,
-    /// What another thread was to do failed.
-    failed: AtomicBool,
     state: Mutex<State>,
-    /// With its reply the connection ends.
-    closes: AtomicBool,
 }
 
 impl Parked {
     /// The reply, once the wait has ended; the connection goes on then.
-    pub fn take_reply(&self) -> Option<Vec<u8>> {
+    pub fn take_reply(&self) -> Option<Reply> {
         let mut state = self.state.lock();
         match &mut *state {
             State::Replied(reply) => {
@@ -175,14 +194,29 @@ impl Parked {
         }
     }
 
+    /// Its client is connected over TLS.
+    pub fn is_tls(&self) -> bool {
+        self.handle.is_tls()
+    }
+
     /// The request that waits.
     pub fn request(&self) -> &[Vec<u8>] {
         &self.request
     }
 
-    /// The connection ends with the reply.
-    pub fn closes(&self) -> bool {
-        self.closes.load(Relaxed)
+    /// The keys that it waits for.
+    pub(super) fn keys(&self) -> &[Vec<u8>] {
+        &self.keys
+    }
+
+    /// A key beside the one that becomes ready that its command touches then.
+    pub(super) fn other_key(&self) -> Option<&[u8]> {
+        self.also.as_deref()
+    }
+
+    /// It only reads, and its client said READONLY.
+    pub(super) fn reads_replica(&self) -> bool {
+        self.reads_replica
     }
 
     /// Which wait this is.
@@ -190,8 +224,12 @@ impl Parked {
         self.ticket
     }
 
-    fn reply(&self, reply: Vec<u8>) {
-        *self.state.lock() = State::Replied(if self.silent { Vec::new() } else { reply });
+    fn reply(&self, reply: impl Into<Reply>) {
+        let mut reply = reply.into();
+        if self.silent {
+            reply.bytes.clear();
+        }
+        *self.state.lock() = State::Replied(reply);
         self.handle.ring();
     }
 
@@ -213,14 +251,15 @@ impl Parked {
     /// error: [`count_failure`].
     pub(super) fn answer(&self, reply: Vec<u8>) {
         if self.end() {
-            // Told by the lock of the state, under which the worker takes the reply.
-            self.failed.store(reply.first() == Some(&b'-'), Relaxed);
-            self.reply(reply);
+            self.reply(Reply {
+                failed: reply.first() == Some(&b'-'),
+                ..Reply::from(reply)
+            });
         }
     }
 
     /// Waits on this thread for the reply: for callers that serve nobody else.
-    pub(super) fn await_reply(&self) -> Vec<u8> {
+    pub(super) fn await_reply(&self) -> Reply {
         loop {
             match self.take_reply() {
                 Some(reply) => return reply,
@@ -260,6 +299,12 @@ impl Blocked {
     /// True when nobody waits.
     pub fn is_empty(&self) -> bool {
         self.tickets.is_empty()
+    }
+
+    /// Has clients looked at again.
+    pub(super) fn ring_where(&self, wanted: impl Fn(&Parked) -> bool) {
+        let waiting = self.tickets.iter().filter(|parked| wanted(parked));
+        waiting.for_each(|parked| parked.handle.ring());
     }
 
     fn get(&self, ticket: u64) -> Option<Arc<Parked>> {
@@ -338,10 +383,9 @@ pub(super) fn park(
         protocol: out.protocol(),
         silent: session.replies != Replies::On,
         no_touch: session.no_touch,
+        reads_replica: session.reads_replica && !known.flags.has(Flags::WRITE),
         nanos: Ticks::now().nanos_since(worker.ticks),
-        failed: AtomicBool::new(false),
         state: Mutex::new(State::Waiting),
-        closes: AtomicBool::new(false),
     });
     shared.blocked.add(&shared.keyspace, &parked);
     for key in &parked.keys {
@@ -384,6 +428,19 @@ pub fn park_for_chore(ctx: &mut ServerCtx<'_, '_>, chore: &'static Chore) {
     ctx.worker.parked = Some(parked);
 }
 
+/// Has the client wait for an answer that another thread gives, by calling what is returned with the
+/// encoded reply. `None` within a transaction, where nobody may wait.
+pub fn park_for_answer(
+    ctx: &mut ServerCtx<'_, '_>,
+) -> Option<impl FnOnce(Vec<u8>) + Send + 'static> {
+    if ctx.held.is_some() {
+        return None;
+    }
+    let parked = without_keys(ctx, Awaited::Chore, None);
+    ctx.worker.parked = Some(Arc::clone(&parked));
+    Some(move |reply| parked.answer(reply))
+}
+
 fn without_keys(ctx: &ServerCtx<'_, '_>, awaited: Awaited, deadline: Option<i64>) -> Arc<Parked> {
     let (blocked, session) = (&ctx.shared.blocked, &ctx.session);
     if !matches!(awaited, Awaited::Chore) {
@@ -406,10 +463,9 @@ fn without_keys(ctx: &ServerCtx<'_, '_>, awaited: Awaited, deadline: Option<i64>
         protocol: ctx.out.protocol(),
         silent: session.replies != Replies::On,
         no_touch: session.no_touch,
+        reads_replica: false,
         nanos: Ticks::now().nanos_since(ctx.worker.ticks),
-        failed: AtomicBool::new(false),
         state: Mutex::new(State::Waiting),
-        closes: AtomicBool::new(false),
     })
 }
 
@@ -419,11 +475,9 @@ pub fn acknowledged(shared: &Shared) {
     if shared.blocked.on_acks.load(Relaxed) == 0 {
         return;
     }
-    for parked in &shared.blocked.tickets {
-        if parked.is_confirmed(shared) {
-            parked.handle.ring();
-        }
-    }
+    shared
+        .blocked
+        .ring_where(|parked| parked.is_confirmed(shared));
 }
 
 /// Serves those who wait for the keys that the last command made ready, in the order in which
@@ -472,7 +526,11 @@ fn serve_key<'k>(
         if !matches!(*state, State::Waiting) {
             continue;
         }
-        if let Some(reply) = run_again(shared, worker, locks, &parked, key) {
+        let reply = match route::refusal_of_woken(shared, worker, &parked, locks) {
+            Some(refusal) => Some(reply_to_failed(shared, worker, &parked, &refusal)),
+            None => run_again(shared, worker, locks, &parked, key),
+        };
+        if let Some(reply) = reply {
             *state = State::Ended;
             drop(state);
             shared.blocked.remove(&shared.keyspace, &parked);
@@ -480,6 +538,13 @@ fn serve_key<'k>(
             worker.aftermath.ended.push((parked, reply));
         }
     }
+}
+
+fn reply_to_failed(shared: &Shared, worker: &Worker, parked: &Parked, error: &Error) -> Vec<u8> {
+    let known = shared.commands.get(parked.command);
+    let mut out = Output::new();
+    accounts::failed(shared, worker, known, &mut out, error);
+    out.to_vec()
 }
 
 /// Removes a key that had expired when it came to those who wait for it, and tells.
@@ -531,6 +596,7 @@ fn run_again<'k>(
     };
     let result = call.under(locks, false, |db, settings| {
         run(&mut DataCtx {
+            of_script: false,
             args,
             db,
             out: &mut out,
@@ -548,8 +614,8 @@ fn run_again<'k>(
         accounts::failed(shared, worker, known, &mut out, &error);
     }
     let nanos = (parked.nanos, Ticks::now().nanos_since(started));
-    let request = Request::new(known, args);
-    accounts::waited(shared, worker, &parked.handle, request, nanos);
+    let invocation = Invocation::new(known, args);
+    accounts::waited(shared, worker, &parked.handle, invocation, nanos);
     Some(out.to_vec())
 }
 
@@ -577,9 +643,12 @@ pub(super) fn settle(shared: &Shared, worker: &mut Worker) {
 fn forget(shared: &Shared, parked: &Parked) {
     shared.blocked.remove(&shared.keyspace, parked);
     for key in &parked.keys {
-        let shard = Keyspace::shard_of(shared.keyspace.hash(key));
-        let mut guard = shared.keyspace.lock(shard);
-        guard.unwait(parked.db, key, parked.ticket);
+        let hash = shared.keyspace.hash(key);
+        // While a script holds the shard that runs for long, an entry that means nothing stays there.
+        if let Ok(mut locks) = shared.keyspace.lock_one_in_time(hash) {
+            let shard = locks.shard(Keyspace::shard_of(hash));
+            shard.unwait(parked.db, key, parked.ticket);
+        }
     }
 }
 
@@ -631,15 +700,17 @@ pub fn release_all(shared: &Shared, worker: &mut Worker) {
         );
         if let Some(reply) = end_with(shared, worker, &parked, Err(error)) {
             forget(shared, &parked);
-            parked.closes.store(true, Relaxed);
-            parked.reply(reply);
+            parked.reply(Reply {
+                closes: true,
+                ..Reply::from(reply)
+            });
         }
     }
 }
 
-/// Counts the failure of a wait for another thread, whose reply was taken.
-pub fn count_failure(shared: &Shared, worker: &Worker, parked: &Parked) {
-    if parked.failed.load(Relaxed) {
+/// Counts the failure of a wait for another thread, if this reply tells of one.
+pub fn count_failure(shared: &Shared, worker: &Worker, parked: &Parked, reply: &Reply) {
+    if reply.failed {
         shared.stats.count_error(b"ERR");
         bump(&worker.stats.commands[parked.command].failed, 1);
     }
@@ -656,7 +727,6 @@ fn end_with(
     if !parked.end() {
         return None;
     }
-    let known = shared.commands.get(parked.command);
     let mut out = Output::new();
     out.set_protocol(parked.protocol);
     match result {
@@ -664,7 +734,7 @@ fn end_with(
             Awaited::Acks(acks) => acks.tell(shared, &mut out),
             _ => out.null_array(),
         },
-        Err(error) => accounts::failed(shared, worker, known, &mut out, &error),
+        Err(error) => return Some(reply_to_failed(shared, worker, parked, &error)),
     }
     Some(out.to_vec())
 }
@@ -682,16 +752,21 @@ pub fn removed(shared: &Shared, db: usize, key: &[u8]) {
     if shared.blocked.on_removal.load(Relaxed) == 0 {
         return;
     }
-    for parked in &shared.blocked.tickets {
-        if parked.on_removal && parked.db == db && parked.keys.iter().any(|k| **k == *key) {
-            parked.handle.ring();
-        }
-    }
+    shared.blocked.ring_where(|parked| {
+        parked.on_removal && parked.db == db && parked.keys.iter().any(|k| **k == *key)
+    });
 }
 
 /// Looks whether what a client waits for was removed, after [`removed`] asked for it, or confirmed,
-/// after [`acknowledged`] did.
+/// after [`acknowledged`] did, or is to be had elsewhere, after [`route::recheck_blocked`].
 pub fn look_again(shared: &Shared, worker: &mut Worker, parked: &Parked) {
+    if let Some(refusal) = route::refusal_of_wait(shared, parked) {
+        if let Some(reply) = end_with(shared, worker, parked, Err(refusal)) {
+            forget(shared, parked);
+            parked.reply(reply);
+        }
+        return;
+    }
     if let Awaited::Acks(acks) = parked.awaited {
         let result = acks.check(shared);
         if (result.is_err() || acks.are_here(shared))

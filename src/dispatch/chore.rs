@@ -23,6 +23,8 @@ pub struct Chores {
     pub flush_save: Queue,
     /// REPLICAOF.
     pub replicaof: Queue,
+    /// ACL SAVE.
+    pub acl_save: Queue,
     /// FAILOVER ABORT.
     pub failover_abort: Queue,
 }

@@ -24,6 +24,10 @@ pub struct Command {
     pub find_keys: Option<FindKeys>,
     /// Finds the arguments that neither MONITOR nor the slow log may show.
     pub secrets: Option<fn(Args<'_>) -> Vec<usize>>,
+    /// Which arguments are channels that a user must be allowed.
+    pub channels: Channels,
+    /// Which databases a user must be allowed.
+    pub databases: Databases,
     /// Which shards it holds while it runs.
     pub scope: Scope,
     /// What runs it.
@@ -73,6 +77,8 @@ pub const ROW: Command = Command {
     keys: Keys::NONE,
     find_keys: None,
     secrets: None,
+    channels: Channels::None,
+    databases: Databases::Selected,
     scope: Scope::Keys,
     handler: Handler::Container,
     subcommands: &[],
@@ -95,6 +101,34 @@ pub enum Handler {
     Server(fn(&mut ServerCtx<'_, '_>) -> Result<(), Error>),
     /// Has only subcommands.
     Container,
+}
+
+/// Which arguments of a request are channels that a user must be allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Channels {
+    /// None.
+    None,
+    /// The first one.
+    First,
+    /// All.
+    All,
+    /// All, and they are patterns.
+    Patterns,
+}
+
+/// Which databases a request reaches.
+#[derive(Clone, Copy, Debug)]
+pub enum Databases {
+    /// The selected one, if the command has to do with keys.
+    Selected,
+    /// The selected one, and those that these arguments name.
+    AlsoNamed(fn(Args<'_>) -> Option<usize>),
+    /// Those that the first two arguments name.
+    Two,
+    /// That which the first argument names and which is selected from then on.
+    Selects,
+    /// All of them.
+    All,
 }
 
 /// Which shards a transaction must hold for a command (a single [`Handler::Data`] command always
@@ -187,6 +221,12 @@ flags! {
     UNQUEUED = 28, "";
     /// Runs the commands that were queued: EXEC.
     EXEC = 29, "";
+    /// Runs on a slot that comes or goes, whichever keys are there: MIGRATE.
+    MOVES_KEYS = 30, "";
+    /// Is about the next command: ASKING.
+    ASKS = 31, "";
+    /// Runs a script or a function, which says by itself what may stand against it.
+    SCRIPT = 22, "";
 }
 
 impl Flags {
@@ -200,6 +240,11 @@ impl Flags {
     /// Both sets.
     pub const fn or(self, other: Flags) -> Flags {
         Flags(self.0 | other.0)
+    }
+
+    /// Those that `other` does not have.
+    pub const fn without(self, other: Flags) -> Flags {
+        Flags(self.0 & !other.0)
     }
 
     /// True when any flag of `other` is set.

@@ -3,12 +3,16 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering::Relaxed};
 
+use crate::acl::Users;
 use crate::base::alloc;
 use crate::base::clock::Now;
 use crate::base::sync;
 use crate::base::ticks::Ticks;
 use crate::client::registry::Registry;
 use crate::client::session::{Replies, Session};
+use crate::client::tracking::Prefixes;
+use crate::cluster::handle::Cluster;
+use crate::cluster::routes::Routes;
 use crate::config::{Config, Settings};
 use crate::keyspace::access::Access;
 use crate::keyspace::db::{Db, Effects, Env};
@@ -23,6 +27,9 @@ use crate::persistence::state::Durability;
 use crate::propagation::{Replication, Stream};
 use crate::pubsub::Hub;
 use crate::resp::write::Output;
+use crate::scripts::Scripts;
+use crate::sentinel::handle::Sentinel;
+use crate::wire::Contexts;
 
 use super::args::Args;
 use super::blocking::{Aftermath, Block, Blocked, Parked};
@@ -46,6 +53,10 @@ pub struct Shared {
     pub keyspace: Keyspace,
     /// Connected clients.
     pub clients: Registry,
+    /// Users, and what they may do.
+    pub users: Users,
+    /// Prefixes of keys of which clients keep copies.
+    pub prefixes: Prefixes,
     /// Subscriptions.
     pub pubsub: Hub,
     /// The log of effects.
@@ -68,6 +79,8 @@ pub struct Shared {
     pub pause: Pause,
     /// Saving and loading.
     pub durability: Durability,
+    /// Scripts and libraries of functions.
+    pub scripts: Scripts,
     /// The append-only file.
     pub append_only: AppendOnly,
     /// Clients that wait for keys.
@@ -82,11 +95,28 @@ pub struct Shared {
     pub threads: Threads,
     /// Turns of those who run commands or remove keys.
     pub turns: Turns,
+    /// This node of a cluster, in cluster mode.
+    pub cluster: Option<Arc<Cluster>>,
+    /// The sentinel that this server is, in that mode.
+    pub sentinel: Option<Arc<Sentinel>>,
+    /// What commands know of the cluster.
+    pub routes: Routes,
+    /// What TLS needs, where it is used.
+    pub tls: Contexts,
     /// What happened once for all.
     pub status: Status,
 }
 
 impl Shared {
+    /// The mode the server runs in, as clients are told.
+    pub fn mode(&self) -> &'static str {
+        match (&self.sentinel, self.routes.is_enabled()) {
+            (Some(_), _) => "sentinel",
+            (None, true) => "cluster",
+            (None, false) => "standalone",
+        }
+    }
+
     /// Changes so far.
     pub fn changes(&self) -> u64 {
         self.stats.sum(|c: &Counters| &c.changes)
@@ -188,6 +218,8 @@ pub struct Worker {
     /// Parameters, as of the start of the turn.
     pub settings: Arc<Settings>,
     settings_version: u64,
+    /// [`Users::version`], as of the last [`Worker::look_around`].
+    pub users_version: u64,
     /// What commands see beside keys.
     pub env: Env,
     /// The time of the turn.
@@ -203,6 +235,8 @@ pub struct Worker {
     calm: bool,
     /// On a replica, writes.
     refused: Flags,
+    /// This is a node of a cluster, and which requests are its own is to be asked: not of what it obeys.
+    pub(super) in_cluster: bool,
     /// This is a replica whose clients may write.
     pub(super) is_writable_replica: bool,
     /// Once this thread holds so much more memory, by [`alloc::balance`], it has to look again.
@@ -220,6 +254,8 @@ pub struct Worker {
     /// A command waits for replicas: they are to be asked at the end of the turn what they have, once
     /// for all commands.
     pub asks_replicas: bool,
+    /// Memory was short when the present request was looked at, and nothing could be evicted.
+    pub out_of_memory: bool,
     /// Whose commands these are.
     pub source: Source,
     /// Id of the command of the log or the primary that runs, which may be EXEC; `None` of one that
@@ -243,6 +279,7 @@ impl Worker {
         };
         let mut worker = Self::with(shared, 0, stats);
         worker.source = source;
+        worker.in_cluster &= !source.is_obeyed();
         worker.renew_env();
         worker
     }
@@ -259,12 +296,14 @@ impl Worker {
             index,
             env: env_of(&settings, now),
             settings_version: shared.config.version(),
+            users_version: shared.users.version(),
             now,
             effects: Effects::default(),
             stats,
             ticks: Ticks::now(),
             calm: false,
             refused: Flags::NONE,
+            in_cluster: shared.routes.is_enabled(),
             is_writable_replica: false,
             calm_until: 0,
             notable_nanos: notable_nanos(&settings),
@@ -274,6 +313,7 @@ impl Worker {
             parked: None,
             chore: None,
             asks_replicas: false,
+            out_of_memory: false,
             source: Source::Client,
             obeyed: None,
             aftermath: Aftermath::default(),
@@ -305,6 +345,7 @@ impl Worker {
     pub fn look_around(&mut self, shared: &Shared) {
         self.calm = super::admit::is_calm(shared, &self.settings);
         self.refused = super::admit::refused_as_replica(shared, &self.settings);
+        self.users_version = shared.users.version();
         let follows = shared.replication.upstream.follows();
         self.is_writable_replica =
             follows && !self.settings.replica_read_only && self.source == Source::Client;
@@ -399,6 +440,8 @@ pub fn env_of(settings: &Settings, now: Now) -> Env {
         obeys: false,
         expires_keys: true,
         touches: true,
+        reads_any_key: true,
+        quiet_client: 0,
         lazy_expire: settings.lazyfree_lazy_expire,
         lazy_overwrite: settings.lazyfree_lazy_server_del,
     }
@@ -406,6 +449,8 @@ pub fn env_of(settings: &Settings, now: Now) -> Env {
 
 /// What a command on keys sees: its arguments, the database through its locks, the reply.
 pub struct DataCtx<'c, 'k> {
+    /// A script runs it.
+    pub of_script: bool,
     /// The request.
     pub args: Args<'c>,
     /// The selected database.
@@ -507,6 +552,19 @@ impl<'k> ServerCtx<'_, 'k> {
                 super::locked::conclude(self.shared, self.worker, locks);
                 result
             }
+        }
+    }
+
+    /// Shows the command to clients in MONITOR, for one that runs others: it is shown before them.
+    pub fn feed_monitors(&self) {
+        if !self.shared.monitors.is_empty() {
+            let (now_us, address) = (
+                crate::base::clock::unix_us(),
+                self.session.monitor_address(),
+            );
+            self.shared
+                .monitors
+                .feed(now_us, self.session.db, address, self.args.all());
         }
     }
 

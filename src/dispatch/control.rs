@@ -8,18 +8,34 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use super::blocking::Parked;
 use crate::config::Effect;
 
+/// How the server is to end.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Shutdown {
+    /// SAVE (true), NOSAVE (false), or as the save points say.
+    pub save: Option<bool>,
+    /// Without waiting for replicas.
+    pub now: bool,
+    /// Whatever fails.
+    pub force: bool,
+    /// After a replica of a cluster's primary took over, also where that is not the rule.
+    pub failover: bool,
+}
+
 /// A request to the frame.
 pub enum Request {
     /// Ends the process: SHUTDOWN with its options.
     Shutdown {
-        /// SAVE (true) or NOSAVE (false), when said.
-        save: Option<bool>,
-        /// Do not wait for replicas.
-        now: bool,
-        /// Ignore errors of saving.
-        force: bool,
+        /// The options.
+        how: Shutdown,
         /// Who asked: told if the server goes on.
         client: Arc<Parked>,
+    },
+    /// A replica has taken over, or could not: the shutdown goes on.
+    HandedOver {
+        /// The options.
+        how: Shutdown,
+        /// Who asked.
+        clients: Vec<Arc<Parked>>,
     },
     /// The shutdown that waits for replicas is given up; the answer is whether there was one.
     AbortShutdown(Sender<bool>),

@@ -36,6 +36,8 @@ pub enum Error {
     InvalidExpire(&'static str),
     /// A wrong number of arguments; the command's full name.
     Arity(Cow<'static, str>),
+    /// Of a cluster, another node is to be asked, or none can serve it: the whole line.
+    Elsewhere(Cow<'static, str>),
     /// A whole error line beginning with its code, without the `-`.
     Line(Cow<'static, str>),
     /// As [`Error::Line`], for lines that quote bytes of the client.
@@ -63,6 +65,11 @@ impl Error {
     /// A fixed line, code included.
     pub const fn line(line: &'static str) -> Self {
         Self::Line(Cow::Borrowed(line))
+    }
+
+    /// As [`Error::line`], where the cluster is the cause.
+    pub const fn elsewhere(line: &'static str) -> Self {
+        Self::Elsewhere(Cow::Borrowed(line))
     }
 
     /// A subcommand that exists was called with arguments that it does not take.
@@ -100,7 +107,7 @@ impl Error {
                     format!("ERR wrong number of arguments for '{name}' command").into_bytes(),
                 );
             }
-            Self::Line(line) => return Cow::Borrowed(line.as_bytes()),
+            Self::Line(line) | Self::Elsewhere(line) => return Cow::Borrowed(line.as_bytes()),
             Self::Bytes(line) => return Cow::Borrowed(line),
         };
         Cow::Borrowed(fixed.as_bytes())

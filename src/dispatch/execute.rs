@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::acl;
 use super::admit::{self, Verdict};
 use super::args::Args;
 use super::command::{Flags, Handler};
@@ -9,8 +10,9 @@ use super::context::{ServerCtx, Shared, Worker};
 use super::error::Error;
 use super::job::Running;
 use super::table::Known;
-use super::{accounts, keys, locked, source, transaction};
+use super::{accounts, keys, locked, route, source, tracking, transaction};
 use crate::base::ticks::Ticks;
+use crate::client::registry::flag;
 use crate::client::session::{Replies, Session};
 use crate::keyspace::db::{Db, Hint};
 use crate::keyspace::shards::LockSet;
@@ -40,7 +42,7 @@ pub struct Prepared<'a> {
 
 /// A command and how it is asked for.
 #[derive(Clone, Copy)]
-pub struct Request<'a> {
+pub struct Invocation<'a> {
     /// The command, or the subcommand.
     pub known: &'a Known,
     /// The arguments, its name first.
@@ -49,7 +51,7 @@ pub struct Request<'a> {
     pub hints: &'a [Hint],
 }
 
-impl<'a> Request<'a> {
+impl<'a> Invocation<'a> {
     /// One that nothing was looked at ahead for.
     pub fn new(known: &'a Known, args: Args<'a>) -> Self {
         Self {
@@ -89,7 +91,11 @@ pub fn warm(
     elements: &[&[u8]],
 ) {
     let keyspace = &shared.keyspace;
-    let (mut locks, hints) = (keyspace.lock_one(hint.hash()), std::slice::from_ref(hint));
+    // While a script holds the shard that runs for long, nothing is read ahead.
+    let Ok(mut locks) = keyspace.lock_one_in_time(hint.hash()) else {
+        return;
+    };
+    let hints = std::slice::from_ref(hint);
     let effects = &mut worker.effects;
     let view = Db::new(keyspace, &mut locks, &worker.env, effects, db, hints);
     if let Some(entry) = view.get(key)
@@ -111,25 +117,35 @@ pub fn request(
 ) -> Flow {
     // Most are commands on keys while nothing stands against them: no more to be asked.
     if let Some(known) = prepared.known
-        && takes_short_way(worker, session, known, args.len())
+        && takes_short_way(shared, worker, session, (known, args, prepared.hints))
     {
         session.handle.live.set_last_command(Some(known.id));
-        let request = Request {
+        let invocation = Invocation {
             known,
             args,
             hints: prepared.hints,
         };
-        perform(shared, worker, session, out, request, None);
+        perform(shared, worker, session, out, invocation, None);
         return flow_after(worker);
     }
     request_of_state(shared, worker, session, out, args, prepared)
 }
 
-/// True when nothing can stand against a request of `len` arguments, as of the worker's last look
-/// around: [`admit::admit`] would have it run.
+/// True when nothing can stand against a request, as of the worker's last look around:
+/// [`admit::admit`] would have it run.
 #[inline(always)]
-pub fn takes_short_way(worker: &Worker, session: &Session, known: &Known, len: usize) -> bool {
-    worker.is_calm_for(known) && known.is_plain(len) && session.is_plain()
+pub fn takes_short_way(
+    shared: &Shared,
+    worker: &Worker,
+    session: &mut Session,
+    (known, args, hints): (&Known, Args<'_>, &[Hint]),
+) -> bool {
+    worker.is_calm_for(known)
+        && known.is_plain(args.len())
+        && session.is_plain()
+        && (!worker.in_cluster || route::is_here(shared, session, known, hints))
+        && (session.identity.is_free(worker.users_version)
+            || acl::allows(worker, session, known, args))
 }
 
 /// Serves a request that something may stand against, or that is to be kept or not answered.
@@ -148,6 +164,10 @@ fn request_of_state(
     }
     let flow = answer(shared, worker, session, out, args, prepared);
     out.unmute();
+    if session.asking && flow != Flow::Park && session.multi.is_none() {
+        // ASKING is for one command, or one transaction.
+        session.asking = prepared.known.is_some_and(|k| k.flags.has(Flags::ASKS));
+    }
     // CLIENT REPLY SKIP, which answers nothing, silences the next command, also from within one that
     // it silenced itself.
     session.replies = match session.replies {
@@ -184,16 +204,30 @@ fn answer(
     session.handle.live.set_last_command(named.map(|k| k.id));
     let admitted = resolved.and_then(|resolved| {
         known = Some(resolved);
-        admit::admit(shared, worker, session, out, resolved)
+        let invocation = Invocation {
+            known: resolved,
+            args,
+            hints: prepared.hints,
+        };
+        admit::admit(shared, worker, session, out, invocation)
     });
+    if session.tracking.is_some() {
+        let max_keys = worker.settings.tracking_table_max_keys;
+        tracking::begin_command(shared, session, out, max_keys);
+    }
     match admitted {
         Ok(Verdict::Run(known)) => {
-            let request = Request {
+            let invocation = Invocation {
                 known,
                 args,
                 hints: prepared.hints,
             };
-            call(shared, worker, session, out, request, None);
+            if session.tracking.is_some() {
+                call_looked_after(shared, worker, session, out, invocation);
+            } else {
+                call(shared, worker, session, out, invocation, None);
+            }
+            worker.env.reads_any_key = true;
             return flow_after(worker);
         }
         Ok(Verdict::Queue(known)) => {
@@ -212,6 +246,35 @@ fn answer(
         }
     }
     Flow::Next
+}
+
+/// Runs a command of a client that keeps copies of keys.
+#[cold]
+fn call_looked_after(
+    shared: &Shared,
+    worker: &mut Worker,
+    session: &mut Session,
+    out: &mut Output,
+    invocation: Invocation<'_>,
+) {
+    let live = &session.handle.live;
+    if live.flags.load(Relaxed) & flag::TRACKING_NOLOOP != 0 {
+        worker.env.quiet_client = session.handle.id;
+    }
+    call(shared, worker, session, out, invocation, None);
+    worker.env.quiet_client = 0;
+    // CLIENT CACHING holds for the next command, or the next transaction.
+    let known = invocation.known;
+    let is_about_client = known
+        .container
+        .is_some_and(|id| shared.commands.get(id).row.name == "client");
+    if session.multi.is_none()
+        && !is_about_client
+        && let Some(tracking) = &mut session.tracking
+    {
+        tracking.caching = false;
+    }
+    tracking::take_mail(session, out);
 }
 
 fn is_foreign(name: &[u8]) -> bool {
@@ -237,10 +300,10 @@ pub fn call<'k>(
     worker: &mut Worker,
     session: &mut Session,
     out: &mut Output,
-    request: Request<'_>,
+    invocation: Invocation<'_>,
     held: Option<&mut LockSet<'k>>,
 ) {
-    perform(shared, worker, session, out, request, held);
+    perform(shared, worker, session, out, invocation, held);
 }
 
 /// [`call`], written out where most requests come by.
@@ -250,16 +313,16 @@ fn perform<'k>(
     worker: &mut Worker,
     session: &mut Session,
     out: &mut Output,
-    request: Request<'_>,
+    invocation: Invocation<'_>,
     held: Option<&mut LockSet<'k>>,
 ) {
-    let Request { known, args, .. } = request;
+    let Invocation { known, args, .. } = invocation;
     worker.stats.running.store(known.id as u64 + 1, Relaxed);
     session.tells |= known.flags.has(Flags::TELLS);
     let start = worker.ticks;
     let row = known.row;
     let result = match row.handler {
-        Handler::Data(run) => locked::run(shared, worker, session, out, (request, run), held),
+        Handler::Data(run) => locked::run(shared, worker, session, out, (invocation, run), held),
         Handler::Server(run) => {
             let mut ctx = ServerCtx {
                 shared,
@@ -278,6 +341,9 @@ fn perform<'k>(
         Handler::Container => Err(Error::Arity(known.full_name.clone().into())),
     };
     if let Err(error) = result {
+        if matches!(error, Error::Elsewhere(_)) {
+            return refused_late(shared, worker, session, out, (known, &error));
+        }
         accounts::failed(shared, worker, known, out, &error);
         if worker.source.is_obeyed() {
             source::failed(shared, worker, &error.text());
@@ -301,7 +367,7 @@ fn perform<'k>(
         None if worker.parked.as_ref().is_some_and(|p| !p.is_for_chore()) => {
             accounts::waits(worker, known, nanos);
         }
-        None => accounts::ended(shared, worker, &session.handle, request, nanos),
+        None => accounts::ended(shared, worker, &session.handle, invocation, nanos),
     }
     // Afterwards, so that EXEC is shown behind what it ran and SELECT with its new database.
     if !shared.monitors.is_empty() && !known.flags.has(Flags::SKIP_MONITOR.or(Flags::ADMIN)) {
@@ -310,6 +376,19 @@ fn perform<'k>(
             .monitors
             .feed(now_us, session.db, address, &row.shown(args));
     }
+}
+
+/// The cluster changed between the look at a request and its locks: it counts as refused, not as run.
+#[cold]
+fn refused_late(
+    shared: &Shared,
+    worker: &Worker,
+    session: &mut Session,
+    out: &mut Output,
+    (known, error): (&Known, &Error),
+) {
+    admit::refused(shared, worker, session, Some(known), error);
+    out.error_bytes(&error.text());
 }
 
 /// Gives a command that goes on in slices its next one; true when it has its reply.
@@ -330,8 +409,8 @@ pub fn step(
     if done {
         let list: Vec<&[u8]> = running.args.iter().map(|a| &a[..]).collect();
         let known = shared.commands.get(running.command);
-        let request = Request::new(known, Args::new(&list));
-        accounts::ended(shared, worker, &session.handle, request, running.nanos);
+        let invocation = Invocation::new(known, Args::new(&list));
+        accounts::ended(shared, worker, &session.handle, invocation, running.nanos);
     }
     done
 }
@@ -343,14 +422,16 @@ pub fn to_end(shared: &Shared, worker: &mut Worker, session: &Session, out: &mut
         while !step(shared, worker, session, out, &mut running) {}
     }
     if let Some(parked) = worker.parked.take_if(|parked| parked.is_for_chore()) {
-        out.raw(&parked.await_reply());
-        super::blocking::count_failure(shared, worker, &parked);
+        let reply = parked.await_reply();
+        out.raw(&reply.bytes);
+        super::blocking::count_failure(shared, worker, &parked, &reply);
     }
 }
 
 /// Ends what a closed connection had in the server: subscriptions, watched keys, MONITOR.
 pub fn disconnect(shared: &Shared, session: &mut Session) {
     transaction::discard(shared, session);
+    tracking::end(shared, session, None);
     crate::dispatch::subscriptions::drop_all(shared, session);
     if session.monitor {
         session.monitor = false;

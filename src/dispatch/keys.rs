@@ -110,6 +110,25 @@ pub fn told(command: &Command, args: Args<'_>) -> Vec<Found> {
 /// The arguments do not fit a specification, or it does not say all.
 struct Unfit;
 
+/// Shows the keys of a request, and the shard channels, by which a cluster's node tells whether it is its
+/// own: as Redis finds them also in arguments that do not make sense.
+pub fn routed(command: &Command, args: Args<'_>, mut found: impl FnMut(usize)) {
+    let counts = |spec: &KeySpec| matches!(spec.find, Find::Count { .. });
+    if command.find_keys.is_some() || command.keys.0.iter().any(counts) {
+        loosely(command, args)
+            .iter()
+            .for_each(|(index, _)| found(*index));
+    } else {
+        each_plain(command, args.len(), found);
+    }
+}
+
+/// True for commands whose keys are shard channels.
+pub fn is_of_channels(command: &Command) -> bool {
+    let all = command.keys.0;
+    !all.is_empty() && all.iter().all(|spec| spec.flags.has(KeyFlags::NOT_KEY))
+}
+
 /// Where the keys of a specification are, none when its keyword is missing.
 fn strictly(
     spec: &KeySpec,

@@ -3,20 +3,23 @@
 //! What a command did is appended to the stream under the locks under which it did it, so that for each
 //! key the order of the stream is the order of execution.
 
+use super::admit;
 use super::args::Args;
 use super::blocking;
 use super::command::{Command, Flags, OnData};
 use super::context::{DataCtx, Shared, Worker};
 use super::error::Error;
-use super::execute::Request;
+use super::execute::Invocation;
 use super::keys;
 use super::propagate::{append, pass_on, propagated};
+use super::route;
 use super::source::Source;
 use super::table::Known;
+use super::tracking;
 use crate::client::session::Session;
 use crate::config::Settings;
 use crate::keyspace::db::{Db, Effects, Hint};
-use crate::keyspace::shards::{Keyspace, LockSet};
+use crate::keyspace::shards::{GaveUp, Keyspace, LockSet};
 use crate::observe::stats::bump;
 use crate::resp::write::Output;
 
@@ -27,15 +30,16 @@ pub(super) fn run<'k>(
     worker: &mut Worker,
     session: &mut Session,
     out: &mut Output,
-    (request, handler): (Request<'_>, OnData),
+    (invocation, handler): (Invocation<'_>, OnData),
     held: Option<&mut LockSet<'k>>,
 ) -> Result<(), Error> {
-    let Request { known, args, hints } = request;
+    let Invocation { known, args, hints } = invocation;
     if worker.is_writable_replica {
         // Reads leave what is the primary's to remove.
         worker.leave_expired_to_primary(shared, !known.flags.has(Flags::WRITE));
     }
-    let may_block = held.is_none() && !worker.source.is_obeyed();
+    let (source, of_script) = (worker.source, session.is_script);
+    let may_block = held.is_none() && !source.is_obeyed();
     let call = Call {
         shared,
         worker: &mut *worker,
@@ -47,6 +51,7 @@ pub(super) fn run<'k>(
     let mut parks = None;
     let work = |db: Db<'_, 'k>, settings: &Settings| {
         let mut ctx = DataCtx {
+            of_script,
             args,
             db,
             out: &mut *out,
@@ -59,12 +64,24 @@ pub(super) fn run<'k>(
     };
     if let Some(held) = held {
         let result = call.under(held, true, work);
-        note_volatile(shared, worker, session, request, held);
+        note_volatile(shared, worker, session, invocation, held);
+        if session.tracking.is_some() {
+            tracking::remember(&shared.keyspace, session, invocation, held);
+        }
         return result;
     }
-    let mut locks = lock(shared, known, args, hints);
+    let mut locks = lock(shared, source, known, args, hints)?;
+    if call.worker.in_cluster
+        && let Some(refusal) =
+            route::refusal_under(shared, call.worker, session, invocation, &locks)
+    {
+        return Err(refusal);
+    }
     let result = call.under(&mut locks, false, work);
-    note_volatile(shared, worker, session, request, &locks);
+    note_volatile(shared, worker, session, invocation, &locks);
+    if session.tracking.is_some() {
+        tracking::remember(&shared.keyspace, session, invocation, &mut locks);
+    }
     if let Some(block) = parks {
         let request = (known, args);
         blocking::park(shared, worker, session, out, &mut locks, request, *block);
@@ -79,17 +96,17 @@ fn note_volatile(
     shared: &Shared,
     worker: &Worker,
     session: &Session,
-    request: Request<'_>,
+    invocation: Invocation<'_>,
     locks: &LockSet<'_>,
 ) {
-    if worker.is_writable_replica && request.known.flags.has(Flags::WRITE) {
-        note_volatile_keys(shared, session.db, request, locks);
+    if worker.is_writable_replica && invocation.known.flags.has(Flags::WRITE) {
+        note_volatile_keys(shared, session.db, invocation, locks);
     }
 }
 
 #[cold]
-fn note_volatile_keys(shared: &Shared, db: usize, request: Request<'_>, locks: &LockSet<'_>) {
-    let Request { known, args, .. } = request;
+fn note_volatile_keys(shared: &Shared, db: usize, invocation: Invocation<'_>, locks: &LockSet<'_>) {
+    let Invocation { known, args, .. } = invocation;
     keys::each(known.row, args, |index, _| {
         let key = &args[index];
         if shared.keyspace.expiry_of(locks, db, key).is_some() {
@@ -114,12 +131,43 @@ pub(super) fn conclude<'k>(shared: &'k Shared, worker: &mut Worker, mut locks: L
     }
 }
 
-/// Locks the shards of a command's keys.
+/// Locks the shards of a command's keys; not for a client while a script holds one of them that runs for
+/// long.
 #[inline(always)]
-fn lock<'k>(shared: &'k Shared, known: &Known, args: Args<'_>, hints: &[Hint]) -> LockSet<'k> {
+fn lock<'k>(
+    shared: &'k Shared,
+    source: Source,
+    known: &Known,
+    args: Args<'_>,
+    hints: &[Hint],
+) -> Result<LockSet<'k>, Error> {
+    if source.is_obeyed() {
+        return Ok(match hints {
+            [one] if known.key != 0 => shared.keyspace.lock_one(one.hash()),
+            _ => lock_several(shared, known.row, args, hints),
+        });
+    }
+    let locks = match hints {
+        [one] if known.key != 0 => shared.keyspace.lock_one_in_time(one.hash()),
+        _ => lock_several_in_time(shared, known.row, args, hints),
+    };
+    locks.map_err(|GaveUp| admit::busy(shared))
+}
+
+fn lock_several_in_time<'k>(
+    shared: &'k Shared,
+    row: &Command,
+    args: Args<'_>,
+    hints: &[Hint],
+) -> Result<LockSet<'k>, GaveUp> {
+    let keyspace = &shared.keyspace;
     match hints {
-        [one] if known.key != 0 => shared.keyspace.lock_one(one.hash()),
-        _ => lock_several(shared, known.row, args, hints),
+        [_, ..] if keys::is_plain(row) => keyspace.lock_many_in_time(hints.iter().map(Hint::hash)),
+        _ if row.scope.is_all(args) => keyspace.lock_all_in_time(),
+        _ => {
+            let found = keys::collect(row, args);
+            keyspace.lock_many_in_time(found.iter().map(|(i, _)| keyspace.hash(&args[*i])))
+        }
     }
 }
 

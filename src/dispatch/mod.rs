@@ -6,6 +6,7 @@
 //! [`transaction`] does so for MULTI, and [`context`] is what handlers see.
 
 pub mod accounts;
+pub mod acl;
 pub mod admit;
 pub mod args;
 pub mod blocking;
@@ -20,17 +21,23 @@ pub mod execute;
 pub mod job;
 pub mod keys;
 mod locked;
+pub mod meanwhile;
 pub mod monitor;
 pub mod options;
 pub mod pause;
 pub mod propagate;
+pub mod route;
+pub mod scripted;
+pub mod slots;
 pub mod source;
 pub mod subscriptions;
 pub mod table;
 #[doc(hidden)]
 pub mod testing;
 pub mod threads;
+pub mod tracking;
 pub mod transaction;
 pub mod turns;
+mod undo;
 pub mod upkeep;
 pub mod wave;

@@ -25,10 +25,12 @@ pub enum Purpose {
     Shutdown,
     /// FAILOVER.
     Failover,
+    /// A primary's dump is loaded: nobody is told so if that is over in a moment.
+    Load,
 }
 
 /// How many purposes there are.
-const PURPOSES: usize = 3;
+const PURPOSES: usize = 4;
 
 /// A pause for one purpose.
 #[derive(Clone, Copy)]
@@ -69,6 +71,12 @@ impl Pause {
         }
         let parts = self.parts.lock();
         parts.iter().flatten().map(|part| part.kind).max()
+    }
+
+    /// True while there is a pause for a purpose at `now_ms`.
+    pub fn is_for(&self, purpose: Purpose, now_ms: i64) -> bool {
+        let part = self.parts.lock()[purpose as usize];
+        part.is_some_and(|part| part.until_ms >= now_ms)
     }
 
     /// Last millisecond of what ends first, as Unix time; 0 when there is no pause.

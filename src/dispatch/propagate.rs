@@ -4,6 +4,7 @@ use super::args::Args;
 use super::command::Flags;
 use super::context::{ServerCtx, Shared, Worker};
 use crate::keyspace::db::{Effects, Rewrite};
+use crate::propagation::Audience;
 
 /// Appends what the primary sent to the stream, byte by byte, under the locks under which it was done.
 /// `db` is selected afterwards.
@@ -60,8 +61,8 @@ pub struct Propagated {
     pub db: usize,
     /// Its name and arguments.
     pub args: Vec<Vec<u8>>,
-    /// It means nothing to a file.
-    pub for_replicas: bool,
+    /// Who reads it.
+    pub audience: Audience,
 }
 
 impl Propagated {
@@ -70,7 +71,7 @@ impl Propagated {
         Self {
             db,
             args,
-            for_replicas: false,
+            audience: Audience::All,
         }
     }
 }
@@ -92,11 +93,11 @@ pub fn append(shared: &Shared, commands: &[Propagated]) -> u64 {
             block.bare(&["MULTI"]);
         }
         for command in commands {
-            if command.for_replicas {
-                block.select(command.db);
-                block.for_replicas(&command.args);
-            } else {
-                block.command(command.db, &command.args);
+            block.select(command.db);
+            match command.audience {
+                Audience::All => block.bare(&command.args),
+                Audience::Replicas => block.for_replicas(&command.args),
+                Audience::Files => block.for_files(&command.args),
             }
         }
         if commands.len() > 1 {
@@ -105,13 +106,14 @@ pub fn append(shared: &Shared, commands: &[Propagated]) -> u64 {
     })
 }
 
-/// Propagates the running command, which changes no keys, to replicas.
+/// Propagates the running command, which changes no keys, to replicas: theirs are told by their primary.
 pub fn tell_replicas(ctx: &mut ServerCtx<'_, '_>) {
-    if !ctx.worker.source.is_heard() || !ctx.shared.replication.is_fed() {
+    let replication = &ctx.shared.replication;
+    if !ctx.worker.source.is_heard() || !replication.is_fed() || replication.upstream.follows() {
         return;
     }
     let command = Propagated {
-        for_replicas: true,
+        audience: Audience::Replicas,
         ..Propagated::new(ctx.session.db, owned(ctx.args))
     };
     match ctx.held {

@@ -83,9 +83,12 @@ pub fn failed(shared: &Shared, worker: &Worker, error: &[u8]) {
     );
     let errors = &shared.stats.global.unexpected_error_replies;
     errors.fetch_add(1, Relaxed);
+    // A writable replica may have what its primary's commands do not expect.
+    let from_primary = worker.source == Source::Primary;
+    let is_copy = from_primary && worker.settings.replica_read_only;
     let panics = match worker.settings.propagation_error_behavior {
-        PropagationErrorBehavior::Panic => true,
-        PropagationErrorBehavior::PanicOnReplicas => worker.source == Source::Primary,
+        PropagationErrorBehavior::Panic => is_copy || !from_primary,
+        PropagationErrorBehavior::PanicOnReplicas => is_copy,
         PropagationErrorBehavior::Ignore => false,
     };
     if panics {

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use super::context::Shared;
+use super::context::{ServerCtx, Shared};
+use crate::base::crc::key_slot;
 use crate::client::session::Session;
-use crate::pubsub::Kind;
+use crate::pubsub::{Kind, confirmation};
+use crate::resp::write::Output;
 
 type Names = std::collections::BTreeSet<Arc<[u8]>>;
 
@@ -43,6 +45,39 @@ pub fn remove(shared: &Shared, session: &mut Session, kind: Kind, name: &[u8]) -
     }
     shared.pubsub.unsubscribe(kind, name, session.handle.id);
     true
+}
+
+/// Slots left this node: subscriptions to their shard channels end, of which their clients hear. Called
+/// when the slots are published as another's, by any thread that holds no shard.
+pub fn leave_slots(shared: &Shared, left: impl Fn(u16) -> bool) {
+    let left = |channel: &[u8]| left(key_slot(channel));
+    for (channel, subscribers) in shared.pubsub.take_shard_channels(left) {
+        for client in subscribers {
+            client.leave_channel(&channel);
+        }
+    }
+}
+
+/// Tells the client that runs a command which of its subscriptions [`leave_slots`] has ended, behind
+/// what was published until then.
+pub fn end_left(ctx: &mut ServerCtx<'_, '_>) {
+    if ctx.session.handle.has_left_channels() {
+        ctx.take_mail();
+        let mut end = Output::new();
+        end.set_protocol(ctx.out.protocol());
+        confirm_left(ctx.session, &mut end);
+        ctx.push(|out| out.raw(&end.to_vec()));
+    }
+}
+
+/// As [`end_left`], for a client that runs none and whose mail was taken.
+pub fn confirm_left(session: &mut Session, out: &mut Output) {
+    for channel in session.handle.take_left_channels() {
+        if session.shard_channels.remove(&channel) {
+            let rest = count(session, Kind::Shard);
+            confirmation(out, Kind::Shard, false, Some(&channel), rest);
+        }
+    }
 }
 
 /// Ends all subscriptions without a word.

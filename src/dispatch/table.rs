@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher};
 use std::ops::RangeInclusive;
 
+use crate::acl::catalog::{Catalog, Entry};
+
 use super::command::{Acl, Begin, Command, Find, Flags, Handler};
 
 /// A command as the server knows it.
@@ -20,6 +22,8 @@ pub struct Known {
     pub acl: Acl,
     /// Ids of its subcommands.
     pub subcommands: Vec<usize>,
+    /// COMMAND tells of it without being asked for it by name.
+    pub listed: bool,
     /// Id of its container.
     pub container: Option<usize>,
     /// Where its only key is; 0: it has none, several, or one at no fixed place.
@@ -138,6 +142,7 @@ impl Table {
             flags,
             acl: categories(row),
             subcommands: Vec::new(),
+            listed: true,
             container,
             key: super::keys::single(row).unwrap_or(0),
             plain: plain_arity(row),
@@ -183,6 +188,13 @@ impl Table {
             self.name(to, id);
         }
         Ok(())
+    }
+
+    /// Has COMMAND tell of these only when it is asked for them; full names, of which some may not be there.
+    pub fn unlist(&mut self, full_names: &[&str]) {
+        for known in &mut self.known {
+            known.listed &= !full_names.contains(&known.full_name.as_str());
+        }
     }
 
     /// The command of a name in any case.
@@ -248,6 +260,17 @@ impl Table {
         self.names
             .iter()
             .map(|(name, id)| (&name[..], &self.known[*id]))
+    }
+
+    /// The commands as rules for users name them.
+    pub fn catalog(&self) -> Catalog {
+        let entries = self.known.iter().map(|known| Entry {
+            name: known.full_name.clone(),
+            categories: known.acl,
+            parent: known.container,
+            subcommands: known.subcommands.clone(),
+        });
+        Catalog::new(entries.collect())
     }
 
     /// A number that differs between tables with different contents.

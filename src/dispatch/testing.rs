@@ -56,7 +56,8 @@ impl Harness {
             now_ms: 0,
             bell: Arc::new(Bell::new().expect("eventfd")),
         };
-        let session = Session::new(shared.clients.add(arrival()), true);
+        let user = shared.users.default_user();
+        let session = Session::new(shared.clients.add(arrival()), Some(user));
         let listener = shared.clients.add(arrival());
         let pattern = Arc::from(&b"__keyevent@*__:*"[..]);
         shared.pubsub.subscribe(Kind::Pattern, &pattern, &listener);

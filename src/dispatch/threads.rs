@@ -11,6 +11,9 @@ use parking_lot::Mutex;
 use super::context::Shared;
 use crate::config::strerror;
 
+/// Bytes of the stack of a thread that may run scripts: they go deep, in patterns and in tables within tables.
+pub const STACK: usize = 16 << 20;
+
 /// The way to a thread of one's own.
 pub struct Threads(Weak<Shared>);
 
@@ -32,7 +35,9 @@ impl Threads {
     ) -> io::Result<()> {
         let shared = self.0.upgrade();
         let shared = shared.expect("whoever calls this has the server borrowed");
-        let thread = std::thread::Builder::new().name(name.to_owned());
+        let thread = std::thread::Builder::new()
+            .name(name.to_owned())
+            .stack_size(STACK);
         thread.spawn(move || work(&shared)).map(drop)
     }
 

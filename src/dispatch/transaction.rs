@@ -2,22 +2,28 @@
 //!
 //! EXEC locks the union of the shards of all queued commands and watched keys, looks whether a
 //! watched key changed, runs the commands, appends everything they did to the stream as one
-//! block, and unlocks: nobody sees a part of it, and nothing can slip between check and run.
+//! block, and unlocks: nobody sees a part of it, and nothing can slip between check and run. In a
+//! cluster it is looked under the same locks whether all of it is still this node's to run.
 
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::acl;
+use super::admit;
 use super::args::Args;
 use super::blocking;
-use super::command::Command;
+use super::command::{Command, Databases};
 use super::context::{ServerCtx, Shared};
 use super::error::Error;
-use super::execute::{self, Request};
+use super::execute::{self, Invocation};
 use super::keys;
+use super::route;
 use super::source::Source;
 use super::table::Known;
 use super::{locked, propagate};
+use crate::acl::log::Context;
+use crate::base::number;
 use crate::client::session::{Multi, Queued, Replies, Session};
-use crate::keyspace::shards::{Keyspace, LockSet};
+use crate::keyspace::shards::{GaveUp, Keyspace, LockSet};
 use crate::resp::write::Output;
 
 /// Keeps a request for EXEC.
@@ -29,6 +35,11 @@ pub fn queue(session: &mut Session, known: &Known, args: Args<'_>) {
     if multi.refused || session.handle.watch_flag.load(Relaxed) {
         return;
     }
+    if let Databases::Selects = known.row.databases
+        && let Some(db) = args.get(1).and_then(number::parse_i64)
+    {
+        multi.db = usize::try_from(db).ok();
+    }
     let args: Vec<Vec<u8>> = args.all().iter().map(|a| a.to_vec()).collect();
     multi.push(Queued {
         command: known.id,
@@ -36,10 +47,13 @@ pub fn queue(session: &mut Session, known: &Known, args: Args<'_>) {
     });
 }
 
-/// EXEC was refused: the transaction ends with the reason.
+/// EXEC was refused: the transaction ends with the reason. A redirection stays one.
 pub fn abort(shared: &Shared, session: &mut Session, out: &mut Output, error: &Error) {
     discard(shared, session);
     let text = error.text();
+    if matches!(error, Error::Elsewhere(_)) {
+        return out.error_bytes(&text);
+    }
     let reason = text.strip_prefix(b"ERR ").unwrap_or(&text);
     let mut line = b"EXECABORT Transaction discarded because of: ".to_vec();
     line.extend_from_slice(reason);
@@ -54,15 +68,21 @@ pub fn discard(shared: &Shared, session: &mut Session) {
 
 /// Watches keys of the selected database. Whether one of them has expired already is looked at
 /// under the lock under which it is watched: such a key stays, and does not spoil EXEC by being
-/// expired or by being removed for it.
-pub fn watch(shared: &Shared, session: &mut Session, keys: &[&[u8]], now_ms: i64) {
+/// expired or by being removed for it. An error while a script holds one of them that runs for long.
+pub fn watch(
+    shared: &Shared,
+    session: &mut Session,
+    keys: &[&[u8]],
+    now_ms: i64,
+) -> Result<(), Error> {
     // Nothing to gain: EXEC will fail.
     if session.handle.watch_flag.load(Relaxed) {
-        return;
+        return Ok(());
     }
     let keyspace = &shared.keyspace;
     let db = session.db;
-    let mut locks = keyspace.lock_many(keys.iter().map(|key| keyspace.hash(key)));
+    let locks = keyspace.lock_many_in_time(keys.iter().map(|key| keyspace.hash(key)));
+    let mut locks = locks.map_err(|GaveUp| admit::busy(shared))?;
     for key in keys {
         if session
             .watched
@@ -77,14 +97,18 @@ pub fn watch(shared: &Shared, session: &mut Session, keys: &[&[u8]], now_ms: i64
         locks.shard(shard).watch(db, key, flag, expired);
         session.watched.push((db, (*key).into()));
     }
+    Ok(())
 }
 
-/// Forgets all watched keys.
+/// Forgets all watched keys. Of one that a script holds which runs for long, the shard goes on knowing it
+/// until the key changes.
 pub fn unwatch(shared: &Shared, session: &mut Session) {
     for (db, key) in std::mem::take(&mut session.watched) {
-        let shard = Keyspace::shard_of(shared.keyspace.hash(&key));
-        let mut guard = shared.keyspace.lock(shard);
-        guard.unwatch(db, &key, &session.handle.watch_flag);
+        let hash = shared.keyspace.hash(&key);
+        if let Ok(mut locks) = shared.keyspace.lock_one_in_time(hash) {
+            let shard = locks.shard(Keyspace::shard_of(hash));
+            shard.unwatch(db, &key, &session.handle.watch_flag);
+        }
     }
     session.handle.watch_flag.store(false, Relaxed);
 }
@@ -102,7 +126,21 @@ pub fn exec(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     }
     let shared = ctx.shared;
     let started = ctx.worker.ticks;
-    let mut locks = lock_union(shared, ctx.session, &multi);
+    let Ok(mut locks) = lock_union(shared, ctx.worker.source, ctx.session, &multi) else {
+        unwatch(shared, ctx.session);
+        let reason = String::from_utf8_lossy(&admit::busy(shared).text()).into_owned();
+        return Err(Error::Line(
+            format!("EXECABORT Transaction discarded because of: {reason}").into(),
+        ));
+    };
+    if ctx.worker.in_cluster
+        && let Some(refusal) =
+            route::refusal_of_transaction(shared, ctx.worker, ctx.session, &multi, &locks)
+    {
+        drop(locks);
+        unwatch(shared, ctx.session);
+        return Err(refusal);
+    }
     if was_changed(ctx, &mut locks) {
         drop(locks);
         unwatch(shared, ctx.session);
@@ -139,30 +177,56 @@ fn run_queue<'k>(ctx: &mut ServerCtx<'_, 'k>, multi: &Multi, locks: &mut LockSet
         // CLIENT REPLY OFF among the commands silences those behind it; the header stays.
         let silent = ctx.session.replies == Replies::Off;
         let mark = ctx.out.mark();
-        execute::call(
-            ctx.shared,
-            ctx.worker,
-            ctx.session,
-            ctx.out,
-            Request::new(known, Args::new(&list)),
-            Some(locks),
-        );
+        run_queued(ctx, known, Args::new(&list), locks);
         if silent && ctx.session.replies == Replies::Off {
             ctx.out.truncate_to(mark);
         }
     }
 }
 
+/// Runs one of them, if its user may still do that.
+fn run_queued<'k>(
+    ctx: &mut ServerCtx<'_, 'k>,
+    known: &Known,
+    args: Args<'_>,
+    locks: &mut LockSet<'k>,
+) {
+    let (shared, worker, session) = (ctx.shared, &mut *ctx.worker, &mut *ctx.session);
+    // What a log or the primary says was allowed.
+    if !worker.source.is_obeyed()
+        && let Err(denial) = acl::check(worker, session, known, args)
+    {
+        let context = Context::Multi;
+        acl::note(shared, worker, session, denial, context, (known, args));
+        let error = denial.error_at_exec();
+        shared.stats.count_error(&error.text());
+        ctx.out.error_bytes(&error.text());
+        return;
+    }
+    let invocation = Invocation::new(known, args);
+    execute::call(shared, worker, session, ctx.out, invocation, Some(locks));
+    worker.env.reads_any_key = true;
+}
+
 /// The shards of all queued commands' keys and of the watched keys; all of them when a queued
 /// command walks databases.
-fn lock_union<'k>(shared: &'k Shared, session: &Session, multi: &Multi) -> LockSet<'k> {
+fn lock_union<'k>(
+    shared: &'k Shared,
+    source: Source,
+    session: &Session,
+    multi: &Multi,
+) -> Result<LockSet<'k>, GaveUp> {
+    let waits = source.is_obeyed();
     let row = |q: &Queued| -> &'static Command { shared.commands.get(q.command).row };
     let mut hashes: Vec<u64> = Vec::new();
     for queued in &multi.queue {
         let list: Vec<&[u8]> = queued.args.iter().map(|a| &a[..]).collect();
         let args = Args::new(&list);
         if row(queued).scope.is_all(args) {
-            return shared.keyspace.lock_all();
+            return match waits {
+                true => Ok(shared.keyspace.lock_all()),
+                false => shared.keyspace.lock_all_in_time(),
+            };
         }
         keys::each(row(queued), args, |index, _| {
             hashes.push(shared.keyspace.hash(list[index]));
@@ -174,7 +238,10 @@ fn lock_union<'k>(shared: &'k Shared, session: &Session, multi: &Multi) -> LockS
             .iter()
             .map(|(_, key)| shared.keyspace.hash(key)),
     );
-    shared.keyspace.lock_many(hashes.into_iter())
+    match waits {
+        true => Ok(shared.keyspace.lock_many(hashes.into_iter())),
+        false => shared.keyspace.lock_many_in_time(hashes.into_iter()),
+    }
 }
 
 /// True when a watched key changed, or expired since it was watched.

@@ -86,10 +86,12 @@ impl Upkeep {
 /// Removes what clients of a writable replica gave an expiry, when that is over.
 fn expire_own(shared: &Shared, env: Env) {
     let (keyspace, upstream) = (&shared.keyspace, &shared.replication.upstream);
-    if upstream.own_volatile() == 0 {
+    let some = upstream.next_volatile(OWN_KEYS);
+    if some.is_empty() {
         return;
     }
-    upstream.retain_volatile(OWN_KEYS, |db, key| {
+    for own in &some {
+        let (db, key) = (own.0, &own.1[..]);
         let mut effects = Effects::default();
         let mut locks = keyspace.lock_one(keyspace.hash(key));
         let gone = Db::new(keyspace, &mut locks, &env, &mut effects, db, &[]).expire_if_due(key);
@@ -97,11 +99,12 @@ fn expire_own(shared: &Shared, env: Env) {
             propagate(shared, db, key, env.lazy_expire);
             shared.stats.global.actively_expired.fetch_add(1, Relaxed);
         }
-        let stays = keyspace.expiry_of(&locks, db, key).is_some();
+        if keyspace.expiry_of(&locks, db, key).is_none() {
+            upstream.forget_volatile_key(own);
+        }
         drop(locks);
         effects.free(&keyspace.lazyfree);
-        stays
-    });
+    }
     deliver(shared);
 }
 
@@ -203,9 +206,7 @@ pub fn evict(shared: &Shared, settings: &Settings, now: Now) -> bool {
     let outcome = shared
         .evictor
         .run(&shared.keyspace, settings, &env, &not_counted, &mut removed);
-    if env.notify != 0 {
-        deliver(shared);
-    }
+    deliver(shared);
     record(shared, settings, "eviction-cycle", started);
     outcome != Outcome::Failed
 }

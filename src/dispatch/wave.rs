@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use smallvec::SmallVec;
 
+use super::command::Flags;
 use super::context::Shared;
 use super::execute;
 use crate::keyspace::db::Hint;
@@ -22,6 +23,8 @@ pub const SIZE: usize = 64;
 pub const RUN: usize = 4;
 /// Arguments of a request with few: they are listed without an allocation.
 pub const FEW: usize = 6;
+/// Commands that may run a script.
+const SCRIPTS: Flags = Flags::SCRIPT.or(Flags::EXEC);
 /// Keys whose entries are asked for in one go.
 const GROUP: usize = 16;
 /// Keys behind the present one that are on their way when the next group is asked for.
@@ -55,6 +58,8 @@ pub struct Wave {
     asked: usize,
     /// A request names an element of a collection.
     pub names_elements: bool,
+    /// A request may run a script.
+    pub runs_scripts: bool,
 }
 
 impl Wave {
@@ -75,7 +80,10 @@ impl Wave {
         let (request, first) = (&planned.request, self.hints.len());
         let arg = |i| request.arg(input, i);
         let known = execute::prepare(shared, db, request.len(), arg, &mut self.hints);
-        self.names_elements |= known.is_some_and(|known| known.row.element != 0);
+        if let Some(known) = known {
+            self.names_elements |= known.row.element != 0;
+            self.runs_scripts |= known.flags.has(SCRIPTS);
+        }
         planned.connection = place;
         planned.known = known.map(|known| known.id);
         planned.hints = first..self.hints.len();
@@ -157,6 +165,29 @@ impl Wave {
         self.hints.clear();
         self.asked = 0;
         self.names_elements = false;
+        self.runs_scripts = false;
+    }
+
+    /// Takes a request to be run while the wave may be given up: the place of its connection, its command, and
+    /// its arguments.
+    pub fn take_out(&mut self, index: usize) -> (usize, Option<usize>, Request) {
+        let planned = &mut self.places[index];
+        let request = std::mem::take(&mut planned.request);
+        (planned.connection, planned.known, request)
+    }
+
+    /// Gives the vectors of a request back that was taken out.
+    pub fn give_back(&mut self, index: usize, request: Request) {
+        self.places[index].request = request;
+    }
+
+    /// Shows the requests from `from` on, and forgets them.
+    pub fn give_up(&mut self, from: usize, mut show: impl FnMut(usize, &Request)) {
+        for planned in &mut self.places[from.min(self.len)..self.len] {
+            show(planned.connection, &planned.request);
+            planned.request.clear();
+        }
+        self.len = self.len.min(from);
     }
 }
 

@@ -208,10 +208,10 @@ fn write_base(
         &mut file,
         |locks| {
             switched = at_cut(locks);
-            match (options.as_commands, settings.aof_timestamp_enabled) {
-                (false, _) => shared.durability.head(true),
-                (true, true) => format!("#TS:{}\r\n", unix_ms() / 1000).into_bytes(),
-                (true, false) => Vec::new(),
+            let functions = shared.scripts.libraries.now().sources();
+            match options.as_commands {
+                false => shared.durability.head(&functions, true),
+                true => head_as_commands(&functions, settings.aof_timestamp_enabled),
             }
         },
         |cut| saves.begun(cut),
@@ -231,6 +231,18 @@ fn write_base(
         target.file_name().unwrap_or_default().display()
     );
     Ok(())
+}
+
+/// What stands before the keys of a base that is written as commands.
+fn head_as_commands(functions: &[Vec<u8>], with_time: bool) -> Vec<u8> {
+    let mut head = match with_time {
+        true => format!("#TS:{}\r\n", unix_ms() / 1000).into_bytes(),
+        false => Vec::new(),
+    };
+    for source in functions {
+        crate::resp::write::request(&mut head, &[b"FUNCTION", &b"LOAD"[..], source]);
+    }
+    head
 }
 
 /// Has a new base written in the background; false when one is being written, or another snapshot.
@@ -505,7 +517,7 @@ pub fn rewrite_if_due(shared: &Shared) {
     let status = this.status();
     if status.rewriting_since.is_some()
         || shared.durability.saves.running.load(Relaxed)
-        || shared.durability.loading.active.load(Relaxed)
+        || shared.durability.loading.is_under_way()
     {
         return;
     }

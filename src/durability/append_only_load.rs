@@ -120,6 +120,7 @@ pub fn load_or_exit(shared: &Arc<Shared>) {
 /// What was loaded tells where in which replication stream it is: whoever has the same, or less, may go
 /// on there, and so may this server where it follows a primary.
 fn go_on_in_stream(shared: &Shared) {
+    let left_out = std::mem::take(&mut *shared.durability.left_out.lock());
     let Some(place) = shared.durability.place.lock().take() else {
         return;
     };
@@ -134,13 +135,20 @@ fn go_on_in_stream(shared: &Shared) {
             None => String::new(),
         }
     );
+    if !shared.replication.upstream.follows() {
+        // Replicas that go on in the stream still have them. Nobody is served yet, so no locks are taken.
+        for (db, key) in left_out {
+            let removal = [&b"DEL"[..], &key];
+            shared.stream.append(|block| block.command(db, &removal));
+        }
+    }
 }
 
 /// Replaces the data set by what the files hold; false when that fails, which is in the log. Called
 /// without locks.
 pub fn reload(shared: &Shared) -> bool {
     let loading = &shared.durability.loading;
-    loading.active.store(true, Relaxed);
+    loading.begin(0);
     let end = shared.stream.position();
     let log = &shared.append_only.log;
     while log.is_open() && log.progress.written() < end {
@@ -252,7 +260,8 @@ fn load_part(
         };
         tracing::warn!("Error reading the RDB {what} file {name}, AOF loading aborted");
     })?;
-    shared.durability.functions.lock().extend(loaded.functions);
+    let beside = save::Taking::Beside { replace: false };
+    save::take_functions(shared, &loaded.functions, beside).map_err(failed)?;
     let offset = loading.loaded_bytes.load(Relaxed);
     if old_style {
         tracing::info!("Reading the remaining AOF tail...");

@@ -16,7 +16,7 @@ use crate::client::session::Session;
 use crate::dispatch::args::Args;
 use crate::dispatch::command::Flags;
 use crate::dispatch::context::{Shared, Worker};
-use crate::dispatch::execute::Request;
+use crate::dispatch::execute::Invocation;
 use crate::dispatch::source::{self, Source};
 use crate::dispatch::{accounts, admit, execute, transaction};
 use crate::persistence::aof::place::Tracker;
@@ -57,7 +57,7 @@ pub fn play(shared: &Shared, input: impl BufRead, offset: u64) -> (Played, Optio
     });
     // It is nobody's connection: not listed, and not to be killed.
     shared.clients.remove(handle.id);
-    let mut session = Session::new(handle, true);
+    let mut session = Session::new(handle, None);
     let mut tracker = Tracker::default();
     let played = play_as(shared, &mut session, &mut tracker, input, offset);
     execute::disconnect(shared, &mut session);
@@ -132,7 +132,7 @@ fn run(
         worker,
         session,
         out,
-        Request::new(known, args),
+        Invocation::new(known, args),
         None,
     );
     execute::to_end(shared, worker, session, out);

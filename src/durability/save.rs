@@ -98,7 +98,9 @@ fn replace_flushed(shared: &Shared) {
     let [_, temporary] = temporaries();
     let replaced = shared.durability.saves.replace_flushed(|| {
         let mut file = create(&settings, &temporary)?;
-        let head = shared.durability.head(false);
+        let head = shared
+            .durability
+            .head(&shared.scripts.libraries.now().sources(), false);
         snapshot::write_head(snapshot::Options::of(&settings), &mut file, &head)?;
         file.commit()
     });
@@ -142,7 +144,8 @@ fn write_file(shared: &Shared, settings: &Settings, taken: &impl Fn()) -> io::Re
     let at_cut = |_: &mut LockSet<'_>| {
         moment = (saves.flushes(), shared.changes());
         let place = place(shared);
-        shared.durability.head_at(place.as_ref(), true)
+        let functions = shared.scripts.libraries.now().sources();
+        shared.durability.head_at(place.as_ref(), &functions)
     };
     let options = snapshot::Options::of(settings);
     snapshot::write(
@@ -211,7 +214,7 @@ fn run_save(shared: &Shared) {
 /// Saves by itself when a save point is reached, or when a save was scheduled.
 pub fn save_if_due(shared: &Shared) {
     let (saves, settings) = (&shared.durability.saves, shared.config.settings());
-    if saves.running.load(Relaxed) || shared.durability.loading.active.load(Relaxed) {
+    if saves.running.load(Relaxed) || shared.durability.loading.is_under_way() {
         return;
     }
     let now = clock::unix_ms() / 1000;
@@ -250,17 +253,23 @@ pub fn load_file(shared: &Shared, replace: bool) -> Result<bool, Failure> {
     };
     let loading = &shared.durability.loading;
     loading.begin(file.metadata().map_or(0, |m| m.len()));
-    let options = load_options(&settings, replace, true);
+    let mut options = load_options(&settings, replace, true);
+    let backlog = settings.repl_backlog_size.unsigned_abs();
+    options.tell_left_out = usize::try_from(backlog).unwrap_or(usize::MAX);
     let result = load::file(&shared.keyspace, file, &options, loading);
     loading.end();
     let loaded = result?;
-    *shared.durability.functions.lock() = loaded.functions;
+    take_functions(shared, &loaded.functions, Taking::Beside { replace })?;
     let About {
         id,
         offset,
         selected,
     } = loaded.about;
-    *shared.durability.place.lock() = id.zip(offset).and_then(|(id, offset)| {
+    let left_out = loaded.left_out.all();
+    // More than the backlog has room for: nobody could go on behind them.
+    let history = id.zip(offset).filter(|_| left_out.is_some());
+    *shared.durability.left_out.lock() = left_out.unwrap_or_default();
+    *shared.durability.place.lock() = history.and_then(|(id, offset)| {
         Some(Place {
             id,
             offset: u64::try_from(offset).ok()?,
@@ -273,6 +282,42 @@ pub fn load_file(shared: &Shared, replace: bool) -> Result<bool, Failure> {
         .saved_changes
         .store(shared.changes(), Relaxed);
     Ok(true)
+}
+
+/// What becomes of the libraries of functions that are there when a file is loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taking {
+    /// They go.
+    InPlace,
+    /// They stay, but for those that a library of the file is to `replace`.
+    Beside {
+        /// The file's take the place of others of their names; else it cannot be loaded.
+        replace: bool,
+    },
+}
+
+/// Takes over the libraries of functions that a file held.
+pub fn take_functions(shared: &Shared, sources: &[Vec<u8>], taking: Taking) -> io::Result<()> {
+    let failed = |text: &[u8]| {
+        let text = String::from_utf8_lossy(text).into_owned();
+        tracing::warn!("Failed loading a library of functions: {text}");
+        io::Error::new(io::ErrorKind::InvalidData, text)
+    };
+    match shared.scripts.engine() {
+        Some(engine) => {
+            let (adds, replace) = match taking {
+                Taking::InPlace => (false, false),
+                Taking::Beside { replace } => (true, replace),
+            };
+            let taken = shared
+                .scripts
+                .libraries
+                .take(engine, sources, (adds, replace));
+            taken.map_err(|text| failed(&text))
+        }
+        None if sources.is_empty() => Ok(()),
+        None => Err(failed(b"no engine runs functions")),
+    }
 }
 
 /// Loads the data set when the server starts. The process ends when that fails: it must not write
@@ -333,7 +378,7 @@ pub fn explain(shared: &Shared, failure: &Failure) {
 /// failed. Called without locks.
 pub fn reload(shared: &Shared, flush: bool, merge: bool) -> bool {
     let loading = &shared.durability.loading;
-    loading.active.store(true, Relaxed);
+    loading.begin(0);
     if flush {
         empty(shared, false);
     }
@@ -341,15 +386,17 @@ pub fn reload(shared: &Shared, flush: bool, merge: bool) -> bool {
     loading.end();
     // The stream goes on, wherever that was.
     *shared.durability.place.lock() = None;
+    shared.durability.left_out.lock().clear();
     if let Err(failure) = &result {
         explain(shared, failure);
     }
     result.is_ok()
 }
 
-/// Removes all keys, telling nobody but those who wait and watch; they are freed in the background
-/// when `lazy`.
+/// Removes all keys and libraries of functions, telling nobody but those who wait and watch; keys are freed in
+/// the background when `lazy`.
 pub fn empty(shared: &Shared, lazy: bool) {
+    shared.scripts.libraries.clear();
     with_all_shards(shared, |db| {
         for index in 0..shared.keyspace.databases() {
             if shared.keyspace.is_used(index) {
@@ -377,6 +424,9 @@ fn with_all_shards(shared: &Shared, work: impl FnOnce(&mut Db<'_, '_>)) {
     ));
     drop(locks);
     effects.free(&shared.keyspace.lazyfree);
+    if effects.take_notices() {
+        crate::dispatch::events::deliver(shared);
+    }
 }
 
 /// The file is out of date at once: FLUSHALL, which has told
@@ -403,6 +453,7 @@ pub fn load_options(settings: &Settings, replace: bool, drop_expired: bool) -> l
         layouts: layouts::all(settings),
         env,
         drop_expired,
+        tell_left_out: 0,
         replace,
         checksum: settings.rdbchecksum,
         beside: false,

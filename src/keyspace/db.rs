@@ -443,7 +443,7 @@ impl<'c, 'k> Db<'c, 'k> {
         }
     }
 
-    /// Raises those who watch `key`.
+    /// Raises those who watch `key`, and leaves word for those who keep copies of it.
     #[inline]
     pub(super) fn touch(&mut self, key: &[u8]) {
         if !self.run.unobserved {
@@ -454,6 +454,8 @@ impl<'c, 'k> Db<'c, 'k> {
     fn touch_watchers(&mut self, key: &[u8]) {
         let shard = Keyspace::shard_of(self.hash(key));
         let db = self.run.index;
-        self.locks.shard(shard).touch_watchers(db, key);
+        let guard = self.locks.shard(shard);
+        guard.touch_watchers(db, key);
+        self.run.outdate(guard, key);
     }
 }

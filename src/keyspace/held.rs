@@ -57,6 +57,20 @@ pub fn assert_above<K>(keyspace: &K, shard: usize) {
     let _ = (keyspace, shard);
 }
 
+/// Runs `work` as if this thread held no shard: for a worker that serves others in the middle of a script
+/// of its own, and waits for none that the script holds.
+pub fn aside<R>(work: impl FnOnce() -> R) -> R {
+    #[cfg(debug_assertions)]
+    {
+        let holds = HOLDS.take();
+        let result = work();
+        HOLDS.set(holds);
+        result
+    }
+    #[cfg(not(debug_assertions))]
+    work()
+}
+
 impl Held {
     /// Notes that this thread holds one more shard of a keyspace.
     #[inline(always)]
@@ -66,7 +80,9 @@ impl Held {
             let keyspace = std::ptr::from_ref(keyspace) as usize;
             HOLDS.with_borrow_mut(
                 |all| match all.iter_mut().find(|(of, ..)| *of == keyspace) {
-                    Some((_, count, highest)) => (*count, *highest) = (*count + 1, shard),
+                    Some((_, count, highest)) => {
+                        (*count, *highest) = (*count + 1, (*highest).max(shard));
+                    }
                     None => all.push((keyspace, 1, shard)),
                 },
             );

@@ -9,6 +9,7 @@
 pub mod access;
 #[allow(unsafe_code)]
 mod arena;
+pub mod by_slot;
 pub mod collections;
 pub mod cut;
 pub mod cut_walk;
@@ -30,3 +31,6 @@ pub mod shards;
 #[allow(unsafe_code)]
 pub mod table;
 pub mod tidy;
+pub mod tracked;
+
+pub use held::aside;

@@ -1,15 +1,16 @@
-//! Events on their way out: what happened to keys, in the order in which it happened.
+//! Events on their way out, and word for those who keep copies of keys: what happened to keys, in the order
+//! in which it happened.
 //!
 //! Events are recorded while the shard that they concern is locked and handed to subscribers
 //! after it is unlocked. One queue for the whole keyspace, not one for each shard, keeps the
-//! order of a transaction's events too; it is touched only when notifications are on. Whoever
+//! order of a transaction's events too; it is touched only when anybody is to be told. Whoever
 //! delivers holds a lock of its own meanwhile, so two workers cannot announce SET and DEL of one
 //! key the wrong way round.
 
 use std::collections::VecDeque;
 
+use super::tracked::Stale;
 use crate::base::sync::Mutex;
-use crate::base::sync::atomic::{AtomicUsize, Ordering};
 
 /// Something that happened to a key.
 #[derive(Debug, PartialEq, Eq)]
@@ -44,6 +45,16 @@ pub enum Outgoing {
     Notice(Notice),
     /// A message.
     Message(Message),
+    /// A key changed that clients keep copies of.
+    Stale(Stale),
+    /// All keys may have changed.
+    AllStale,
+}
+
+impl From<Stale> for Outgoing {
+    fn from(stale: Stale) -> Self {
+        Self::Stale(stale)
+    }
 }
 
 impl From<Notice> for Outgoing {
@@ -70,36 +81,27 @@ pub struct Event {
 /// The queue; see the module.
 #[derive(Default)]
 pub struct Outbox {
-    pending: AtomicUsize,
     queue: Mutex<VecDeque<Outgoing>>,
     delivery: Mutex<()>,
 }
 
 impl Outbox {
-    /// Records an event or a message. Called under the lock of the key's shard, or under those of
-    /// the transaction.
+    /// Records what is to be told. Called under the lock of the key's shard, or under those of the
+    /// transaction.
     pub fn record(&self, outgoing: impl Into<Outgoing>) {
-        let mut queue = self.queue.lock();
-        queue.push_back(outgoing.into());
-        self.pending.store(queue.len(), Ordering::Relaxed);
+        self.queue.lock().push_back(outgoing.into());
     }
 
-    /// Hands everything recorded to `send`, in order. Called without shard locks.
-    pub fn deliver(&self, mut send: impl FnMut(Outgoing)) {
-        if self.pending.load(Ordering::Relaxed) == 0 {
-            return;
-        }
+    /// Hands everything recorded to `send`, in order, in pieces. What the caller has recorded was handed over
+    /// when this returns, be it by another one. Called without shard locks.
+    pub fn deliver(&self, mut send: impl FnMut(VecDeque<Outgoing>)) {
         let _turn = self.delivery.lock();
         loop {
-            let batch = {
-                let mut queue = self.queue.lock();
-                self.pending.store(0, Ordering::Relaxed);
-                std::mem::take(&mut *queue)
-            };
+            let batch = std::mem::take(&mut *self.queue.lock());
             if batch.is_empty() {
                 return;
             }
-            batch.into_iter().for_each(&mut send);
+            send(batch);
         }
     }
 }

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::cut::Cut;
 use super::due::{TimedCounts, TimedHashes};
+use super::tracked::{Forgotten, Stale, TrackedCounts, TrackedKeys};
 
 /// What WATCH leaves with a key: raised when the key changes.
 pub type WatchFlag = Arc<AtomicBool>;
@@ -39,12 +40,17 @@ pub struct ShardState {
     waiting: HashMap<(usize, Box<[u8]>), VecDeque<u64>>,
     /// Which hashes have fields that will expire.
     timed: TimedHashes,
+    /// Who keeps copies of which key.
+    tracked: TrackedKeys,
 }
 
 impl ShardState {
     /// To be called after each change of what `observed` tells of.
     fn renew_observed(&mut self) {
-        self.observed = self.cut.is_some() || !self.watched.is_empty() || !self.waiting.is_empty();
+        self.observed = self.cut.is_some()
+            || !self.watched.is_empty()
+            || !self.waiting.is_empty()
+            || self.tracked.is_any();
     }
 
     /// Notes when the first field of a hash expires; `None` when no field does, or the hash is gone.
@@ -205,6 +211,54 @@ impl ShardState {
         if self.watched.is_empty() {
             self.watched.shrink_to_fit();
         }
+        self.renew_observed();
+    }
+}
+
+/// Those who keep copies of keys.
+impl ShardState {
+    /// True when a change may concern anybody who keeps copies.
+    #[inline]
+    pub(super) fn has_trackers(&self) -> bool {
+        self.tracked.is_any()
+    }
+
+    pub(super) fn track(&mut self, counts: &TrackedCounts, shard: usize, key: &[u8], client: u64) {
+        self.tracked.add(counts, shard, key, client);
+        self.observed = true;
+    }
+
+    pub(super) fn take_stale(
+        &mut self,
+        counts: &TrackedCounts,
+        shard: usize,
+        key: &[u8],
+        cause: u64,
+    ) -> Option<Stale> {
+        let stale = self.tracked.take(counts, shard, key, cause);
+        self.renew_observed();
+        stale
+    }
+
+    pub(super) fn take_random_stale(
+        &mut self,
+        counts: &TrackedCounts,
+        shard: usize,
+    ) -> Option<Stale> {
+        let stale = self.tracked.take_random(counts, shard);
+        self.renew_observed();
+        stale
+    }
+
+    pub(super) fn forget_tracked(&mut self, counts: &TrackedCounts, shard: usize) -> Forgotten {
+        let forgotten = self.tracked.forget(counts, shard);
+        self.renew_observed();
+        forgotten
+    }
+
+    /// Somebody follows prefixes of keys, or nobody does any more.
+    pub fn set_broadcasts(&mut self, broadcasts: bool) {
+        self.tracked.set_broadcasts(broadcasts);
         self.renew_observed();
     }
 }

@@ -30,7 +30,12 @@ use super::shard_state::ShardState;
 use super::table::{
     Ahead, Locked, Position, SKIP, SLOTS, Slot, Table, View, position_of_hash, prefetch,
 };
+use super::tracked::{Forgotten, TrackedCounts};
 use crate::types::Type;
+
+mod stretch;
+
+pub use stretch::{GaveUp, Stretch, Stretching};
 
 /// Number of shards. Locking all of them takes some 8 µs.
 pub const SHARDS: usize = 1 << SKIP;
@@ -59,6 +64,10 @@ pub struct Keyspace {
     pub(super) timed: TimedCounts,
     /// How many clients wait for streams.
     pub awaited_streams: AtomicUsize,
+    /// Number of keys that clients keep copies of.
+    pub tracked: TrackedCounts,
+    /// Who may wait for shards out of order.
+    stretching: Stretching,
 }
 
 /// A locked shard.
@@ -135,6 +144,8 @@ impl Keyspace {
             expiry: Figures::new(2 * databases),
             timed: TimedCounts::new(2 * databases),
             awaited_streams: AtomicUsize::new(0),
+            tracked: TrackedCounts::new(SHARDS),
+            stretching: Stretching::default(),
         }
     }
 
@@ -166,6 +177,12 @@ impl Keyspace {
         } else {
             hash
         }
+    }
+
+    /// The hash slot of a hash, of a keyspace that is ordered by slot.
+    #[inline]
+    pub fn slot_of(hash: u64) -> u16 {
+        (hash >> 50) as u16
     }
 
     /// The shard of a hash.
@@ -306,10 +323,15 @@ impl Keyspace {
     #[inline(always)]
     fn lock_next(&self, shard: usize) -> ShardGuard<'_> {
         held::assert_above(self, shard);
+        self.guard(shard, self.shards[shard].state.lock())
+    }
+
+    #[inline(always)]
+    fn guard<'k>(&'k self, shard: usize, state: MutexGuard<'k, ShardState>) -> ShardGuard<'k> {
         ShardGuard {
             keyspace: self,
             index: shard,
-            state: self.shards[shard].state.lock(),
+            state,
             _held: Held::note(self, shard),
             bound: PhantomData,
         }
@@ -336,21 +358,26 @@ impl Keyspace {
     #[track_caller]
     pub fn lock_many(&self, hashes: impl Iterator<Item = u64>) -> LockSet<'_> {
         held::assert_none(self);
-        let mut wanted: SmallVec<[usize; 16]> = hashes.map(Self::shard_of).collect();
-        wanted.sort_unstable();
-        wanted.dedup();
+        let wanted = Self::in_order(hashes);
         match wanted[..] {
             [] => LockSet::None,
             [one] => LockSet::One(self.lock_next(one)),
-            _ => LockSet::Many(wanted.into_iter().map(|s| self.lock_next(s)).collect()),
+            _ => self.lock_in_order(wanted.iter().copied()),
         }
+    }
+
+    fn in_order(hashes: impl Iterator<Item = u64>) -> SmallVec<[usize; 16]> {
+        let mut wanted: SmallVec<[usize; 16]> = hashes.map(Self::shard_of).collect();
+        wanted.sort_unstable();
+        wanted.dedup();
+        wanted
     }
 
     /// Locks every shard, which stops all access to keys.
     #[track_caller]
     pub fn lock_all(&self) -> LockSet<'_> {
         held::assert_none(self);
-        LockSet::Many((0..SHARDS).map(|s| self.lock_next(s)).collect())
+        self.lock_in_order(0..SHARDS)
     }
 }
 
@@ -451,6 +478,27 @@ impl<'k> ShardGuard<'k> {
             let after = replacement.and_then(|db| look(db, key));
             (look(emptied, key), after)
         });
+    }
+
+    /// A client keeps a copy of what it has read of a key: it is told of the next change.
+    pub fn track(&mut self, key: &[u8], client: u64) {
+        self.state
+            .track(&self.keyspace.tracked, self.index, key, client);
+    }
+
+    /// Forgets a random key that clients keep copies of; these are told.
+    pub fn forget_random_tracked(&mut self) {
+        let counts = &self.keyspace.tracked;
+        if let Some(stale) = self.state.take_random_stale(counts, self.index) {
+            self.keyspace.outbox.record(stale);
+        }
+    }
+
+    /// Forgets which keys clients keep copies of.
+    pub(super) fn forget_tracked(&mut self) -> Option<Forgotten> {
+        let counts = &self.keyspace.tracked;
+        let is_any = self.state.has_trackers();
+        is_any.then(|| self.state.forget_tracked(counts, self.index))
     }
 
     /// Takes everything out of the shard's part of a database.

@@ -119,7 +119,8 @@ const NEAR: u32 = 8;
 
 /// A position in hash order, for SCAN and other walks: the top 48 bits of a hash.
 pub type Position = u64;
-const POSITION_BITS: u32 = 48;
+/// How many bits those are.
+pub const POSITION_BITS: u32 = 48;
 
 /// Where a shard begins.
 pub fn position_of_shard(shard: usize) -> Position {

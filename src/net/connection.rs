@@ -7,11 +7,10 @@
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::driver::Driver;
 use crate::client::registry::{Class, flag};
 use crate::client::session::Session;
 use crate::config::Settings;
@@ -21,6 +20,7 @@ use crate::dispatch::job::Running;
 use crate::observe::stats::Global;
 use crate::resp::parse::{Arg, Limits, Parser, Progress, ProtocolError, Request};
 use crate::resp::write::{Limit, Output};
+use crate::wire::Stream;
 
 /// Bytes read at once, and the capacity of a pooled input buffer.
 ///
@@ -44,7 +44,7 @@ const MAX_WRITE: usize = 1 << 20;
 
 /// One client's connection.
 pub struct Connection {
-    socket: OwnedFd,
+    stream: Stream,
     /// The client's state.
     pub session: Session,
     /// Replies not yet written.
@@ -83,6 +83,8 @@ pub struct Connection {
     pub reads: bool,
     /// In the worker's list of connections to look at.
     pub listed: bool,
+    /// In the worker's list of those with input that no socket will report.
+    pub is_buffered: bool,
     /// Bytes of memory beside the output's, as the client's meter has them.
     metered: usize,
     /// When the most that was used of the reply buffer was last forgotten, in Unix milliseconds.
@@ -145,11 +147,11 @@ pub enum Closed {
 }
 
 impl Connection {
-    /// A connection on an accepted, non-blocking socket.
-    pub fn new(socket: OwnedFd, session: Session) -> Self {
+    /// A client's connection.
+    pub fn new(stream: Stream, session: Session) -> Self {
         let out = Output::with_buffer(REPLY_BUFFER, Arc::clone(&session.handle.memory));
         Self {
-            socket,
+            stream,
             session,
             out,
             input: Vec::new(),
@@ -170,6 +172,7 @@ impl Connection {
             wants_write: false,
             reads: true,
             listed: false,
+            is_buffered: false,
             metered: 0,
             peak_since: 0,
         }
@@ -177,30 +180,37 @@ impl Connection {
 
     /// The socket.
     pub fn fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+        self.stream.fd()
+    }
+
+    /// True when there is more to read than the socket will report.
+    #[inline]
+    pub fn has_unread(&self) -> bool {
+        self.stream.has_unread() && !self.ended
+    }
+
+    /// True when all that was to be sent is out of our hands.
+    #[inline]
+    pub fn has_sent_all(&self) -> bool {
+        self.out.is_empty() && !self.stream.has_unsent()
     }
 
     /// Reads once; true when bytes came. An end of input is remembered in `ended`.
-    pub fn read(
-        &mut self,
-        driver: &Driver,
-        pool: &mut Vec<Vec<u8>>,
-        settings: &Settings,
-    ) -> Result<usize, Closed> {
+    pub fn read(&mut self, pool: &mut Vec<Vec<u8>>, settings: &Settings) -> Result<usize, Closed> {
         // A big argument goes elsewhere, so the input stays where it is: requests of this wave
         // may be ranges of it. What comes behind it waits in the input.
         if !self.expects_big() {
             self.compact();
         }
         let result = match self.parser.big_target() {
-            Some((buffer, needed)) if needed > 0 => read_big(driver, &self.socket, buffer, needed),
+            Some((buffer, needed)) if needed > 0 => read_big(&mut self.stream, buffer, needed),
             _ => {
                 if self.input.capacity() == 0 {
                     self.input = pool.pop().unwrap_or_else(|| Vec::with_capacity(READ_SIZE));
                 } else if self.input.capacity() - self.input.len() < READ_SIZE / 2 {
                     self.input.reserve(READ_SIZE);
                 }
-                driver.read(&self.socket, &mut self.input)
+                self.stream.read(&mut self.input)
             }
         };
         match result {
@@ -286,7 +296,7 @@ impl Connection {
     pub fn limits(&self, settings: &Settings) -> Limits {
         Limits {
             max_bulk_len: settings.proto_max_bulk_len as u64,
-            authenticated: self.session.authenticated,
+            authenticated: self.session.identity.authenticated,
             ..Limits::default()
         }
     }
@@ -327,9 +337,9 @@ impl Connection {
         }
     }
 
-    /// Takes the connection apart for a replica: its session, its socket, what is to be written,
+    /// Takes the connection apart for a replica: its session, its stream, what is to be written,
     /// and what was received behind the request.
-    pub fn into_parts(mut self) -> (Session, OwnedFd, Vec<u8>, Vec<u8>) {
+    pub fn into_parts(mut self) -> (Session, Stream, Vec<u8>, Vec<u8>) {
         let mut input = Output::new();
         for request in &self.backlog.requests {
             input.array(request.len());
@@ -339,7 +349,7 @@ impl Connection {
         input.extend_from_slice(&self.input[self.position..]);
         let unsent = self.out.to_vec();
         self.end_memory();
-        (self.session, self.socket, unsent, input)
+        (self.session, self.stream, unsent, input)
     }
 
     /// Drops what is not sent, and counts nothing any more: before the connection goes.
@@ -348,7 +358,7 @@ impl Connection {
         self.session.handle.memory.end();
     }
 
-    /// True when its replies wait for the disk and more than a buffer of further requests has come: it is
+    /// True when its replies wait for the disk and half a read buffer of further requests has come: it is
     /// not read until they have left, so that what clients send meanwhile is bounded by what their
     /// sockets hold.
     pub fn is_sated(&self) -> bool {
@@ -414,12 +424,13 @@ impl Connection {
     }
 
     /// Writes what the socket takes; false when the connection is broken.
-    pub fn flush(&mut self, driver: &Driver) -> io::Result<usize> {
+    pub fn flush(&mut self) -> io::Result<usize> {
         let mut total = 0;
+        self.stream.flush()?;
         while !self.out.is_empty() && total < MAX_WRITE {
             let mut slices = [IoSlice::new(&[]); MAX_SLICES];
             let count = self.out.io_slices(&mut slices);
-            match driver.write(&self.socket, &slices[..count]) {
+            match self.stream.write(&slices[..count]) {
                 Ok(written) => {
                     self.moved = true;
                     total += written;
@@ -449,7 +460,7 @@ impl Connection {
             soft: bytes(row.soft_bytes),
             soft_ms: i64::from(row.soft_seconds) * 1000,
         };
-        if !self.session.authenticated && !settings.requirepass.is_empty() {
+        if self.session.identity.owes_password() {
             limit.hard = UNAUTHENTICATED_OUTPUT + 1;
         }
         self.out.set_limit(limit);
@@ -559,16 +570,11 @@ impl Connection {
 
 /// Reads a big argument on: as much of it as there is, so that it does not take a turn for each
 /// piece, up to a share of the turn.
-fn read_big(
-    driver: &Driver,
-    socket: &OwnedFd,
-    buffer: &mut Vec<u8>,
-    needed: usize,
-) -> io::Result<usize> {
+fn read_big(stream: &mut Stream, buffer: &mut Vec<u8>, needed: usize) -> io::Result<usize> {
     let share = needed.min(MAX_READ);
     let mut total = 0;
     while total < share {
-        match read_at_most(driver, socket, buffer, needed - total) {
+        match read_at_most(stream, buffer, needed - total) {
             Ok(0) => break,
             Ok(n) => total += n,
             // What came before an error counts; the next read meets it again.
@@ -579,19 +585,14 @@ fn read_big(
     Ok(total)
 }
 
-fn read_at_most(
-    driver: &Driver,
-    socket: &OwnedFd,
-    buffer: &mut Vec<u8>,
-    needed: usize,
-) -> io::Result<usize> {
+fn read_at_most(stream: &mut Stream, buffer: &mut Vec<u8>, needed: usize) -> io::Result<usize> {
     if buffer.capacity() - buffer.len() <= needed {
-        return driver.read(socket, buffer);
+        return stream.read(buffer);
     }
     // The vector has more room than the argument may take: read what belongs to it, through a
     // scratch buffer, because the driver fills whatever room it is given.
     let mut scratch = Vec::with_capacity(needed.min(READ_SIZE));
-    let result = driver.read(socket, &mut scratch);
+    let result = stream.read(&mut scratch);
     buffer.extend_from_slice(&scratch);
     result
 }

@@ -1,16 +1,15 @@
-//! The kernel side of a worker: which sockets are ready, reading from them, writing to them.
+//! The kernel side of a worker: which sockets are ready. Streams ([`crate::wire`]) read and write them.
 //!
-//! This is the whole interface that the event loop needs of the system, so that a second driver
-//! is a second file. Readiness is level-triggered: what a turn leaves unread is reported again.
+//! With these it is the whole interface that the event loop needs of the system. Readiness is level-triggered: what a
+//! turn leaves unread is reported again.
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::io::Errno;
-use rustix::net::SendFlags;
 
 /// A socket that may be used now.
 #[derive(Clone, Copy, Debug)]
@@ -93,23 +92,5 @@ impl Driver {
             }
         }));
         Ok(())
-    }
-
-    /// Reads into the spare capacity of `buffer`; 0 bytes mean the end of input. `WouldBlock`
-    /// when there is nothing.
-    pub fn read(&self, socket: impl AsFd, buffer: &mut Vec<u8>) -> io::Result<usize> {
-        Ok(rustix::io::read(socket, spare_capacity(buffer))?)
-    }
-
-    /// Writes some of the slices; `WouldBlock` when there is no room.
-    pub fn write(&self, socket: impl AsFd, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        // A peer that is gone is an error to be handled, not a signal.
-        let sent = match slices {
-            [one] => rustix::net::send(socket, one, SendFlags::NOSIGNAL)?,
-            many => {
-                rustix::net::sendmsg(socket, many, &mut Default::default(), SendFlags::NOSIGNAL)?
-            }
-        };
-        Ok(sent)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -15,6 +15,7 @@ use crate::client::registry::{Arrival, flag};
 use crate::client::session::Session;
 use crate::config::Settings;
 use crate::dispatch::context::Shared;
+use crate::wire::Stream;
 
 /// An address of `bind` that was tried.
 pub enum Bound {
@@ -132,8 +133,8 @@ const DENIED: &str = "-DENIED Redis is running in protected mode because protect
     authentication password for the default user. NOTE: You only need to do one of the above \
     things in order for the server to start accepting connections from the outside.\r\n";
 
-/// Serves an accepted socket: refuses it with a word, or hands it to a worker.
-pub fn admit(shared: &Arc<Shared>, workers: &[Arc<Link>], socket: OwnedFd, peer: Peer) {
+/// Serves an accepted stream: refuses it with a word, or hands it to a worker.
+pub fn admit(shared: &Arc<Shared>, workers: &[Arc<Link>], mut stream: Stream, peer: Peer) {
     let settings = shared.config.load();
     shared.stats.global.connections.fetch_add(1, Relaxed);
     if shared.clients.len() >= settings.maxclients as usize {
@@ -142,10 +143,11 @@ pub fn admit(shared: &Arc<Shared>, workers: &[Arc<Link>], socket: OwnedFd, peer:
             .global
             .rejected_connections
             .fetch_add(1, Relaxed);
-        refuse(&socket, b"-ERR max number of clients reached\r\n");
+        refuse(&mut stream, b"-ERR max number of clients reached\r\n");
         return;
     }
-    let protected = settings.protected_mode && settings.requirepass.is_empty();
+    let protected =
+        settings.protected_mode && shared.users.default_user().rules().takes_any_password();
     if let Peer::Tcp(address, _) = &peer
         && protected
         && !address.ip().to_canonical().is_loopback()
@@ -155,10 +157,10 @@ pub fn admit(shared: &Arc<Shared>, workers: &[Arc<Link>], socket: OwnedFd, peer:
             .global
             .rejected_connections
             .fetch_add(1, Relaxed);
-        refuse(&socket, DENIED.as_bytes());
+        refuse(&mut stream, DENIED.as_bytes());
         return;
     }
-    if let Err(error) = prepare(&socket, &peer, &settings) {
+    if let Err(error) = prepare(stream.fd(), &peer, &settings) {
         tracing::debug!("Error setting up a client connection: {error}");
         return;
     }
@@ -175,26 +177,28 @@ pub fn admit(shared: &Arc<Shared>, workers: &[Arc<Link>], socket: OwnedFd, peer:
     let handle = shared.clients.add(Arrival {
         address,
         local_address,
-        fd: socket.as_raw_fd(),
+        fd: stream.fd().as_raw_fd(),
         now_ms: unix_ms(),
         bell: Arc::clone(&link.bell),
     });
     if unix {
         handle.live.flags.store(flag::UNIX_SOCKET, Relaxed);
+    } else if stream.is_tls() {
+        handle.live.flags.store(flag::TLS, Relaxed);
     }
-    let authenticated = settings.requirepass.is_empty();
-    link.accept(socket, Session::new(handle, authenticated));
+    let user = shared.users.default_user();
+    link.accept(stream, Session::new(handle, Some(user)));
 }
 
 /// A refusal is one write that need not succeed.
-fn refuse(socket: &OwnedFd, line: &[u8]) {
-    let _ = rustix::net::send(socket, line, rustix::net::SendFlags::NOSIGNAL);
+fn refuse(stream: &mut Stream, line: &[u8]) {
+    let _ = stream.write(&[io::IoSlice::new(line)]);
 }
 
-fn prepare(socket: &OwnedFd, peer: &Peer, settings: &Settings) -> io::Result<()> {
-    rustix::io::ioctl_fionbio(socket.as_fd(), true)?;
+fn prepare(socket: BorrowedFd<'_>, peer: &Peer, settings: &Settings) -> io::Result<()> {
+    rustix::io::ioctl_fionbio(socket, true)?;
     if let Peer::Tcp(..) = peer {
-        let socket = SockRef::from(socket);
+        let socket = SockRef::from(&socket);
         socket.set_tcp_nodelay(true)?;
         if settings.tcp_keepalive > 0 {
             let seconds = settings.tcp_keepalive as u64;
@@ -208,7 +212,8 @@ fn prepare(socket: &OwnedFd, peer: &Peer, settings: &Settings) -> io::Result<()>
     Ok(())
 }
 
-fn text(address: SocketAddr) -> String {
+/// An address as clients are shown it.
+pub fn text(address: SocketAddr) -> String {
     SocketAddr::new(address.ip().to_canonical(), address.port()).to_string()
 }
 

@@ -11,7 +11,6 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -24,10 +23,13 @@ use crate::base::ticks::Ticks;
 use crate::client::mailbox::Bell;
 use crate::client::session::Session;
 use crate::dispatch::context::{Shared, Worker};
+use crate::dispatch::subscriptions;
 use crate::dispatch::wave::Wave;
 use crate::observe::stats::{WorkerStats, bump};
 use crate::replication::{FullSyncs, primary};
+use crate::wire::Stream;
 
+mod scripts;
 mod serve;
 mod settle;
 mod waits;
@@ -76,9 +78,9 @@ impl Link {
         self.bell.ring();
     }
 
-    /// Makes a connection of an accepted socket and hands it over.
-    pub fn accept(&self, socket: OwnedFd, session: Session) {
-        self.adopt(Connection::new(socket, session));
+    /// Makes a connection of an accepted stream and hands it over.
+    pub fn accept(&self, stream: Stream, session: Session) {
+        self.adopt(Connection::new(stream, session));
     }
 
     /// Ends the worker after its present turn.
@@ -96,6 +98,8 @@ pub struct EventLoop {
     link: Arc<Link>,
     driver: Driver,
     worker: Worker,
+    /// Serves others while a script runs for long with the context above.
+    spare: Option<Box<Worker>>,
     connections: Vec<Option<Box<Connection>>>,
     /// Places in `connections` that are free.
     free: Vec<usize>,
@@ -112,6 +116,8 @@ pub struct EventLoop {
     woken: Vec<usize>,
     /// Connections whose replies wait for the disk.
     held: Vec<usize>,
+    /// Connections with input that no socket will report: it is decrypted already.
+    buffered: Vec<usize>,
     /// Emptied input buffers.
     buffers: Vec<Vec<u8>>,
     /// The wave, empty but for what it keeps for the next one.
@@ -140,6 +146,7 @@ impl EventLoop {
         shared.pause.wake(&link.bell);
         Ok(Self {
             worker: Worker::new(&shared, index),
+            spare: None,
             shared,
             full_syncs,
             link,
@@ -153,6 +160,7 @@ impl EventLoop {
             deadlines: BTreeMap::new(),
             woken: Vec::new(),
             held: Vec::new(),
+            buffered: Vec::new(),
             // One is always there, so that memory stays the same while clients take turns.
             buffers: vec![Vec::with_capacity(READ_SIZE)],
             wave: Wave::default(),
@@ -182,7 +190,7 @@ impl EventLoop {
     /// How long to wait: for ever without connections, else until the next look at them, or the
     /// first deadline of one that waits for keys.
     fn timeout(&self) -> Option<Duration> {
-        if !self.jobs.is_empty() {
+        if !self.jobs.is_empty() || !self.buffered.is_empty() {
             return Some(Duration::ZERO);
         }
         let regular = self.regular_timeout();
@@ -220,6 +228,7 @@ impl EventLoop {
                 self.socket_ready(event);
             }
         }
+        self.read_buffered(|_, _| true);
         self.retry_parked();
         self.step_jobs(&shared);
         self.end_waits(&shared);
@@ -274,11 +283,46 @@ impl EventLoop {
         self.list(place);
     }
 
+    /// Reads on where something was left that no socket will report, of connections for which `may` holds.
+    fn read_buffered(&mut self, may: fn(&Self, usize) -> bool) {
+        for place in std::mem::take(&mut self.buffered) {
+            let Some(Some(connection)) = self.connections.get_mut(place) else {
+                continue;
+            };
+            connection.is_buffered = false;
+            // One whose replies wait for the disk is looked at again when they have left.
+            if !connection.has_unread() || !connection.reads || !connection.is_watched {
+                continue;
+            }
+            if !may(self, place) {
+                self.note_buffered(place);
+                continue;
+            }
+            self.socket_ready(&Ready {
+                token: place as u64,
+                readable: true,
+                writable: false,
+            });
+        }
+    }
+
+    /// Remembers a connection with input that no socket will report.
+    #[inline]
+    fn note_buffered(&mut self, place: usize) {
+        if let Some(connection) = &mut self.connections[place]
+            && connection.has_unread()
+            && !connection.is_buffered
+        {
+            connection.is_buffered = true;
+            self.buffered.push(place);
+        }
+    }
+
     /// Reads from a connection; the number of bytes, or `None` when it had to be closed.
     fn read(&mut self, place: usize) -> Option<usize> {
         let connection = self.connections[place].as_mut()?;
         let settings = &self.worker.settings;
-        match connection.read(&self.driver, &mut self.buffers, settings) {
+        match connection.read(&mut self.buffers, settings) {
             Ok(bytes) => {
                 if bytes > 0 {
                     bump(&self.worker.stats.counters.input_bytes, bytes as u64);
@@ -290,6 +334,7 @@ impl EventLoop {
                     connection.publish(self.worker.now.ms, 0);
                     self.evict_clients();
                 }
+                self.note_buffered(place);
                 Some(bytes)
             }
             Err(reason) => {
@@ -333,6 +378,13 @@ impl EventLoop {
         for id in self.link.bell.answer() {
             if let Some(&place) = self.places.get(&id) {
                 self.list(place);
+                if let Some(connection) = &mut self.connections[place]
+                    && connection.session.handle.has_left_channels()
+                {
+                    connection.take_mail();
+                    let (session, out) = (&mut connection.session, &mut connection.out);
+                    subscriptions::confirm_left(session, out);
+                }
                 if self.connections[place]
                     .as_ref()
                     .is_some_and(|c| c.blocked.is_some())
@@ -365,7 +417,9 @@ impl EventLoop {
         if connection.parked.is_some() {
             self.parked.push(place);
         }
+        connection.is_buffered = false;
         self.connections[place] = Some(Box::new(connection));
+        self.note_buffered(place);
         self.list(place);
     }
 

@@ -93,8 +93,6 @@ counters! {
         query_limit_disconnections,
         /// Nanoseconds spent on active expiry.
         expire_nanos,
-        /// Requests refused by ACL: of AUTH, commands, keys, channels.
-        acl_denied_auth,
     }
 }
 

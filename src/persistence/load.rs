@@ -1,7 +1,7 @@
 //! Loading a dump file: one thread finds the records, all others build and insert them.
 
 use std::io::Read;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
@@ -29,6 +29,8 @@ pub struct Options {
     pub env: Env,
     /// Keys that have expired are left out.
     pub drop_expired: bool,
+    /// Which they are is told ([`Loaded::left_out`]) if the commands that remove them have at most so many bytes.
+    pub tell_left_out: usize,
     /// Keys that are there are replaced; otherwise a key that comes twice is an error.
     pub replace: bool,
     /// Into databases that no client sees ([`Keyspace::beside`]).
@@ -42,13 +44,23 @@ pub struct Options {
     pub threads: usize,
 }
 
+/// Whether a data set is being loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum Phase {
+    /// None is.
+    Idle,
+    /// One is, and none is served.
+    Blocking,
+    /// One is, beside the old one, which is served.
+    Async,
+}
+
 /// What is told of loading while it goes on, and afterwards.
 #[derive(Debug, Default)]
 pub struct Loading {
-    /// A data set is being loaded.
-    pub active: AtomicBool,
-    /// One is being loaded beside the old one, which is served meanwhile: `async_loading`.
-    pub beside: AtomicBool,
+    /// A [`Phase`].
+    phase: AtomicU8,
     /// Unix seconds of its begin.
     pub started: AtomicI64,
     /// Bytes of the file, and how many of them were read.
@@ -71,20 +83,42 @@ impl Loading {
         self.loaded_bytes.store(0, Relaxed);
         self.memory.store(0, Relaxed);
         self.started.store(unix_ms() / 1000, Relaxed);
-        self.active.store(true, Relaxed);
+        self.enter(Phase::Blocking);
     }
 
-    /// As [`Loading::begin`]; `beside` the old data set, which is served meanwhile.
-    pub fn begin_as(&self, total_bytes: u64, beside: bool) {
+    /// As [`Loading::begin`], beside the old data set, which is served meanwhile.
+    pub fn begin_async(&self, total_bytes: u64) {
         self.begin(total_bytes);
-        self.active.store(!beside, Relaxed);
-        self.beside.store(beside, Relaxed);
+        self.enter(Phase::Async);
     }
 
     /// The data set is there.
     pub fn end(&self) {
-        self.active.store(false, Relaxed);
-        self.beside.store(false, Relaxed);
+        self.enter(Phase::Idle);
+    }
+
+    fn enter(&self, phase: Phase) {
+        self.phase.store(phase as u8, Relaxed);
+    }
+
+    fn is_in(&self, phase: Phase) -> bool {
+        self.phase.load(Relaxed) == phase as u8
+    }
+
+    /// A data set is being loaded, and none is served: `loading`.
+    #[inline]
+    pub fn is_blocking(&self) -> bool {
+        self.is_in(Phase::Blocking)
+    }
+
+    /// One is being loaded beside the old one, which is served: `async_loading`.
+    pub fn is_async(&self) -> bool {
+        self.is_in(Phase::Async)
+    }
+
+    /// A data set is being loaded, in whatever way.
+    pub fn is_under_way(&self) -> bool {
+        !self.is_in(Phase::Idle)
     }
 
     /// How much of the file was read: 0 to 1.
@@ -139,12 +173,41 @@ pub struct About {
     pub selected: Option<usize>,
 }
 
+/// Keys that were left out as they had expired: database and name.
+#[derive(Debug, Default)]
+pub struct LeftOut {
+    keys: Vec<(usize, Vec<u8>)>,
+    bytes: usize,
+    /// There were more.
+    is_short: bool,
+}
+
+impl LeftOut {
+    fn note(&mut self, db: usize, key: &[u8], most: usize) {
+        /// Bytes of `DEL`, less those of the key.
+        const FRAME: usize = 24;
+        self.bytes = self.bytes.saturating_add(key.len() + FRAME);
+        self.is_short |= self.bytes > most;
+        match self.is_short {
+            true => self.keys = Vec::new(),
+            false => self.keys.push((db, key.to_owned())),
+        }
+    }
+
+    /// All of them; `None` if there were more than are told.
+    pub fn all(self) -> Option<Vec<(usize, Vec<u8>)>> {
+        (!self.is_short).then_some(self.keys)
+    }
+}
+
 /// A file that was loaded to its end.
 pub struct Loaded<R> {
     /// Where in which stream it is.
     pub about: About,
     /// The sources of function libraries.
     pub functions: Vec<Vec<u8>>,
+    /// Keys that are not in the data set any more: whoever goes on with the stream has to be told.
+    pub left_out: LeftOut,
     /// Bytes after the end that were read already, for files that go on as commands.
     pub rest: Vec<u8>,
     /// Where what follows them is read.
@@ -171,11 +234,14 @@ pub fn file<R: Read>(
     let mut reader = FileReader::new(input, options.checksum)?;
     let (mut functions, mut about) = (Vec::new(), About::default());
     let failed: Mutex<Option<Corrupt>> = Mutex::default();
+    let left_out: Mutex<LeftOut> = Mutex::default();
     let (sender, receiver) = sync_channel(2 * options.threads);
     let receiver = Mutex::new(receiver);
     let read = std::thread::scope(|scope| {
         for _ in 0..options.threads.max(1) {
-            scope.spawn(|| build(keyspace, &receiver, options, loading, &failed));
+            let outcome = (&failed, &left_out);
+            let receiver = &receiver;
+            scope.spawn(move || build(keyspace, receiver, options, loading, outcome));
         }
         read(
             keyspace,
@@ -198,6 +264,7 @@ pub fn file<R: Read>(
     Ok(Loaded {
         about,
         functions,
+        left_out: left_out.into_inner(),
         rest,
         input,
     })
@@ -306,7 +373,7 @@ fn build(
     batches: &Mutex<Receiver<Batch>>,
     options: &Options,
     loading: &Loading,
-    failed: &Mutex<Option<Corrupt>>,
+    (failed, left_out): (&Mutex<Option<Corrupt>>, &Mutex<LeftOut>),
 ) {
     let mut delayed = 0;
     loop {
@@ -314,7 +381,8 @@ fn build(
         let Ok(batch) = next else { return };
         let mut start = 0;
         for (meta, end) in &batch.records {
-            let result = insert(keyspace, &batch.bytes[start..*end], meta, options, loading);
+            let bytes = &batch.bytes[start..*end];
+            let result = insert(keyspace, bytes, meta, options, (loading, left_out));
             start = *end;
             if let Err(error) = result {
                 failed.lock().get_or_insert(error);
@@ -347,7 +415,7 @@ fn insert(
     bytes: &[u8],
     meta: &Meta,
     options: &Options,
-    loading: &Loading,
+    (loading, left_out): (&Loading, &Mutex<LeftOut>),
 ) -> Result<(), Corrupt> {
     let mut record = Record::parse(bytes)?;
     let key = &record.key[..];
@@ -364,6 +432,7 @@ fn insert(
     };
     if options.drop_expired && meta.expiry.is_some_and(|at| at < options.env.now_ms) {
         loading.keys_expired.fetch_add(1, Relaxed);
+        left_out.lock().note(meta.db, key, options.tell_left_out);
         return Ok(());
     }
     let clock = options

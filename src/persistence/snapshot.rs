@@ -559,6 +559,7 @@ mod tests {
                 layouts: layouts(),
                 env: Env::at(1000),
                 drop_expired: false,
+                tell_left_out: 0,
                 beside: false,
                 replace: false,
                 checksum: true,

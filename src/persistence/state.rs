@@ -19,21 +19,22 @@ pub struct Durability {
     pub loading: Loading,
     /// Where in which replication stream the data set is that was loaded, until that is made use of.
     pub place: Mutex<Option<Place>>,
-    /// Sources of function libraries that a file held: kept for the files we write.
-    pub functions: Mutex<Vec<Vec<u8>>>,
+    /// Keys, with their databases, that had expired and were left out of it: they are removed from that stream.
+    pub left_out: Mutex<Vec<(usize, Vec<u8>)>>,
 }
 
 /// A field of a snapshot about itself: name and value.
 type Field = (&'static str, Vec<u8>);
 
 impl Durability {
-    /// What stands before the keys of a snapshot; `is_base` of one that commands follow.
-    pub fn head(&self, is_base: bool) -> Vec<u8> {
-        snapshot::head(&fields(&[], is_base), &self.functions.lock())
+    /// What stands before the keys of a snapshot, with the sources of function libraries; `is_base` of one
+    /// that commands follow.
+    pub fn head(&self, functions: &[Vec<u8>], is_base: bool) -> Vec<u8> {
+        snapshot::head(&fields(&[], is_base), functions)
     }
 
     /// As [`Durability::head`], with where in which replication stream the snapshot is.
-    pub fn head_at(&self, place: Option<&Place>, with_functions: bool) -> Vec<u8> {
+    pub fn head_at(&self, place: Option<&Place>, functions: &[Vec<u8>]) -> Vec<u8> {
         let replication = place.map(|place| {
             [
                 ("repl-stream-db", place.selected.to_string().into_bytes()),
@@ -42,10 +43,7 @@ impl Durability {
             ]
         });
         let fields = fields(replication.as_ref().map_or(&[], |fields| fields), false);
-        match with_functions {
-            true => snapshot::head(&fields, &self.functions.lock()),
-            false => snapshot::head(&fields, &[]),
-        }
+        snapshot::head(&fields, functions)
     }
 }
 

@@ -1,16 +1,16 @@
 //! The identity of the stream, and who follows it: its id, its backlog, its replicas.
 //!
-//! The stream's offset is the replication offset. The
-//! backlog is the part of it that stays readable behind the slowest reader: it begins with the
-//! first replica and ends when there has been none for `repl-backlog-ttl` seconds. Each beginning
-//! and end gives the stream a new id, because nobody can go on where an old one was left.
+//! The stream's offset is the replication offset. The backlog is the part of it that stays readable
+//! behind the slowest reader: it begins with the first replica and ends when there has been none for
+//! `repl-backlog-ttl` seconds. Each beginning and end gives the stream a new id, because nobody can go
+//! on where an old one was left.
 //!
 //! Nothing here touches a socket or takes a snapshot; who does reports through [`Replica`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 
 use super::failover::Failover;
 use super::lineage::{Lineage, Refusal};
@@ -43,9 +43,9 @@ pub struct Replication {
     pub partial_err: AtomicU64,
     /// Bytes written to replicas.
     pub output_bytes: AtomicU64,
-    /// Where the last question to all replicas, what they have, ends in the stream.
+    /// Offset behind the last `REPLCONF GETACK` that the stream contains.
     asked: AtomicU64,
-    /// One is to follow when clients are not paused any more.
+    /// A `REPLCONF GETACK` is to be appended when clients are not paused any more.
     pub owes_question: AtomicBool,
 }
 
@@ -154,8 +154,7 @@ impl Replication {
         self.asked.store(0, Relaxed);
         let former = std::mem::replace(&mut names.id, id);
         names.second = Some((former, end + 1));
-        drop(names);
-        self.tell(stream);
+        self.tell(stream, &names);
     }
 
     /// As [`Replication::rename`], with a new name: a replica becomes a primary.
@@ -163,16 +162,23 @@ impl Replication {
         self.rename(stream, random::run_id());
     }
 
-    /// Tells files what the stream is called.
-    fn tell(&self, stream: &Stream) {
-        let name = (self.is_fed() && self.is_known()).then(|| self.id());
-        stream.set_name(name.as_deref());
+    /// Counts the time without replicas from `now` on, in Unix seconds: a replica that becomes a primary
+    /// did not count it.
+    pub fn begin_to_wait(&self, now: i64) {
+        self.alone_since.store(now, Relaxed);
+    }
+
+    /// Tells files what the stream is called, while that cannot change: what they are told last is so.
+    fn tell(&self, stream: &Stream, names: &RwLockWriteGuard<'_, Names>) {
+        let goes_on = self.is_fed() && self.is_known();
+        stream.set_name(goes_on.then_some(&names.id));
     }
 
     /// The data set is what the stream's name and offset say, or is not.
     pub fn set_known(&self, stream: &Stream, known: bool) {
+        let names = self.names.write();
         if self.known.swap(known, Relaxed) != known {
-            self.tell(stream);
+            self.tell(stream, &names);
         }
     }
 
@@ -195,7 +201,7 @@ impl Replication {
                 second: Some((place.id.clone(), place.offset + 1)),
             },
         };
-        self.alone_since.store(clock::unix_ms() / 1000, Relaxed);
+        self.begin_to_wait(clock::unix_ms() / 1000);
         self.known.store(true, Relaxed);
         let copied = (names.clone(), place.offset, place.selected);
         self.adopt(stream, copied, size);
@@ -218,8 +224,7 @@ impl Replication {
         stream.set_backlog(size);
         *backlog = Some(Backlog { start: end, size });
         self.fed.store(true, Relaxed);
-        drop((present, backlog));
-        self.tell(stream);
+        self.tell(stream, &present);
     }
 
     /// Begins the backlog of a server that becomes a replica, if there is none: under the name that
@@ -230,9 +235,21 @@ impl Replication {
             stream.set_backlog(size);
             let start = stream.offset();
             *backlog = Some(Backlog { start, size });
+            let names = self.names.write();
             self.fed.store(true, Relaxed);
-            drop(backlog);
-            self.tell(stream);
+            self.tell(stream, &names);
+        }
+    }
+
+    /// CONFIG RESETSTAT.
+    pub fn reset_stats(&self) {
+        for count in [
+            &self.full,
+            &self.partial_ok,
+            &self.partial_err,
+            &self.output_bytes,
+        ] {
+            count.store(0, Relaxed);
         }
     }
 
@@ -271,20 +288,21 @@ impl Replication {
         if backlog.is_some() {
             return false;
         }
-        *self.names.write() = Names::anew();
+        let mut names = self.names.write();
+        *names = Names::anew();
         stream.set_backlog(size);
         let start = stream.offset();
         *backlog = Some(Backlog { start, size });
         self.fed.store(true, Relaxed);
-        drop(backlog);
-        self.tell(stream);
+        self.tell(stream, &names);
         true
     }
 
     /// Gives the stream a new id, so that nobody goes on where he was.
     pub fn change_id(&self, stream: &Stream) {
-        *self.names.write() = Names::anew();
-        self.tell(stream);
+        let mut names = self.names.write();
+        *names = Names::anew();
+        self.tell(stream, &names);
     }
 
     /// Follows `repl-backlog-size`.
@@ -307,11 +325,11 @@ impl Replication {
         if backlog.take().is_none() {
             return false;
         }
+        let mut names = self.names.write();
+        *names = Names::anew();
         self.fed.store(false, Relaxed);
-        *self.names.write() = Names::anew();
         stream.set_backlog(0);
-        drop(backlog);
-        self.tell(stream);
+        self.tell(stream, &names);
         true
     }
 
@@ -409,6 +427,18 @@ mod tests {
         assert!(!replication.end_backlog_if_idle(&stream, 0, 999));
         assert!(replication.end_backlog_if_idle(&stream, 10, 511));
         assert!(!stream.is_active() && !replication.is_fed());
+    }
+
+    #[test]
+    fn a_promoted_replica_keeps_its_backlog_for_its_siblings() {
+        let (replication, stream) = (Replication::default(), Arc::new(Stream::default()));
+        replication.upstream.set_follows(true);
+        replication.keep_backlog(&stream, 1000);
+        assert!(!replication.end_backlog_if_idle(&stream, 10, 500));
+        replication.begin_to_wait(500);
+        replication.upstream.set_follows(false);
+        assert!(!replication.end_backlog_if_idle(&stream, 10, 510));
+        assert!(replication.end_backlog_if_idle(&stream, 10, 511));
     }
 
     #[test]

@@ -100,7 +100,7 @@ pub enum Audience {
     All,
     /// Replicas: messages, pings. Marked only while a file is written.
     Replicas,
-    /// Files: what clients of a replica did.
+    /// Files: what clients of a replica did, and what scripts keep from replicas.
     Files,
 }
 
@@ -125,8 +125,6 @@ pub struct Chunk {
 /// One command's or transaction's part of the log, while it is appended.
 pub struct Block<'a> {
     log: &'a mut Log,
-    /// Which parts are for replicas alone.
-    marks: bool,
 }
 
 /// Reads the log from where it was opened.
@@ -168,10 +166,7 @@ impl Stream {
         if log.adopted {
             log.append_for_files(write);
         } else {
-            write(&mut Block {
-                marks: log.has_file(),
-                log: &mut log,
-            });
+            write(&mut Block { log: &mut log });
         }
         self.publish(log)
     }
@@ -225,7 +220,7 @@ impl Stream {
         log.selected = Some(selected);
         log.adopted = true;
         // A file is in another database.
-        log.append_for_files(|_| {});
+        log.select_for_files();
         self.publish(log);
     }
 
@@ -393,7 +388,7 @@ impl Log {
     /// Has a file that begins here know the database of what follows.
     fn select_anew(&mut self) {
         match self.selected {
-            Some(db) if self.adopted && db != 0 => self.append_for_files(|_| {}),
+            Some(db) if self.adopted && db != 0 => self.select_for_files(),
             _ if self.adopted => {}
             _ => self.selected = None,
         }
@@ -420,15 +415,27 @@ impl Log {
         }
         self.seal();
         let selected = self.selected.take();
-        let mut block = Block {
-            log: self,
-            marks: false,
-        };
-        write(&mut block);
-        if let Some(db) = selected {
-            block.select(db);
+        write(&mut Block { log: self });
+        if self.tail.is_empty() {
+            // It was for replicas alone.
+            self.selected = selected;
+            return;
         }
-        self.selected = selected;
+        if let Some(db) = selected {
+            Block { log: self }.select(db);
+        }
+        self.seal_as(Audience::Files);
+    }
+
+    /// Has files, if there are any, select the database that the bytes of a primary have selected.
+    fn select_for_files(&mut self) {
+        if !self.has_file() {
+            return;
+        }
+        self.seal();
+        if let Some(db) = self.selected.take() {
+            Block { log: self }.select(db);
+        }
         self.seal_as(Audience::Files);
     }
 
@@ -513,12 +520,26 @@ impl Block<'_> {
             // Only the primary tells replicas.
             return;
         }
-        if self.marks {
+        let apart = self.log.has_file();
+        if apart {
             self.log.seal();
         }
         self.encode(args);
-        if self.marks {
+        if apart {
             self.log.seal_as(Audience::Replicas);
+        }
+    }
+
+    /// Adds a command that means nothing to a replica. It follows its [`Block::select`].
+    pub fn for_files<A: AsRef<[u8]>>(&mut self, args: &[A]) {
+        if self.log.adopted {
+            // The whole block is for files.
+            return self.encode(args);
+        }
+        if self.log.has_file() {
+            self.log.seal();
+            self.encode(args);
+            self.log.seal_as(Audience::Files);
         }
     }
 

@@ -3,7 +3,8 @@
 //! Commands say what is wanted ([`Upstream::want`]); the thread that follows the primary does it, as the
 //! only one that changes what is so, and says when it is done. Nothing here touches a socket.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
+use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::Duration;
@@ -35,6 +36,8 @@ pub struct View {
     pub state: &'static str,
     /// `master_link_status` is `up`.
     pub is_up: bool,
+    /// It was up with this primary: this server has its data.
+    pub was_up: bool,
     /// `master_last_io_seconds_ago`: -1 while the link is down.
     pub last_io_seconds: i64,
     /// `master_link_down_since_seconds`: -1 if it was never up.
@@ -49,6 +52,7 @@ impl Default for View {
             primary: None,
             state: "none",
             is_up: false,
+            was_up: false,
             last_io_seconds: -1,
             down_seconds: -1,
             sync: None,
@@ -101,11 +105,18 @@ pub struct Upstream {
     /// [`Orders::given`], to be read without the lock.
     given: AtomicU64,
     /// Keys that clients of this writable replica gave an expiry: nobody else removes them.
-    own_volatile: Mutex<HashSet<OwnKey>>,
+    own_volatile: Mutex<OwnVolatile>,
     /// The thread that follows runs.
     served: AtomicBool,
     /// Rung when something is ordered.
     bell: Mutex<Option<Arc<Bell>>>,
+}
+
+#[derive(Default)]
+struct OwnVolatile {
+    keys: BTreeSet<OwnKey>,
+    /// The last that was looked at.
+    last: Option<OwnKey>,
 }
 
 #[derive(Default)]
@@ -196,32 +207,33 @@ impl Upstream {
 impl Upstream {
     /// A client of this replica gave a key an expiry.
     pub fn note_volatile(&self, db: usize, key: &[u8]) {
-        self.own_volatile.lock().insert((db, key.into()));
+        self.own_volatile.lock().keys.insert((db, key.into()));
     }
 
     /// How many such keys there are, as far as is known.
     pub fn own_volatile(&self) -> usize {
-        self.own_volatile.lock().len()
+        self.own_volatile.lock().keys.len()
     }
 
-    /// Some of them, at most `count`: those for which `keep` says so stay noted.
-    pub fn retain_volatile(&self, count: usize, mut keep: impl FnMut(usize, &[u8]) -> bool) {
-        let some: Vec<OwnKey> = {
-            let noted = self.own_volatile.lock();
-            let from = rand::random_range(0..noted.len().max(1));
-            let rest = noted.iter().skip(from).chain(noted.iter().take(from));
-            rest.take(count).cloned().collect()
-        };
-        for (db, key) in some {
-            if !keep(db, &key) {
-                self.own_volatile.lock().remove(&(db, key));
-            }
-        }
+    /// Some of them, at most `count`, each in its turn.
+    pub fn next_volatile(&self, count: usize) -> Vec<OwnKey> {
+        let mut noted = self.own_volatile.lock();
+        let OwnVolatile { keys, last } = &*noted;
+        let from = last.as_ref().map_or(Unbounded, Excluded);
+        let some: Vec<_> = keys.range((from, Unbounded)).take(count).cloned().collect();
+        // Behind the last one, the first.
+        noted.last = some.last().filter(|_| some.len() == count).cloned();
+        some
+    }
+
+    /// A key has no expiry any more; called under its lock, so that who gives it one is not missed.
+    pub fn forget_volatile_key(&self, own: &OwnKey) {
+        self.own_volatile.lock().keys.remove(own);
     }
 
     /// The data set is another one, or this server no replica.
     pub fn forget_volatile(&self) {
-        self.own_volatile.lock().clear();
+        *self.own_volatile.lock() = OwnVolatile::default();
     }
 }
 
@@ -282,6 +294,10 @@ impl Upstream {
 mod tests {
     use super::*;
 
+    fn own(db: usize, key: &str) -> OwnKey {
+        (db, key.as_bytes().into())
+    }
+
     #[test]
     fn the_last_order_counts_and_who_waits_hears_of_its_end() {
         let upstream = Upstream::default();
@@ -306,10 +322,33 @@ mod tests {
             upstream.note_volatile(1, key.as_bytes());
         }
         assert_eq!(upstream.own_volatile(), 2);
-        upstream.retain_volatile(10, |db, key| db == 1 && key == b"a");
+        upstream.forget_volatile_key(&own(1, "b"));
         assert_eq!(upstream.own_volatile(), 1);
+        assert_eq!(upstream.next_volatile(10), [own(1, "a")]);
         upstream.forget_volatile();
-        upstream.retain_volatile(10, |_, _| unreachable!("none is noted"));
+        assert_eq!(upstream.next_volatile(10), []);
+    }
+
+    #[test]
+    fn each_of_these_keys_is_looked_at_in_its_turn() {
+        let upstream = Upstream::default();
+        for key in ["a", "b", "c", "d", "e"] {
+            upstream.note_volatile(0, key.as_bytes());
+        }
+        let next = || {
+            let some = upstream.next_volatile(2);
+            let keys = some.iter().map(|(_, key)| char::from(key[0]));
+            keys.collect::<String>()
+        };
+        assert_eq!([next(), next(), next()], ["ab", "cd", "e"]);
+        assert_eq!(next(), "ab");
+        // The one that was looked at last is gone, and so is the next.
+        for key in ["b", "c"] {
+            upstream.forget_volatile_key(&own(0, key));
+        }
+        assert_eq!(next(), "de");
+        assert_eq!(next(), "");
+        assert_eq!(next(), "ad");
     }
 
     #[test]

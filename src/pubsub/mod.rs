@@ -19,8 +19,10 @@ use crate::client::registry::Handle;
 use message::Encoded;
 pub use message::{Kind, confirmation};
 
-type Name = Arc<[u8]>;
-type Subscribers = Vec<Arc<Handle>>;
+/// The name of a channel.
+pub type Name = Arc<[u8]>;
+/// Who is subscribed to it.
+pub type Subscribers = Vec<Arc<Handle>>;
 
 /// All subscriptions.
 #[derive(Default)]
@@ -117,6 +119,19 @@ impl Hub {
         }
     }
 
+    /// Takes out the shard channels that `wanted` names, with their subscribers.
+    pub fn take_shard_channels(&self, wanted: impl Fn(&[u8]) -> bool) -> Vec<(Name, Subscribers)> {
+        let mut taken = Vec::new();
+        self.shard_channels.retain(|name, subscribers| {
+            let leaves = wanted(name);
+            if leaves {
+                taken.push((Arc::clone(name), std::mem::take(subscribers)));
+            }
+            !leaves
+        });
+        taken
+    }
+
     /// Sends a message to the subscribers of a channel and of matching patterns; returns their
     /// number.
     pub fn publish(&self, channel: &[u8], payload: &[u8], from: &mut dyn Sender) -> usize {
@@ -181,6 +196,24 @@ impl Hub {
                 let names = patterns.iter().map(|(name, _)| Arc::clone(name));
                 names.filter(|name| wanted(name)).collect()
             }
+        }
+    }
+
+    /// Shows each subscription. Nothing may be subscribed meanwhile by who is shown them.
+    pub fn each(&self, mut show: impl FnMut(Kind, &[u8], &Arc<Handle>)) {
+        for (kind, map) in [
+            (Kind::Channel, &self.channels),
+            (Kind::Shard, &self.shard_channels),
+        ] {
+            for entry in map {
+                let clients = entry.value().iter();
+                clients.for_each(|client| show(kind, entry.key(), client));
+            }
+        }
+        for (pattern, clients) in self.patterns.read().iter() {
+            clients
+                .iter()
+                .for_each(|client| show(Kind::Pattern, pattern, client));
         }
     }
 

@@ -60,6 +60,8 @@ pub(super) struct Applier {
     wave: Wave,
     /// Replies, which nobody gets.
     out: Output,
+    /// The disk fails: clients' writes would be refused.
+    disk_fails: bool,
     /// When it was told last that the disk fails.
     told_ms: i64,
     /// The primary asked for a confirmation.
@@ -70,7 +72,7 @@ impl Applier {
     /// For a connection to the primary, whose stream has database `db` selected.
     pub(super) fn new(shared: &Shared, handle: Arc<Handle>, db: usize) -> Self {
         handle.live.flags.fetch_or(flag::PRIMARY, Relaxed);
-        let mut session = Session::new(handle, true);
+        let mut session = Session::new(handle, None);
         session.db = db;
         session.publish();
         Self {
@@ -82,6 +84,7 @@ impl Applier {
             frame: Frame::default(),
             wave: Wave::default(),
             out: Output::new(),
+            disk_fails: false,
             told_ms: 0,
             asked: false,
         }
@@ -104,7 +107,9 @@ impl Applier {
     pub(super) fn feed(&mut self, shared: &Shared, bytes: &[u8]) -> Result<(), Corrupt> {
         self.buffer.extend_from_slice(bytes);
         self.worker.refresh(shared);
-        self.look_at_disk(shared);
+        let failing = shared.append_only.log.progress.failing.load(Relaxed);
+        let settings = &self.worker.settings;
+        self.disk_fails = failing || shared.durability.saves.refuses_writes(settings);
         loop {
             let planned = self.plan(shared);
             if self.wave.is_empty() {
@@ -122,15 +127,11 @@ impl Applier {
         Ok(())
     }
 
-    /// What a primary says is done even where a client's writes would be refused, because the disk
+    /// What a primary writes is done even where a client's writes would be refused, because the disk
     /// fails; unless the parameters have the server end then.
-    fn look_at_disk(&mut self, shared: &Shared) {
-        let failing = shared.append_only.log.progress.failing.load(Relaxed);
-        let settings = &self.worker.settings;
-        if !failing && !shared.durability.saves.refuses_writes(settings) {
-            return;
-        }
-        if !settings.replica_ignore_disk_write_errors {
+    #[cold]
+    fn meet_failing_disk(&mut self) {
+        if !self.worker.settings.replica_ignore_disk_write_errors {
             panic!("Replica was unable to write command to disk.");
         }
         let now = unix_ms();
@@ -264,12 +265,16 @@ impl Applier {
             out.clear();
             return;
         }
+        if self.disk_fails && known.flags.has(Flags::WRITE) {
+            self.meet_failing_disk();
+        }
+        let (worker, session, out) = (&mut self.worker, &mut self.session, &mut self.out);
         if session.multi.is_some() && !known.flags.has(Flags::UNQUEUED) {
             transaction::queue(session, known, args);
             return;
         }
-        let request = execute::Request { known, args, hints };
-        execute::call(shared, worker, session, out, request, None);
+        let invocation = execute::Invocation { known, args, hints };
+        execute::call(shared, worker, session, out, invocation, None);
         execute::to_end(shared, worker, session, out);
         out.clear();
     }

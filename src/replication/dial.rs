@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -11,13 +11,14 @@ use super::follow::Event;
 use crate::client::mailbox::Bell;
 use crate::config::strerror;
 use crate::dispatch::context::Shared;
+use crate::wire::Stream;
 
 /// What came of an attempt to connect.
 pub(super) struct Dialled {
     /// Which attempt.
     pub(super) attempt: u64,
-    /// The socket, or what is to be told instead.
-    pub(super) result: Result<TcpStream, Event<'static>>,
+    /// The stream, or what is to be told instead.
+    pub(super) result: Result<Stream, Event<'static>>,
 }
 
 /// Begins an attempt, whose outcome is put into `dialled`, unless a later one is there; then `bell` is rung.
@@ -33,8 +34,10 @@ pub(super) fn begin(
     let settings = shared.config.load();
     let limit = Duration::from_secs(settings.repl_timeout.max(1).unsigned_abs().into());
     let source = settings.bind_source_addr.to_str().into_owned();
-    shared.threads.start("dial", move |_| {
-        let result = connect(&host, port, &source, limit).map_err(|failure| match failure {
+    shared.threads.start("dial", move |shared| {
+        let connected = connect(&host, port, &source, limit);
+        let secured = connected.and_then(|socket| secure(shared, socket, limit));
+        let result = secured.map_err(|failure| match failure {
             Unconnected::Unreachable(text) => Event::Unreachable { attempt, text },
             Unconnected::Refused(text) => Event::ConnectFailed { attempt, text },
         });
@@ -45,6 +48,18 @@ pub(super) fn begin(
         drop(last);
         bell.ring();
     })
+}
+
+/// A stream over a connected socket: with TLS, where `tls-replication` says so.
+fn secure(shared: &Shared, socket: TcpStream, limit: Duration) -> Result<Stream, Unconnected> {
+    if !shared.config.settings().tls_replication {
+        return Ok(socket.into());
+    }
+    let deadline = Instant::now() + limit;
+    shared
+        .tls
+        .connect(socket.into(), deadline)
+        .map_err(|error| Unconnected::Refused(strerror(&error)))
 }
 
 /// Why there is no connection.

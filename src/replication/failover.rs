@@ -14,7 +14,7 @@ use crate::base::clock::unix_ms;
 use crate::config::strerror;
 use crate::dispatch::context::Shared;
 use crate::dispatch::pause::{Paused, Purpose};
-use crate::propagation::{Abort, Decision, Plan, State, Wanted};
+use crate::propagation::{Abort, Decision, Plan, State};
 
 /// Longest time without a look.
 const LOOK: Duration = Duration::from_millis(100);
@@ -60,9 +60,8 @@ pub fn abort(shared: &Shared, reason: &str) -> Abort {
 
 /// Has this server be a primary again, and waits until it is.
 pub fn give_up(shared: &Shared) {
-    order(shared, None);
-    let upstream = &shared.replication.upstream;
-    while !upstream.await_done(upstream.given(), Duration::from_secs(1)) {}
+    following::order(shared, None, false);
+    following::await_orders(shared);
     if shared.replication.failover.gave_up() {
         shared.pause.end(Purpose::Failover);
     }
@@ -100,7 +99,7 @@ fn run(shared: &Arc<Shared>) {
                     }
                 }
                 let port = u16::try_from(port).unwrap_or(0);
-                order(shared, Some((host, port)));
+                following::order(shared, Some((host, port)), true);
                 return;
             }
         }
@@ -121,17 +120,4 @@ fn synced(shared: &Shared, target: Option<&(String, i64)>) -> Option<(String, i6
         Some(target) => target.clone(),
         None => (r.ip.clone(), r.port),
     })
-}
-
-/// Has this server follow a replica, or nobody.
-fn order(shared: &Shared, replica: Option<(String, u16)>) {
-    shared
-        .config
-        .update(|settings| settings.replicaof.clone_from(&replica));
-    shared.replication.upstream.want(Wanted {
-        failover: replica.is_some(),
-        primary: replica,
-        at_start: false,
-    });
-    following::serve(shared);
 }

@@ -3,11 +3,13 @@
 //!
 //! It is the only one that changes whether this server is a primary or a replica. Commands order it
 //! ([`crate::propagation::Upstream`]) and wait until it is so. It reads the primary's bytes, has dumps
-//! loaded ([`super::receive`]) and applies the stream itself ([`super::apply`]).
+//! loaded (`dumps`, [`super::receive`]) and applies the stream itself ([`super::apply`]).
+
+mod dumps;
 
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{self, ErrorKind, IoSlice};
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -22,7 +24,7 @@ use super::dial::{self, Dialled};
 use super::follow::{
     Action, Event, Follower, History, Level, Load, Settings, StreamName, acknowledgement,
 };
-use super::receive::{Dump, Failed};
+use super::receive::Dump;
 use crate::base::clock::unix_ms;
 use crate::client::mailbox::Bell;
 use crate::client::registry::Arrival;
@@ -31,10 +33,10 @@ use crate::config::strerror;
 use crate::dispatch::blocking;
 use crate::dispatch::context::{Shared, Worker};
 use crate::dispatch::pause::Purpose;
-use crate::durability::{append_only, save};
 use crate::observe::{log, process};
 use crate::persistence::load::About;
-use crate::propagation::{Names, Wanted};
+use crate::propagation::{Address, View, Wanted};
+use crate::wire::Stream;
 
 /// Bytes read from the primary at once.
 const PIECE: usize = 64 * 1024;
@@ -42,6 +44,9 @@ const PIECE: usize = 64 * 1024;
 const LOOK: Duration = Duration::from_millis(100);
 /// Bytes that wait for the end of a pause, after which no more are read.
 const HELD: usize = 1 << 20;
+/// Bytes of the stream that are applied and not written to the append-only file, after which no more are
+/// read: more than a disk that does not hang leaves behind.
+const UNWRITTEN: u64 = 16 << 20;
 /// How long it may take that nobody follows us any more.
 const PARTING: Duration = Duration::from_secs(5);
 
@@ -66,6 +71,31 @@ pub fn serve(shared: &Shared) {
     }
 }
 
+/// Has this server follow `primary`, or nobody; a `failover` tells the other side to take over. Returns
+/// the number of the order. Who has to know when it is carried out calls [`await_orders`].
+pub fn order(shared: &Shared, primary: Option<Address>, failover: bool) -> u64 {
+    shared
+        .config
+        .update(|settings| settings.replicaof.clone_from(&primary));
+    let order = shared.replication.upstream.want(Wanted {
+        primary,
+        failover,
+        at_start: false,
+    });
+    serve(shared);
+    order
+}
+
+/// Waits until what was ordered until now is carried out. Not for a worker to call.
+pub fn await_orders(shared: &Shared) {
+    let upstream = &shared.replication.upstream;
+    let order = upstream.given();
+    while !upstream.await_done(order, Duration::from_secs(1)) {
+        // There may have been no thread to be had.
+        serve(shared);
+    }
+}
+
 /// The server starts as a replica: it is one before anybody is served.
 pub fn begin_as_replica(shared: &Shared) {
     let Some(primary) = shared.config.load().replicaof.clone() else {
@@ -77,7 +107,7 @@ pub fn begin_as_replica(shared: &Shared) {
     shared.stream.follow();
     // Unless what is loaded tells it.
     shared.replication.set_known(&shared.stream, false);
-    upstream.show(crate::propagation::View {
+    upstream.show(View {
         primary: Some(primary),
         state: "connect",
         ..Default::default()
@@ -107,8 +137,8 @@ fn show_role(follows: bool, settings: &crate::config::Settings) {
 
 /// The connection to the primary.
 struct Link {
-    socket: TcpStream,
-    /// What the socket had no room for.
+    stream: Stream,
+    /// What the stream had no room for.
     unsent: Vec<u8>,
 }
 
@@ -117,12 +147,14 @@ struct Following<'a> {
     shared: &'a Arc<Shared>,
     bell: Arc<Bell>,
     machine: Follower,
+    /// [`crate::config::Config::version`] of the parameters that it has.
+    settings_version: u64,
     link: Option<Link>,
     dialled: Arc<Mutex<Option<Dialled>>>,
     /// The attempt that the link belongs to, or the one being made.
     attempt: u64,
-    /// The dump being received or loaded, and where it goes.
-    dump: Option<(Dump, Load)>,
+    /// The dump that comes or is there, until it is adopted.
+    dump: Option<Dump>,
     /// All of the dump is handed over: what comes of it is awaited, and nothing read meanwhile.
     ending: bool,
     /// What the dump says of itself, once loaded.
@@ -149,6 +181,7 @@ impl<'a> Following<'a> {
             shared,
             bell,
             machine: Follower::new(settings(shared)),
+            settings_version: shared.config.version(),
             link: None,
             dialled: Arc::default(),
             attempt: 0,
@@ -168,10 +201,10 @@ impl<'a> Following<'a> {
 
     /// Follows for as long as the process lives.
     fn run(&mut self) {
-        let mut input = vec![0; PIECE];
+        let mut input = Vec::with_capacity(PIECE);
         loop {
             self.obey();
-            self.machine.set_settings(settings(self.shared));
+            self.follow_settings();
             self.wait();
             self.bell.answer();
             self.look_at_dial();
@@ -188,10 +221,23 @@ impl<'a> Following<'a> {
         }
     }
 
+    /// Takes over changed parameters; and, before a dump can come, where it would go.
+    fn follow_settings(&mut self) {
+        let version = self.shared.config.version();
+        if self.applier.is_none() || version != self.settings_version {
+            self.settings_version = version;
+            self.machine.set_settings(settings(self.shared));
+        }
+    }
+
     /// Waits until there is something to do.
     fn wait(&mut self) {
         let pause = self.machine.pause().map_or(LOOK, Duration::from_millis);
-        let pause = pause.min(LOOK);
+        let is_unread = |link: &Link| link.stream.has_unread() && self.may_read();
+        let pause = match self.link.as_ref().is_some_and(is_unread) {
+            true => Duration::ZERO,
+            false => pause.min(LOOK),
+        };
         let timeout = Timespec {
             tv_sec: pause.as_secs() as i64,
             tv_nsec: pause.subsec_nanos().into(),
@@ -200,9 +246,10 @@ impl<'a> Following<'a> {
         if let Some(link) = &self.link {
             let mut flags = PollFlags::empty();
             flags.set(PollFlags::IN, self.may_read());
-            flags.set(PollFlags::OUT, !link.unsent.is_empty());
+            let waits = !link.unsent.is_empty() || link.stream.has_unsent();
+            flags.set(PollFlags::OUT, waits);
             if !flags.is_empty() {
-                fds.push(PollFd::new(&link.socket, flags));
+                fds.push(PollFd::from_borrowed_fd(link.stream.fd(), flags));
             }
         }
         // Interrupted or not: what there is to do is looked at.
@@ -306,6 +353,7 @@ impl Following<'_> {
             );
         }
         shared.stream.disown();
+        shared.replication.begin_to_wait(unix_ms() / 1000);
         shared.replication.upstream.set_follows(false);
         shared.replication.upstream.forget_volatile();
         show_role(false, &shared.config.load());
@@ -370,9 +418,9 @@ impl Following<'_> {
             return;
         }
         match dialled.result {
-            Ok(socket) => {
+            Ok(stream) => {
                 self.link = Some(Link {
-                    socket,
+                    stream,
                     unsent: Vec::new(),
                 });
                 self.step(Event::Connected {
@@ -393,8 +441,10 @@ impl Following<'_> {
     /// Writes what the socket takes.
     fn flush(&mut self) {
         let Some(link) = &mut self.link else { return };
+        // A broken connection is met by the next read.
+        let _ = link.stream.flush();
         while !link.unsent.is_empty() {
-            match link.socket.write(&link.unsent) {
+            match link.stream.write(&[IoSlice::new(&link.unsent)]) {
                 Ok(count) => _ = link.unsent.drain(..count),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 // A broken connection is met by the next read.
@@ -404,11 +454,28 @@ impl Following<'_> {
     }
 
     fn may_read(&self) -> bool {
-        let is_full = self.applier.is_some() && self.early.len() >= HELD;
-        !self.ending && !is_full
+        let is_full = || self.early.len() >= HELD || self.file_is_behind();
+        !(self.ending || self.applier.is_some() && is_full())
     }
 
-    fn read(&mut self, input: &mut [u8]) {
+    /// So much is applied and not written to the append-only file that a write must be hanging: the primary
+    /// is to keep the rest until it ends, which the bell tells.
+    fn file_is_behind(&self) -> bool {
+        let log = &self.shared.append_only.log;
+        let is_behind = || {
+            let end = self.shared.stream.position();
+            let unwritten = end.saturating_sub(log.progress.written());
+            // Where it cannot be written, the replica goes on without.
+            log.is_open() && !log.progress.failing.load(Relaxed) && unwritten > UNWRITTEN
+        };
+        if !is_behind() {
+            return false;
+        }
+        log.progress.hold(&self.bell);
+        is_behind()
+    }
+
+    fn read(&mut self, input: &mut Vec<u8>) {
         if !self.may_read() {
             if !self.ending {
                 self.step(Event::Busy);
@@ -416,7 +483,8 @@ impl Following<'_> {
             return;
         }
         let Some(link) = &mut self.link else { return };
-        let text = match link.socket.read(input) {
+        input.clear();
+        let text = match link.stream.read(input) {
             Ok(0) => "connection lost".to_owned(),
             Ok(count) => {
                 let counter = &self.shared.stats.applier().counters.input_bytes;
@@ -546,9 +614,9 @@ impl Following<'_> {
             address.map_or_else(|_| String::new(), |a| a.to_string())
         };
         let handle = self.shared.clients.add(Arrival {
-            address: address(link.socket.peer_addr()),
-            local_address: address(link.socket.local_addr()),
-            fd: link.socket.as_raw_fd(),
+            address: address(link.stream.peer_addr()),
+            local_address: address(link.stream.local_addr()),
+            fd: link.stream.fd().as_raw_fd(),
             now_ms: unix_ms(),
             bell: Arc::clone(&self.bell),
         });
@@ -594,183 +662,6 @@ impl Following<'_> {
     }
 }
 
-/// Dumps.
-impl Following<'_> {
-    fn begin_load(&mut self, source: Option<History>, len: Option<u64>, load: Load) {
-        if load == Load::Direct {
-            self.drop_data(len);
-        }
-        if load == Load::Swap {
-            save::empty_beside(self.shared);
-        }
-        // What is there is an earlier state of what comes, and of use to clients until then.
-        let is_earlier = source.is_some_and(|s| s.id.as_str() == self.shared.replication.id());
-        let serves = load == Load::Swap && is_earlier;
-        match Dump::begin(self.shared, load, (len, serves), &self.bell) {
-            Ok(dump) => self.dump = Some((dump, load)),
-            Err(error) => self.fail_load(
-                Failed {
-                    text: strerror(&error),
-                    lasting: false,
-                },
-                load,
-            ),
-        }
-    }
-
-    fn load(&mut self, bytes: &[u8]) {
-        let (upstream, seen) = (&self.shared.replication.upstream, self.seen);
-        let Some((dump, load)) = &mut self.dump else {
-            return;
-        };
-        let load = *load;
-        if let Err(error) = dump.take(bytes, || upstream.given() == seen) {
-            let text = strerror(&error);
-            self.fail_load(
-                Failed {
-                    text,
-                    lasting: false,
-                },
-                load,
-            );
-        }
-    }
-
-    fn end_load(&mut self) {
-        let Some((mut dump, load)) = self.dump.take() else {
-            return;
-        };
-        if load == Load::File {
-            self.drop_data(None);
-        }
-        self.ending = true;
-        let ended = dump.end(self.shared);
-        self.dump = Some((dump, load));
-        if let Err(error) = ended {
-            let text = strerror(&error);
-            self.fail_load(
-                Failed {
-                    text,
-                    lasting: false,
-                },
-                load,
-            );
-        }
-    }
-
-    /// The old data set goes, and with it what it was.
-    fn drop_data(&mut self, len: Option<u64>) {
-        let shared = self.shared;
-        self.set_known(false);
-        shared.durability.loading.begin(len.unwrap_or(0));
-        // Nobody acts on the old data set from here on.
-        shared.turns.pass();
-        self.part_with_replicas();
-        shared.durability.saves.cancel();
-        if append_only::is_on(shared) {
-            self.resumes_file = true;
-            append_only::turn_off(shared);
-        }
-        save::empty(shared, shared.config.settings().replica_lazy_flush);
-    }
-
-    fn look_at_dump(&mut self) {
-        let Some((dump, load)) = &mut self.dump else {
-            return;
-        };
-        let (load, attempt) = (*load, self.attempt);
-        match dump.outcome() {
-            None => {}
-            Some(Ok(about)) => {
-                self.about = about;
-                self.dump = Some((Dump::loaded(&self.bell), load));
-                self.step(Event::Loaded { attempt });
-                self.drain_events();
-            }
-            Some(Err(failed)) => {
-                self.dump = None;
-                self.fail_load(failed, load);
-                self.drain_events();
-            }
-        }
-    }
-
-    /// A dump could not be received or loaded: with [`Load::Swap`] the old data stays, otherwise none.
-    fn fail_load(&mut self, failed: Failed, load: Load) {
-        self.forget_load(load);
-        let Failed { text, lasting } = failed;
-        self.events.push_back(Event::LoadFailed {
-            attempt: self.attempt,
-            text,
-            lasting,
-        });
-    }
-
-    fn abort_load(&mut self) {
-        if let Some((dump, load)) = self.dump.take() {
-            dump.give_up();
-            self.forget_load(load);
-        }
-    }
-
-    /// Nothing of a dump stays.
-    fn forget_load(&mut self, load: Load) {
-        let shared = self.shared;
-        if let Some((dump, _)) = self.dump.take() {
-            dump.give_up();
-        }
-        match load {
-            Load::Swap => save::empty_beside(shared),
-            Load::Direct => save::empty(shared, false),
-            Load::File if self.ending => save::empty(shared, false),
-            Load::File => {}
-        }
-        self.end_loading();
-    }
-
-    fn end_loading(&mut self) {
-        self.ending = false;
-        self.shared.durability.loading.end();
-        if std::mem::take(&mut self.resumes_file) {
-            append_only::turn_on(self.shared);
-        }
-    }
-
-    /// What was loaded is the data set, and this its history.
-    fn adopt(&mut self, history: Option<History>) {
-        let shared = self.shared;
-        if let Some((_, Load::Swap)) = self.dump.take() {
-            self.exchange();
-        }
-        let size = shared.config.settings().repl_backlog_size.unsigned_abs();
-        let about = std::mem::take(&mut self.about);
-        let selected = about.selected.unwrap_or(0);
-        let (id, offset) = match history {
-            Some(History { id, offset }) => (id.to_string(), offset.unsigned_abs()),
-            None => (crate::base::random::run_id(), 0),
-        };
-        let names = Names { id, second: None };
-        let copied = (names, offset, selected);
-        shared.replication.adopt(&shared.stream, copied, size);
-        self.set_known(history.is_some());
-        shared.durability.saves.loaded(shared.changes());
-        self.end_loading();
-        self.begin_to_apply(selected);
-    }
-
-    /// The new data set takes the place of the old one, which clients were served from.
-    fn exchange(&mut self) {
-        let shared = self.shared;
-        self.part_with_replicas();
-        if append_only::is_on(shared) {
-            self.resumes_file = true;
-            append_only::turn_off(shared);
-        }
-        let _turn = shared.durability.saves.take_over();
-        save::exchange_with_beside(shared);
-    }
-}
-
 /// The parameters that the state machine needs.
 fn settings(shared: &Shared) -> Settings {
     let settings = shared.config.settings();
@@ -782,6 +673,7 @@ fn settings(shared: &Shared) -> Settings {
     };
     Settings {
         port: match settings.replica_announce_port {
+            0 if settings.tls_replication && settings.tls_port != 0 => settings.tls_port,
             0 => settings.port,
             port => port,
         },

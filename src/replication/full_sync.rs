@@ -11,7 +11,7 @@ use std::cell::RefCell;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, ErrorKind, Write};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
@@ -23,8 +23,7 @@ use crate::config::{Settings, strerror};
 use crate::dispatch::context::Shared;
 use crate::keyspace::shards::LockSet;
 use crate::persistence::snapshot;
-use crate::propagation::Place;
-use crate::propagation::{Reader, State};
+use crate::propagation::{Place, Reader, State};
 
 /// How often a replica looks whether its snapshot may begin.
 const LOOK: Duration = Duration::from_millis(10);
@@ -194,16 +193,17 @@ fn now() -> i64 {
 
 /// Makes a snapshot for `tickets`, on a thread that gives way; each gets an outcome.
 fn make(shared: &Shared, full_syncs: &FullSyncs, tickets: &[Arc<Ticket>]) {
+    let over = AtomicBool::new(false);
     thread::scope(|scope| {
         let thread = thread::Builder::new().name("bgsave".to_owned());
         let work = || {
             priority::give_way();
-            make_here(shared, full_syncs, tickets);
+            make_here(shared, full_syncs, tickets, &over);
         };
         match thread.spawn_scoped(scope, work) {
             Ok(made) => {
                 while !made.is_finished() {
-                    cancel_if_useless(shared, full_syncs, tickets);
+                    cancel_if_useless(shared, full_syncs, tickets, &over);
                     thread::park_timeout(LOOK);
                 }
             }
@@ -217,9 +217,17 @@ fn make(shared: &Shared, full_syncs: &FullSyncs, tickets: &[Arc<Ticket>]) {
 }
 
 /// Gives a snapshot up that all have left who wanted it. With save points one to a file goes on, as with
-/// Redis, whose dump it would be.
-fn cancel_if_useless(shared: &Shared, full_syncs: &FullSyncs, tickets: &[Arc<Ticket>]) {
+/// Redis, whose dump it would be. Once it is `over`, which it is under the lock, the next one may be under way.
+fn cancel_if_useless(
+    shared: &Shared,
+    full_syncs: &FullSyncs,
+    tickets: &[Arc<Ticket>],
+    over: &AtomicBool,
+) {
     let waiting = full_syncs.0.lock();
+    if over.load(Relaxed) {
+        return;
+    }
     let joined = waiting.on_disk.iter().flat_map(|snapshot| &snapshot.joined);
     let mut all = tickets.iter().chain(joined.map(|(ticket, _)| ticket));
     if !all.all(|ticket| ticket.peer.is_closed()) {
@@ -238,7 +246,7 @@ fn fail<'a>(tickets: impl IntoIterator<Item = &'a Arc<Ticket>>, kind: ErrorKind)
     }
 }
 
-fn make_here(shared: &Shared, full_syncs: &FullSyncs, tickets: &[Arc<Ticket>]) {
+fn make_here(shared: &Shared, full_syncs: &FullSyncs, tickets: &[Arc<Ticket>], over: &AtomicBool) {
     let saves = &shared.durability.saves;
     let turn = saves.turn();
     saves.started.store(now(), Relaxed);
@@ -258,6 +266,7 @@ fn make_here(shared: &Shared, full_syncs: &FullSyncs, tickets: &[Arc<Ticket>]) {
     let cancelled = saves.is_cancelled();
     let joined = {
         let mut waiting = full_syncs.0.lock();
+        over.store(true, Relaxed);
         waiting.streams = false;
         waiting.on_disk.take().map(|snapshot| snapshot.joined)
     };
@@ -314,8 +323,11 @@ fn snapshot(
             offset,
             selected: shared.stream.selected(),
         };
-        let with_functions = !kind.without_functions;
-        shared.durability.head_at(Some(&place), with_functions)
+        let functions = match kind.without_functions {
+            true => Vec::new(),
+            false => shared.scripts.libraries.now().sources(),
+        };
+        shared.durability.head_at(Some(&place), &functions)
     };
     let mut begun = Ok(());
     let at = || opened.borrow().first().map_or(0, Reader::offset);
@@ -399,7 +411,9 @@ fn stream_to(shared: &Shared, tickets: &[Arc<Ticket>]) -> io::Result<Made> {
     let readers = snapshot(shared, tickets, &mut &sockets, begin)?;
     sockets.each(|peer| {
         peer.replica.listen();
-        Pipe(shared, peer).write_all(&mark)
+        let mut pipe = Pipe(shared, peer);
+        pipe.write_all(&mark)?;
+        pipe.flush()
     })?;
     let alive = sockets.alive.into_inner();
     tracing::warn!(

@@ -2,7 +2,6 @@
 //! a snapshot for several.
 
 use std::io::{self, ErrorKind, Write};
-use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -13,11 +12,12 @@ use crate::client::registry::Handle;
 use crate::client::session::ReplicaOptions;
 use crate::dispatch::context::Shared;
 use crate::propagation::{Replica, State};
+use crate::wire::Duplex;
 
 /// A replica and its socket.
 pub(super) struct Peer {
-    /// Of any family; in blocking mode, with time limits of [`super::primary::TICK`].
-    pub(super) socket: TcpStream,
+    /// Waits for [`super::primary::TICK`] at a time.
+    pub(super) socket: Duplex,
     pub(super) handle: Arc<Handle>,
     pub(super) replica: Arc<Replica>,
     pub(super) options: Box<ReplicaOptions>,
@@ -37,8 +37,7 @@ impl Peer {
     /// Ends the connection.
     pub(super) fn close(&self) {
         self.closed.store(true, Relaxed);
-        // It may be closed already.
-        let _ = self.socket.shutdown(Shutdown::Both);
+        self.socket.shutdown();
     }
 
     /// Tells the replica that everything follows, from `offset` on.
@@ -49,7 +48,9 @@ impl Peer {
         let line = format!("+FULLRESYNC {} {offset}\r\n", shared.replication.id());
         // No sign of life comes into the middle of it.
         let _preparing = self.preparing.lock();
-        Pipe(shared, self).write_all(line.as_bytes())
+        let mut pipe = Pipe(shared, self);
+        pipe.write_all(line.as_bytes())?;
+        pipe.flush()
     }
 
     /// The snapshot comes now: no signs of life any more.
@@ -61,19 +62,17 @@ impl Peer {
 /// Writes to a replica, waiting for it as long as it may take.
 pub(super) struct Pipe<'a>(pub(super) &'a Shared, pub(super) &'a Peer);
 
-impl Write for Pipe<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+impl Pipe<'_> {
+    /// Does `work`, which waits for the replica, until it is done.
+    fn until<T>(&self, mut work: impl FnMut() -> io::Result<T>) -> io::Result<T> {
         let (shared, link, begun) = (self.0, self.1, Instant::now());
         loop {
-            if link.closed.load(Relaxed) {
+            // What comes after CLIENT KILL in the stream is not for whoever was killed.
+            if link.closed.load(Relaxed) || link.handle.is_killed() {
                 return Err(ErrorKind::ConnectionAborted.into());
             }
-            match (&link.socket).write(bytes) {
-                Ok(written) => {
-                    let counter = &shared.replication.output_bytes;
-                    counter.fetch_add(written as u64, Relaxed);
-                    return Ok(written);
-                }
+            match work() {
+                Ok(done) => return Ok(done),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     // Whoever cancels the snapshot does not wait for a replica that hangs.
@@ -96,8 +95,21 @@ impl Write for Pipe<'_> {
             }
         }
     }
+}
 
+impl Write for Pipe<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut socket = &self.1.socket;
+        let written = self.until(|| socket.write(bytes))?;
+        let counter = &self.0.replication.output_bytes;
+        counter.fetch_add(written as u64, Relaxed);
+        Ok(written)
+    }
+
+    /// Waits until all is in the socket: over TLS some of what was written may wait for room in it, and nobody sends
+    /// that while nothing else is written.
     fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        let mut socket = &self.1.socket;
+        self.until(|| socket.flush())
     }
 }

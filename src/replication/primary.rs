@@ -10,9 +10,7 @@
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::TcpStream;
 use std::ops::Deref;
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{
@@ -36,6 +34,7 @@ use crate::dispatch::context::Shared;
 use crate::dispatch::{admit, blocking, execute};
 use crate::propagation::{Lineage, Reader, Refusal, Replica, Resumed, State};
 use crate::resp::parse::{self, Limits, Parser};
+use crate::wire::{Duplex, Stream};
 
 /// How often a thread that waits looks up, at least.
 pub(super) const TICK: Duration = Duration::from_millis(100);
@@ -46,7 +45,7 @@ const LONGEST_REQUEST: usize = 1 << 20;
 
 /// A replica on its way from its worker to its threads.
 struct Attachment {
-    socket: OwnedFd,
+    stream: Stream,
     /// Replies that its worker has not written.
     unsent: Vec<u8>,
     /// What it sent behind its request.
@@ -66,7 +65,7 @@ pub fn hand_over(
     shared: &Shared,
     full_syncs: &Arc<FullSyncs>,
     mut session: Session,
-    socket: OwnedFd,
+    stream: Stream,
     unsent: Vec<u8>,
     input: Vec<u8>,
 ) {
@@ -81,7 +80,7 @@ pub fn hand_over(
     let settings = shared.config.load();
     if settings.repl_disable_tcp_nodelay {
         // A matter of taste; the sockets of other families have no such option.
-        let _ = rustix::net::sockopt::set_tcp_nodelay(&socket, false);
+        let _ = rustix::net::sockopt::set_tcp_nodelay(stream.fd(), false);
     }
     handle.live.flags.fetch_or(flag::REPLICA, Relaxed);
     if request.order().is_none() {
@@ -89,7 +88,7 @@ pub fn hand_over(
     }
     let client = handle.id;
     let attachment = Attachment {
-        socket,
+        stream,
         unsent,
         input,
         handle,
@@ -152,7 +151,7 @@ fn forget(shared: &Shared, client: u64) {
 /// Serves a replica until one side has enough.
 fn run(shared: &Shared, full_syncs: &FullSyncs, attachment: Attachment) {
     let Attachment {
-        socket,
+        stream,
         unsent,
         input,
         handle,
@@ -167,8 +166,15 @@ fn run(shared: &Shared, full_syncs: &FullSyncs, attachment: Attachment) {
         }
         welcome(shared, &replica);
     }
+    let socket = match Duplex::new(stream, TICK) {
+        Ok(socket) => socket,
+        Err(error) => {
+            tracing::warn!("Cannot serve a replica: {}", strerror(&error));
+            return forget(shared, handle.id);
+        }
+    };
     let peer = Arc::new(Peer {
-        socket: TcpStream::from(socket),
+        socket,
         handle,
         replica,
         options,
@@ -183,9 +189,6 @@ fn run(shared: &Shared, full_syncs: &FullSyncs, attachment: Attachment) {
     };
     let writer = thread::current();
     let served = thread::scope(|scope| {
-        link.socket.set_nonblocking(false)?;
-        link.socket.set_read_timeout(Some(TICK))?;
-        link.socket.set_write_timeout(Some(TICK))?;
         let listener = thread::Builder::new().name("replica-acks".to_owned());
         listener.spawn_scoped(scope, || link.listen(input, &writer))?;
         let served = link.serve(&unsent, &request);
@@ -343,6 +346,7 @@ impl Link<'_> {
             pipe.write_all(&piece[..count])?;
             sent += count as u64;
         }
+        pipe.flush()?;
         self.replica.hear(now());
         self.replica.enter(State::Online);
         Ok(())
@@ -375,6 +379,8 @@ impl Link<'_> {
         let sent = &self.replica.sent;
         sent.store(reader.offset(), Relaxed);
         while !self.closed.load(Relaxed) {
+            // Nothing more may come for long.
+            self.pipe().flush()?;
             if !reader.wait(TICK) {
                 continue;
             }

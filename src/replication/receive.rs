@@ -4,7 +4,7 @@
 //! rings when it is done. Who gives a load up drops the pipe, and the loader ends at its next read.
 
 use std::fs::File;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, Read, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -14,19 +14,19 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::follow::Load;
+use crate::base::clock;
 use crate::client::mailbox::Bell;
 use crate::config::strerror;
 use crate::dispatch::context::Shared;
 use crate::durability::save;
 use crate::persistence::load::{self, About};
 use crate::persistence::rdb::file::Failure;
+use crate::persistence::replacement::Replacement;
 
 /// Pieces that wait for the loader at most.
 const PIECES: usize = 16;
 /// How long to wait for the loader before something else is looked at.
 const LOOK: Duration = Duration::from_millis(1);
-/// Bytes after which what was written to a file is handed to the disk.
-const SYNCED: u64 = 8 << 20;
 
 /// Why a dump was not loaded.
 #[derive(Clone, Debug)]
@@ -35,6 +35,15 @@ pub(super) struct Failed {
     pub(super) text: String,
     /// The next one will fail as well.
     pub(super) lasting: bool,
+}
+
+impl From<io::Error> for Failed {
+    fn from(error: io::Error) -> Self {
+        Self {
+            text: strerror(&error),
+            lasting: false,
+        }
+    }
 }
 
 /// What came of loading.
@@ -47,8 +56,10 @@ struct Common {
     outcome: Mutex<Option<Outcome>>,
 }
 
-/// A dump that is being received or loaded.
+/// A dump that is being received or loaded, or is loaded and waits to be adopted.
 pub(super) struct Dump {
+    /// Where it goes.
+    pub(super) load: Load,
     to: To,
     common: Arc<Common>,
     bell: Arc<Bell>,
@@ -61,26 +72,10 @@ pub(super) struct Dump {
 }
 
 enum To {
-    File(Temporary),
+    File(Replacement),
     Loader(SyncSender<Vec<u8>>),
     /// All of it is handed over.
     Nowhere,
-}
-
-/// A file that goes with its owner, unless it was put in its place.
-struct Temporary {
-    file: Option<File>,
-    path: PathBuf,
-    unsynced: u64,
-}
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        if self.file.is_some() {
-            // It may be gone already.
-            let _ = std::fs::remove_file(&self.path);
-        }
-    }
 }
 
 impl Dump {
@@ -93,6 +88,7 @@ impl Dump {
         bell: &Arc<Bell>,
     ) -> io::Result<Self> {
         let mut dump = Self {
+            load,
             to: To::Nowhere,
             common: Arc::default(),
             bell: Arc::clone(bell),
@@ -101,34 +97,19 @@ impl Dump {
             serves,
         };
         dump.to = match load {
-            Load::File => To::File(create()?),
+            Load::File => To::File(create(shared)?),
             Load::Direct | Load::Swap => {
                 let (sender, receiver) = sync_channel(PIECES);
-                let common = Arc::clone(&dump.common);
                 let pipe = Pipe {
                     receiver,
                     piece: Vec::new(),
                     at: 0,
-                    common,
                 };
-                dump.start(shared, load, pipe)?;
+                dump.start(shared, pipe)?;
                 To::Loader(sender)
             }
         };
         Ok(dump)
-    }
-
-    /// One that is loaded, and nothing more is to be done for.
-    pub(super) fn loaded(bell: &Arc<Bell>) -> Self {
-        let common = Arc::<Common>::default();
-        Self {
-            to: To::Nowhere,
-            common,
-            bell: Arc::clone(bell),
-            len: None,
-            loads: false,
-            serves: false,
-        }
     }
 
     /// Takes the next bytes. `goes_on` is asked while the loader is behind: false gives up.
@@ -137,7 +118,7 @@ impl Dump {
     /// Of the file. What the loader meets is its outcome.
     pub(super) fn take(&mut self, bytes: &[u8], goes_on: impl Fn() -> bool) -> io::Result<()> {
         match &mut self.to {
-            To::File(temporary) => temporary.write(bytes),
+            To::File(replacement) => replacement.write_all(bytes),
             To::Loader(sender) => {
                 let mut piece = bytes.to_vec();
                 while let Err(TrySendError::Full(back)) = sender.try_send(piece) {
@@ -156,12 +137,16 @@ impl Dump {
     /// All of it has come: a file takes the place of the dump on disk and is loaded, into what is empty
     /// by now.
     pub(super) fn end(&mut self, shared: &Shared) -> io::Result<()> {
-        if let To::File(mut temporary) = std::mem::replace(&mut self.to, To::Nowhere) {
-            let file = temporary.put_in_place(shared)?;
-            self.len = Some(file.metadata()?.len());
-            self.start(shared, Load::File, file)?;
-        }
-        Ok(())
+        let To::File(replacement) = std::mem::replace(&mut self.to, To::Nowhere) else {
+            return Ok(());
+        };
+        // No snapshot of the old data takes its place.
+        let turn = shared.durability.saves.take_over();
+        replacement.commit()?;
+        let file = File::open(shared.config.load().dbfilename.as_path())?;
+        drop(turn);
+        self.len = Some(file.metadata()?.len());
+        self.start(shared, file)
     }
 
     /// What came of loading, once that is over.
@@ -180,18 +165,13 @@ impl Dump {
         }
     }
 
-    fn start(
-        &mut self,
-        shared: &Shared,
-        load: Load,
-        input: impl Read + Send + 'static,
-    ) -> io::Result<()> {
+    fn start(&mut self, shared: &Shared, input: impl Read + Send + 'static) -> io::Result<()> {
         let (common, bell, len) = (Arc::clone(&self.common), Arc::clone(&self.bell), self.len);
         let watched = Watched {
             input,
             common: Arc::clone(&common),
         };
-        let (swaps, serves) = (load == Load::Swap, self.serves);
+        let (swaps, serves) = (self.load == Load::Swap, self.serves);
         let started = shared.threads.start("load", move |shared| {
             let outcome = run(shared, watched, len.unwrap_or(0), (swaps, serves));
             *common.outcome.lock() = Some(outcome);
@@ -208,69 +188,29 @@ fn run(shared: &Shared, input: impl Read, len: u64, (beside, serves): (bool, boo
     let mut options = save::load_options(&settings, false, false);
     options.beside = beside;
     let loading = &shared.durability.loading;
-    loading.begin_as(len, serves);
+    match serves {
+        true => loading.begin_async(len),
+        false => loading.begin(len),
+    }
     match load::file(&shared.keyspace, input, &options, loading) {
         Ok(loaded) => {
-            *shared.durability.functions.lock() = loaded.functions;
+            save::take_functions(shared, &loaded.functions, save::Taking::InPlace)?;
             Ok(loaded.about)
         }
-        Err(failure) => Err(Failed {
-            text: describe(&failure),
-            lasting: !matches!(failure, Failure::Io(_)),
+        Err(Failure::Io(error)) => Err(error.into()),
+        Err(other) => Err(Failed {
+            text: other.to_string(),
+            lasting: true,
         }),
     }
 }
 
-fn describe(failure: &Failure) -> String {
-    match failure {
-        Failure::Io(error) => strerror(error),
-        other => other.to_string(),
-    }
-}
-
-fn create() -> io::Result<Temporary> {
-    let path = PathBuf::from(format!("temp-{}.rdb", temporary_name()));
-    let file = File::options()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .open(&path)?;
-    Ok(Temporary {
-        file: Some(file),
-        path,
-        unsynced: 0,
-    })
-}
-
-fn temporary_name() -> String {
-    let (now, pid) = (crate::base::clock::unix_ms(), std::process::id());
-    format!("{now}.{pid}")
-}
-
-impl Temporary {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let file = self.file.as_mut().expect("it is open until its end");
-        file.write_all(bytes)?;
-        self.unsynced += bytes.len() as u64;
-        if self.unsynced >= SYNCED {
-            self.unsynced = 0;
-            file.sync_data()?;
-        }
-        Ok(())
-    }
-
-    /// It is the dump file from now on. Gives it, to be read from its start.
-    fn put_in_place(&mut self, shared: &Shared) -> io::Result<File> {
-        use std::io::Seek;
-        let mut file = self.file.take().expect("it is open until its end");
-        let settings = shared.config.load();
-        file.sync_data()?;
-        // No snapshot of the old data takes its place.
-        let _turn = shared.durability.saves.take_over();
-        std::fs::rename(&self.path, settings.dbfilename.as_path())?;
-        file.rewind()?;
-        Ok(file)
-    }
+/// The file that becomes the dump when all of it has come.
+fn create(shared: &Shared) -> io::Result<Replacement> {
+    let (seconds, pid) = (clock::unix_ms() / 1000, std::process::id());
+    let temporary = PathBuf::from(format!("temp-{seconds}.{pid}.rdb"));
+    let target = shared.config.load();
+    Replacement::create(&temporary, target.dbfilename.as_path(), true)
 }
 
 /// The loader's end of the pipe.
@@ -278,17 +218,14 @@ struct Pipe {
     receiver: Receiver<Vec<u8>>,
     piece: Vec<u8>,
     at: usize,
-    common: Arc<Common>,
 }
 
 impl Read for Pipe {
     fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
         while self.at == self.piece.len() {
-            if self.common.given_up.load(Relaxed) {
-                return Err(ErrorKind::Interrupted.into());
-            }
             match self.receiver.recv() {
                 Ok(piece) => (self.piece, self.at) = (piece, 0),
+                // All of it has come, or it was given up.
                 Err(_) => return Ok(0),
             }
         }

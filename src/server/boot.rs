@@ -8,26 +8,38 @@ use std::time::Duration;
 
 use super::frame::{Doors, Frame};
 use super::title::Title;
-use super::users::DefaultUser;
-use super::{check_aof, check_rdb, crash, cron, limits, memory_test, process, stack, system_check};
+use super::{
+    check_aof, check_rdb, crash, cron, limits, memory_test, process, stack, system_check, users,
+    watching,
+};
+use crate::acl::Users;
 use crate::base::{alloc, clock, heap, random};
+use crate::bus::{self, Bus};
+use crate::cluster::handle::Cluster;
+use crate::cluster::machine;
+use crate::cluster::routes::Routes;
 use crate::commands;
 use crate::config::REDIS_VERSION;
 use crate::config::command_line::{CommandLine, Special, absolute_path, options_to_text};
 use crate::config::file::{self, Checks, LoadError};
-use crate::config::{Config, Effect, Settings};
+use crate::config::{Config, Effect, Settings, UserRow};
 use crate::dispatch::blocking::Blocked;
 use crate::dispatch::context::{REPLY_PEAK_RESET_MS, Shared, Stall, Status};
 use crate::dispatch::control::{Control, Request};
 use crate::dispatch::table::Table;
-use crate::dispatch::threads::Threads;
+use crate::dispatch::threads::{STACK, Threads};
 use crate::dispatch::turns::Turns;
 use crate::durability::append_only_load;
 use crate::keyspace::shards::Keyspace;
+use crate::net::listener::{self, Bound};
 use crate::net::worker::{EventLoop, Link};
 use crate::observe::log;
 use crate::observe::stats::Stats;
 use crate::replication::{FullSyncs, following};
+use crate::scripting::Lua;
+use crate::scripts::Scripts;
+use crate::sentinel::handle::Sentinel;
+use crate::wire::Contexts;
 
 /// Runs the program with its arguments, its own name first.
 pub fn main(args: &[OsString]) -> ExitCode {
@@ -91,16 +103,13 @@ Sentinel mode:
 /// Does what the rows of a configuration ask for beyond parameters: `rename-command`, `user`.
 struct Rows<'a> {
     table: &'a mut Table,
-    default_user: DefaultUser,
+    users: users::Rows,
 }
 
 impl<'a> Rows<'a> {
     fn new(table: &'a mut Table) -> Self {
-        let default_user = DefaultUser::default();
-        Self {
-            table,
-            default_user,
-        }
+        let users = users::Rows::new(table.catalog());
+        Self { table, users }
     }
 }
 
@@ -109,18 +118,16 @@ impl Checks for Rows<'_> {
         self.table.rename(old, new).map_err(str::to_owned)
     }
 
-    fn user(&mut self, args: &[Vec<u8>]) -> Result<(), String> {
-        self.default_user.read(args)
+    fn user(&mut self, row: &UserRow, settings: &Settings) -> Result<(), String> {
+        self.users.check(row, settings)
     }
 }
 
 fn serve(args: &[OsString], line: &CommandLine) -> ExitCode {
-    if line.sentinel {
-        eprintln!("Sentinel mode is not supported yet");
-        return ExitCode::FAILURE;
-    }
-    let mut table = Table::new(commands::all());
-    let mut settings = Settings::default();
+    let (mut table, mut settings) = match line.sentinel {
+        true => (commands::of_sentinel(), watching::settings()),
+        false => (Table::new(commands::all()), Settings::default()),
+    };
     let here = std::env::current_dir().map(|d| d.into_os_string().into_encoded_bytes());
     let file = line
         .config_file
@@ -137,7 +144,7 @@ fn serve(args: &[OsString], line: &CommandLine) -> ExitCode {
         };
         let mut rows = Rows::new(&mut table);
         let loaded = file::load(&mut settings, line, &mut stdin, &mut rows);
-        match loaded.and_then(|()| rows.default_user.enter(&mut settings)) {
+        match loaded {
             Ok(()) => {}
             Err(LoadError::Fatal(text)) => {
                 eprint!("{text}");
@@ -149,6 +156,14 @@ fn serve(args: &[OsString], line: &CommandLine) -> ExitCode {
             }
         }
     }
+    let sentinel = match line
+        .sentinel
+        .then(|| watching::prepare(&settings, file.as_deref()))
+    {
+        Some(Ok(sentinel)) => Some(sentinel),
+        Some(Err(())) => return ExitCode::FAILURE,
+        None => None,
+    };
     log::configure(&settings);
     let supervised = process::supervise(&settings);
     let background = settings.daemonize && !supervised;
@@ -161,11 +176,13 @@ fn serve(args: &[OsString], line: &CommandLine) -> ExitCode {
             settings.pidfile = "/var/run/redis.pid".into();
         }
     }
-    heap::use_huge_pages();
+    if !line.sentinel {
+        heap::use_huge_pages();
+    }
     greet(args, line);
     let program = args.first().map(|a| a.as_encoded_bytes().to_vec());
     let title = Title::capture(program.unwrap_or_default());
-    match start(settings, file, table, title) {
+    match start(settings, file, table, sentinel, title) {
         Ok(status) => ExitCode::from(status as u8),
         Err(()) => ExitCode::FAILURE,
     }
@@ -195,14 +212,6 @@ fn greet(args: &[OsString], line: &CommandLine) {
 fn refuse_unsupported(settings: &Settings) -> Result<(), ()> {
     let refusal = if let Some(lines) = settings.directives.refusal() {
         lines
-    } else if !settings.aclfile.is_empty() {
-        vec!["aclfile: ACL users are not supported yet".to_owned()]
-    } else if settings.cluster_enabled {
-        vec!["cluster-enabled yes: cluster mode is not supported yet".to_owned()]
-    } else if settings.tls_port != 0 {
-        vec!["tls-port: TLS is not supported yet".to_owned()]
-    } else if settings.tls_replication || settings.tls_cluster {
-        vec!["tls-replication, tls-cluster: TLS is not supported yet".to_owned()]
     } else {
         return Ok(());
     };
@@ -217,20 +226,41 @@ pub fn build(
     settings: Settings,
     file: Option<Vec<u8>>,
     commands: Table,
+    cluster: Option<Cluster>,
+) -> (Arc<Shared>, tokio::sync::mpsc::UnboundedReceiver<Request>) {
+    build_as(settings, file, commands, cluster, None)
+}
+
+/// As [`build`], of a sentinel if there is one.
+fn build_as(
+    settings: Settings,
+    file: Option<Vec<u8>>,
+    commands: Table,
+    cluster: Option<Cluster>,
+    sentinel: Option<Sentinel>,
 ) -> (Arc<Shared>, tokio::sync::mpsc::UnboundedReceiver<Request>) {
     let (control, requests) = Control::new();
-    let workers = settings.io_threads.max(1) as usize;
+    let workers = match sentinel {
+        Some(_) => 1,
+        None => settings.io_threads.max(1) as usize,
+    };
     let keyspace = Keyspace::new(settings.databases as usize, settings.cluster_enabled);
     let shared = Arc::new_cyclic(|server| Shared {
         threads: Threads::of(server),
         append_only: Default::default(),
         blocked: Blocked::default(),
         turns: Turns::new(workers),
+        routes: Routes::new(settings.cluster_enabled),
+        cluster: cluster.map(Arc::new),
+        sentinel: sentinel.map(Arc::new),
         chores: Default::default(),
         durability: Default::default(),
+        scripts: Scripts::new(workers),
         stats: Stats::new(workers, commands.len()),
         keyspace,
         clients: Default::default(),
+        users: Users::new(commands.catalog()),
+        prefixes: Default::default(),
         pubsub: Default::default(),
         replication: Default::default(),
         stream: Default::default(),
@@ -256,22 +286,44 @@ pub fn build(
             startup_memory: AtomicUsize::new(0),
         },
         config: Config::new(settings, file),
+        tls: Contexts::default(),
     });
+    let settings = shared.config.settings();
+    shared.scripts.set_engine(Box::new(Lua {
+        deprecated: settings.lua_enable_deprecated_api,
+        limit: settings.lua_memory_limit as usize,
+    }));
     (shared, requests)
 }
 
 fn start(
-    settings: Settings,
+    mut settings: Settings,
     file: Option<Vec<u8>>,
     commands: Table,
+    sentinel: Option<Sentinel>,
     title: Option<Title>,
 ) -> Result<i32, ()> {
     refuse_unsupported(&settings)?;
-    log::set_role('M');
-    let (shared, requests) = build(settings, file, commands);
+    let watches = sentinel.is_some();
+    log::set_role(if watches { 'X' } else { 'M' });
+    let (cluster, mut bus) = match settings.cluster_enabled && !watches {
+        true => {
+            let (cluster, bus, primary) = bus::prepare(&Arc::new(settings.clone()))?;
+            settings.replicaof = primary;
+            (Some(cluster), Some(bus))
+        }
+        false => (None, None),
+    };
+    let (shared, requests) = build_as(settings, file, commands, cluster, sentinel);
     limits::open_files(&shared.config)?;
     let settings = shared.config.load();
-    limits::warn_about_system(&settings);
+    shared.tls.follow(&settings).map_err(|reason| {
+        tracing::warn!("{reason}");
+        tracing::warn!("Failed to configure TLS. Check logs for more info.");
+    })?;
+    if !watches {
+        limits::warn_about_system(&settings);
+    }
     let failed = |error: std::io::Error| tracing::warn!("Cannot start: {error}");
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -285,6 +337,9 @@ fn start(
     let doors = Arc::new(Doors::default());
     let frame = Frame::new(Arc::clone(&shared), links.clone(), title, &doors);
     let mut frame = runtime.block_on(frame)?;
+    if let Some(bus) = &mut bus {
+        bus.listen(bus_listeners(&settings)?);
+    }
     if !settings.pidfile.is_empty() {
         process::write_pid_file(&settings);
     }
@@ -293,13 +348,29 @@ fn start(
         frame.follow(Effect::WatchdogPeriod);
     }
     logo(&settings);
-    tracing::warn!("Server initialized");
+    if !watches {
+        tracing::warn!("Server initialized");
+    }
+    users::load(&shared)?;
     let stop = Arc::new(AtomicBool::new(false));
-    following::begin_as_replica(&shared);
+    if !watches {
+        following::begin_as_replica(&shared);
+    }
     let threads = spawn_threads(&shared, &links, &stop).map_err(failed)?;
     shared.status.startup_memory.store(alloc::used(), Relaxed);
-    append_only_load::read_manifest(&shared).map_err(|_| ())?;
-    begin_loading(&shared, &runtime, &doors).map_err(failed)?;
+    if watches {
+        watching::begin(&shared, &doors).map_err(failed)?;
+    } else {
+        append_only_load::read_manifest(&shared).map_err(|_| ())?;
+    }
+    if shared.replication.upstream.follows()
+        && let Some(bus) = bus.take()
+    {
+        bus.start(&shared)?;
+    }
+    if !watches {
+        begin_loading(&shared, &runtime, &doors, bus).map_err(failed)?;
+    }
     if (1..1 << 20).contains(&settings.maxmemory) {
         tracing::warn!(
             "WARNING: You specified a maxmemory value that is less than 1MB (current value is {} \
@@ -322,6 +393,29 @@ fn start(
     status
 }
 
+/// The sockets of the cluster's bus.
+fn bus_listeners(settings: &Settings) -> Result<Vec<std::net::TcpListener>, ()> {
+    let port = machine::bus_port(settings);
+    let bind = |address: &String| match listener::bind_tcp(address, port, settings) {
+        Ok(Bound::Listening(socket)) => Ok(Some(socket)),
+        Ok(Bound::Absent(_)) => Ok(None),
+        Err(error) => {
+            tracing::warn!(
+                "Could not create server TCP listening socket {address}:{port}: {}",
+                crate::config::strerror(&error)
+            );
+            Err(())
+        }
+    };
+    let sockets: Result<Vec<_>, ()> = settings.bind.iter().map(bind).collect();
+    let sockets: Vec<_> = sockets.unwrap_or_default().into_iter().flatten().collect();
+    if sockets.is_empty() {
+        tracing::warn!("Failed listening on port {port} (cluster), aborting.");
+        return Err(());
+    }
+    Ok(sockets)
+}
+
 /// How long clients that come while a big data set is loaded wait before they are told so.
 const SHORT_LOAD: Duration = Duration::from_millis(100);
 
@@ -333,6 +427,7 @@ fn begin_loading(
     shared: &Arc<Shared>,
     runtime: &tokio::runtime::Runtime,
     doors: &Arc<Doors>,
+    bus: Option<Bus>,
 ) -> std::io::Result<()> {
     let bytes = append_only_load::bytes_to_load(shared);
     let settings = shared.config.load();
@@ -347,12 +442,23 @@ fn begin_loading(
             doors.open();
         });
     }
-    shared.durability.loading.active.store(true, Relaxed);
+    shared.durability.loading.begin(bytes);
     let (shared, doors) = (Arc::clone(shared), Arc::clone(doors));
-    let thread = std::thread::Builder::new().name("load".to_owned());
+    let thread = std::thread::Builder::new()
+        .name("load".to_owned())
+        .stack_size(STACK);
     thread.spawn(move || {
         append_only_load::load_or_exit(&shared);
+        // What the node finds out about the data set holds before anybody can ask for a copy of it.
+        if let Some(bus) = bus
+            && bus.start(&shared).is_err()
+        {
+            std::process::exit(1);
+        }
         shared.durability.loading.end();
+        if let Some(cluster) = &shared.cluster {
+            cluster.is_loaded.store(true, Relaxed);
+        }
         ready(&shared.config.load());
         doors.open();
         following::follow_from_start(&shared);
@@ -370,7 +476,9 @@ fn spawn_threads(
     for (index, link) in links.iter().enumerate() {
         let (shared, link) = (Arc::clone(shared), Arc::clone(link));
         let full_syncs = Arc::clone(&full_syncs);
-        let thread = std::thread::Builder::new().name(format!("worker-{index}"));
+        let thread = std::thread::Builder::new()
+            .name(format!("worker-{index}"))
+            .stack_size(STACK);
         threads.push(thread.spawn(move || {
             link.stats.thread.store(stack::thread_id(), Relaxed);
             let served = EventLoop::new(shared, full_syncs, link, index).and_then(|mut l| l.run());
@@ -388,7 +496,7 @@ fn spawn_threads(
 }
 
 fn ready(settings: &Settings) {
-    if settings.port != 0 {
+    if settings.port != 0 || settings.tls_port != 0 {
         tracing::info!("Ready to accept connections");
     }
     if !settings.unixsocket.is_empty() {
@@ -405,7 +513,14 @@ fn ready(settings: &Settings) {
 fn logo(settings: &Settings) {
     let terminal = settings.logfile.is_empty() && rustix::termios::isatty(std::io::stdout());
     if !(settings.always_show_logo || terminal && !settings.syslog_enabled) {
-        tracing::info!("Running mode=standalone, port={}.", settings.port);
+        let mode = if settings.directives.sentinel_mode {
+            "sentinel"
+        } else if settings.cluster_enabled {
+            "cluster"
+        } else {
+            "standalone"
+        };
+        tracing::info!("Running mode={mode}, port={}.", settings.any_port());
         return;
     }
     let version = env!("CARGO_PKG_VERSION");
@@ -413,7 +528,7 @@ fn logo(settings: &Settings) {
         "\n   +---+---+---+\n   | T | E | S |     Tessera {version} (Redis {REDIS_VERSION}) 64 bit\n   \
          +---+---+---+\n   | S | E | R |     Running in standalone mode\n   +---+---+---+     Port: {}\n   \
          | A | . | . |     PID: {}\n   +---+---+---+\n\n",
-        settings.port,
+        settings.any_port(),
         std::process::id()
     ));
 }

@@ -8,11 +8,16 @@ use super::balance::Balancer;
 use crate::base::alloc;
 use crate::base::clock::unix_ms;
 use crate::dispatch::context::Shared;
+use crate::dispatch::route;
+use crate::dispatch::tracking;
 use crate::dispatch::upkeep::Upkeep;
 use crate::durability::{append_only, save};
 use crate::net::worker::Link;
 use crate::observe::rates::Rate;
 use crate::replication::primary;
+
+/// How many keys of which clients keep copies are forgotten in a run, at most, when there are too many.
+const FORGOTTEN_AT_ONCE: usize = 10_000;
 
 /// Runs until `stop` is raised, `hz` times a second.
 pub fn run(shared: &Arc<Shared>, links: &[Arc<Link>], stop: &AtomicBool) {
@@ -41,12 +46,15 @@ pub fn run(shared: &Arc<Shared>, links: &[Arc<Link>], stop: &AtomicBool) {
             // From 1 on: what is due every so many seconds is not due at the start.
             seconds += 1;
             primary::cron(shared, seconds);
+            route::recheck_blocked(shared);
             if seconds.is_multiple_of(5) {
                 append_only::tell_of_stall(shared);
                 log_sizes(shared);
                 log_loading(shared);
             }
         }
+        let max_keys = shared.config.settings().tracking_table_max_keys;
+        tracking::forget_surplus(shared, max_keys, FORGOTTEN_AT_ONCE);
         behind = upkeep.slow(shared);
         sample_rates(shared);
     }
@@ -55,7 +63,7 @@ pub fn run(shared: &Arc<Shared>, links: &[Arc<Link>], stop: &AtomicBool) {
 /// How far loading is, if it takes that long.
 fn log_loading(shared: &Shared) {
     let loading = &shared.durability.loading;
-    if loading.active.load(Relaxed) {
+    if loading.is_under_way() {
         let databases = 0..shared.keyspace.databases();
         let keys = databases.map(|db| shared.keyspace.len(db)).sum();
         tracing::info!("{}", loading.describe(keys, unix_ms() / 1000));

@@ -1,6 +1,7 @@
 //! The frame around the workers: listeners, signals, requests of commands, shutdown.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -9,22 +10,25 @@ use std::time::Duration;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::sync::watch;
+use tokio::sync::{OnceCell, watch};
 use tokio::task::JoinHandle;
 
 use super::ports::Ports;
-use super::shutdown::{How, Waiting};
+use super::shutdown::Waiting;
 use super::title::Title;
 use super::watchdog::Watchdog;
-use super::{crash, process, shutdown};
+use super::{admin, crash, process, shutdown};
+use crate::bus::handover;
 use crate::config::{Effect, Settings, ShutdownFlags, strerror};
 use crate::dispatch::blocking::Parked;
 use crate::dispatch::context::Shared;
-use crate::dispatch::control::Request;
+use crate::dispatch::control::{Request, Shutdown};
 use crate::durability::{append_only, save};
+use crate::net::handshake::Handshakes;
 use crate::net::listener::{self, Peer};
 use crate::net::worker::Link;
 use crate::observe::log;
+use crate::wire::Stream;
 
 /// How often a shutdown that waits for replicas looks at them.
 const LOOK: Duration = Duration::from_millis(10);
@@ -34,11 +38,15 @@ pub struct Frame {
     shared: Arc<Shared>,
     workers: Arc<[Arc<Link>]>,
     tcp: Ports,
+    admin: Ports,
+    tls: Ports,
     unix: Option<JoinHandle<()>>,
     title: Option<Title>,
     watchdog: Watchdog,
     /// The shutdown that waits for replicas.
     waiting: Option<Waiting>,
+    /// A replica is taking over.
+    hands_over: bool,
     terminate: Signal,
     interrupt: Signal,
 }
@@ -53,27 +61,32 @@ impl Frame {
         doors: &Arc<Doors>,
     ) -> Result<Self, ()> {
         let workers: Arc<[Arc<Link>]> = workers.into();
-        let serve = {
-            let entrance = Entrance {
-                doors: Arc::clone(doors),
-                shared: Arc::clone(&shared),
-                workers: Arc::clone(&workers),
-            };
-            move |listener| tokio::spawn(accept_tcp(listener, entrance.clone()))
+        let entrance = Entrance {
+            doors: Arc::clone(doors),
+            shared: Arc::clone(&shared),
+            workers: Arc::clone(&workers),
+            handshakes: Arc::default(),
         };
+        let (plain, secure) = (entrance.clone(), entrance.clone());
+        let plain = move |listener| tokio::spawn(accept_tcp(listener, plain.clone()));
+        let secure = move |listener| tokio::spawn(accept_tls(listener, secure.clone()));
         let listen = |kind: SignalKind| {
             signal(kind).map_err(|error| tracing::warn!("Cannot listen to signals: {error}"))
         };
+        let admin = admin::ports(&shared);
         let mut frame = Self {
             watchdog: Watchdog::new(Arc::clone(&shared), Arc::clone(&workers)),
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,
             shared,
             workers,
-            tcp: Ports::new(Arc::new(serve)),
+            tcp: Ports::new(|at| (at.port, at.bind.clone()), Arc::new(plain)),
+            tls: Ports::new(|at| (at.tls_port, at.bind.clone()), Arc::new(secure)),
+            admin,
             unix: None,
             title,
             waiting: None,
+            hands_over: false,
         };
         let settings = frame.shared.config.load();
         frame.tcp.follow(&settings).await.map_err(|()| {
@@ -82,24 +95,40 @@ impl Frame {
                 settings.port
             );
         })?;
+        frame.tls.follow(&settings).await.map_err(|()| {
+            tracing::warn!(
+                "Failed listening on port {} (TLS), aborting.",
+                settings.tls_port
+            );
+        })?;
+        frame.admin.follow(&settings).await.map_err(|()| {
+            let port = settings.admin_port;
+            tracing::warn!("Failed listening on port {port} (admin), aborting.");
+        })?;
         if !settings.unixsocket.is_empty() {
             let path = settings.unixsocket.to_str().into_owned();
             let bound = listener::bind_unix(&settings).and_then(UnixListener::from_std);
             let listener = bound.map_err(|error| {
                 tracing::warn!("Failed opening Unix socket: bind: {}", strerror(&error));
             })?;
-            let entrance = Entrance {
-                doors: Arc::clone(doors),
-                shared: Arc::clone(&frame.shared),
-                workers: Arc::clone(&frame.workers),
-            };
             frame.unix = Some(tokio::spawn(accept_unix(listener, path, entrance)));
         }
-        if frame.tcp.is_empty() && frame.unix.is_none() {
+        if frame.tcp.is_empty() && frame.tls.is_empty() && frame.unix.is_none() {
             tracing::warn!("Configured to not listen anywhere, exiting.");
             return Err(());
         }
         Ok(frame)
+    }
+
+    /// Has the listeners follow the parameters. A port may go from one kind to the other.
+    async fn listen(&mut self, settings: &Settings) -> Result<(), ()> {
+        let tls_first = self.tls.has(settings.port) && settings.tls_port != settings.port;
+        let (first, second) = match tls_first {
+            true => (&mut self.tls, &mut self.tcp),
+            false => (&mut self.tcp, &mut self.tls),
+        };
+        first.follow(settings).await?;
+        second.follow(settings).await
     }
 
     /// Has the process as a whole follow a parameter.
@@ -145,10 +174,11 @@ impl Frame {
     fn signalled(&mut self, flags: fn(&Settings) -> ShutdownFlags) -> Option<i32> {
         exit_on_another_interrupt();
         let flags = flags(&self.shared.config.settings());
-        let how = How {
+        let how = Shutdown {
             save: flags.save(),
             now: flags.has(ShutdownFlags::NOW),
             force: flags.has(ShutdownFlags::FORCE),
+            failover: flags.has(ShutdownFlags::FAILOVER),
         };
         self.begin_shutdown(how, None)
     }
@@ -156,24 +186,36 @@ impl Frame {
     /// Does what a command asks; the exit status when that ends the server.
     async fn answer(&mut self, request: Request) -> Option<i32> {
         match request {
-            Request::Shutdown {
-                save,
-                now,
-                force,
-                client,
-            } => return self.begin_shutdown(How { save, now, force }, Some(client)),
+            Request::Shutdown { how, client } => return self.begin_shutdown(how, Some(client)),
+            Request::HandedOver { how, clients } => {
+                let goes_on = std::mem::take(&mut self.hands_over);
+                match &mut self.waiting {
+                    // Somebody insisted meanwhile.
+                    Some(waiting) => waiting.clients.extend(clients),
+                    None if goes_on => {
+                        // Whoever took over has everything: there is nobody else to be waited for.
+                        let now = how.now || self.shared.replication.upstream.follows();
+                        return self.begin_to_end(Shutdown { now, ..how }, clients);
+                    }
+                    None => self.go_on(&clients),
+                }
+            }
             Request::AbortShutdown(answer) => {
                 let waiting = self.waiting.take();
+                let handing = std::mem::take(&mut self.hands_over);
                 if let Some(waiting) = &waiting {
                     self.go_on(&waiting.clients);
                     tracing::info!("Shutdown manually aborted.");
                 }
                 // The client may be gone by now.
-                let _ = answer.send(waiting.is_some());
+                let _ = answer.send(waiting.is_some() || handing);
             }
             Request::Listeners(answer) => {
                 let settings = self.shared.config.load();
-                let result = self.tcp.follow(&settings).await;
+                let mut result = self.listen(&settings).await;
+                if result.is_ok() {
+                    result = self.admin.follow(&settings).await;
+                }
                 if result.is_err() {
                     tracing::warn!("Failed to bind");
                 }
@@ -190,19 +232,69 @@ impl Frame {
 
     /// Ends the server, when its replicas have everything: the exit status, or `None` when it is to wait
     /// for them, or has to go on. Who asks while it waits already waits with it.
-    fn begin_shutdown(&mut self, how: How, client: Option<Arc<Parked>>) -> Option<i32> {
+    fn begin_shutdown(&mut self, how: Shutdown, client: Option<Arc<Parked>>) -> Option<i32> {
+        let how = match self.shared.sentinel {
+            // A sentinel has nothing to save.
+            Some(_) => Shutdown {
+                save: Some(false),
+                ..how
+            },
+            None => how,
+        };
         if let Some(waiting) = &mut self.waiting {
             waiting.clients.extend(client);
             return None;
         }
+        if self.hands_over {
+            // Whoever insists does not want to wait.
+            self.hands_over = false;
+            return self.begin_to_end(how, client.into_iter().collect());
+        }
         tracing::warn!("User requested shutdown...");
         process::notify("STOPPING=1\n");
+        let clients: Vec<_> = client.into_iter().collect();
+        let is_rule = || self.shared.config.settings().auto_failover_on_shutdown;
+        let hands_over = how.failover || (!how.now && is_rule());
+        match handover::heir(&self.shared).filter(|_| hands_over) {
+            Some(heir) => self.hand_over(heir, how, clients),
+            None => {
+                if how.failover {
+                    tracing::info!(
+                        "Nobody takes over: this node has no slots, or no replica that is in sync."
+                    );
+                }
+                self.begin_to_end(how, clients)
+            }
+        }
+    }
+
+    /// Has a replica take this primary's place first, on a thread of its own.
+    fn hand_over(
+        &mut self,
+        heir: SocketAddr,
+        how: Shutdown,
+        clients: Vec<Arc<Parked>>,
+    ) -> Option<i32> {
+        self.hands_over = true;
+        self.shared.threads.start_or_do("handover", move |shared| {
+            handover::hand_over(shared, heir);
+            shared.control.send(Request::HandedOver { how, clients });
+        });
+        None
+    }
+
+    /// Ends the server once its replicas have everything.
+    fn begin_to_end(&mut self, how: Shutdown, clients: Vec<Arc<Parked>>) -> Option<i32> {
+        if let Some(waiting) = &mut self.waiting {
+            waiting.clients.extend(clients);
+            return None;
+        }
         if let Some(mut waiting) = Waiting::begin(&self.shared, how) {
-            waiting.clients.extend(client);
+            waiting.clients.extend(clients);
             self.waiting = Some(waiting);
             return None;
         }
-        self.shut_down(how, client.as_slice())
+        self.shut_down(how, &clients)
     }
 
     /// Goes on with the shutdown that waits, if replicas have everything or the time is over.
@@ -214,8 +306,10 @@ impl Frame {
 
     /// Ends the server in order: the exit status, or `None` when it has to go on, as `clients` are told
     /// then. No client gets a reply meanwhile, so whatever was acknowledged is saved.
-    fn shut_down(&mut self, how: How, clients: &[Arc<Parked>]) -> Option<i32> {
+    fn shut_down(&mut self, how: Shutdown, clients: &[Arc<Parked>]) -> Option<i32> {
         let shared = Arc::clone(&self.shared);
+        // While everything stands still, so does who saves it.
+        shutdown::save_cluster_file(&shared);
         let ended = shared.status.stall.during(|| self.shut_down_now(how));
         if ended.is_none() {
             tracing::warn!(
@@ -232,14 +326,14 @@ impl Frame {
         shutdown::cancel(&self.shared, clients);
     }
 
-    fn shut_down_now(&mut self, How { save, force, .. }: How) -> Option<i32> {
+    fn shut_down_now(&mut self, Shutdown { save, force, .. }: Shutdown) -> Option<i32> {
         let settings = self.shared.config.load();
         shutdown::tell_of_replicas(&self.shared);
         if !append_only::may_close(&self.shared, force) {
             return None;
         }
         // What is loaded in part must not take the place of the file it comes from.
-        let loading = self.shared.durability.loading.active.load(Relaxed);
+        let loading = self.shared.durability.loading.is_blocking();
         let save = if loading { Some(false) } else { save };
         let points = !settings.save.is_empty();
         self.shared.durability.saves.cancel();
@@ -265,6 +359,8 @@ impl Frame {
             let _ = std::fs::remove_file(settings.pidfile.as_path());
         }
         self.tcp.close();
+        self.admin.close();
+        self.tls.close();
         if let Some(task) = self.unix.take() {
             task.abort();
         }
@@ -341,11 +437,45 @@ struct Entrance {
     doors: Arc<Doors>,
     shared: Arc<Shared>,
     workers: Arc<[Arc<Link>]>,
+    /// Started when the first client comes over TLS.
+    handshakes: Arc<OnceCell<Arc<Handshakes>>>,
 }
 
 impl Entrance {
     fn admit(&self, socket: OwnedFd, peer: Peer) {
-        listener::admit(&self.shared, &self.workers, socket, peer);
+        listener::admit(&self.shared, &self.workers, Stream::Plain(socket), peer);
+    }
+
+    async fn handshakes(&self) -> io::Result<&Arc<Handshakes>> {
+        let start = || async { Handshakes::start(&self.shared, &self.workers) };
+        self.handshakes.get_or_try_init(start).await
+    }
+}
+
+async fn accept_tls(listener: TcpListener, entrance: Entrance) {
+    entrance.doors.opened().await;
+    loop {
+        let handshakes = match entrance.handshakes().await {
+            Ok(handshakes) => handshakes,
+            Err(error) => {
+                accept_failed(&entrance.shared, &error).await;
+                continue;
+            }
+        };
+        match listener.accept().await {
+            Ok((stream, address)) => {
+                let Ok(stream) = stream.into_std() else {
+                    continue;
+                };
+                let shared = &entrance.shared;
+                if !handshakes.begin(shared, stream, address).await {
+                    let global = &shared.stats.global;
+                    global.connections.fetch_add(1, Relaxed);
+                    global.rejected_connections.fetch_add(1, Relaxed);
+                }
+            }
+            Err(error) => accept_failed(&entrance.shared, &error).await,
+        }
     }
 }
 

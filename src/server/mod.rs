@@ -1,5 +1,6 @@
 //! Builds and joins the parts: start, the frame around the workers, periodic work, shutdown.
 
+mod admin;
 mod balance;
 pub mod boot;
 mod check_aof;
@@ -10,6 +11,7 @@ mod cron;
 mod frame;
 mod limits;
 mod memory_test;
+mod metrics;
 mod ports;
 #[allow(unsafe_code)]
 mod process;
@@ -21,5 +23,6 @@ mod system_check;
 mod title;
 mod users;
 mod watchdog;
+mod watching;
 
 pub use boot::main;

@@ -25,17 +25,22 @@ struct Port {
 /// What serves the connections of a listener.
 pub type Serve = Arc<dyn Fn(TcpListener) -> JoinHandle<()> + Send + Sync>;
 
-/// All TCP listeners.
+/// Where the parameters say that is listened: a port, 0 for none, and addresses.
+pub type Wanted = fn(&Settings) -> (u16, Vec<String>);
+
+/// All TCP listeners for one purpose.
 pub struct Ports {
     open: Vec<Port>,
+    wanted: Wanted,
     serve: Serve,
 }
 
 impl Ports {
     /// No listener yet; `serve` starts the task that accepts.
-    pub fn new(serve: Serve) -> Self {
+    pub fn new(wanted: Wanted, serve: Serve) -> Self {
         Self {
             open: Vec::new(),
+            wanted,
             serve,
         }
     }
@@ -45,13 +50,18 @@ impl Ports {
         self.open.is_empty()
     }
 
+    /// Whether `port` is listened on.
+    pub fn has(&self, port: u16) -> bool {
+        self.open.iter().any(|open| open.port == port)
+    }
+
     /// Listens where the parameters say. An error is logged, and the old listeners stay.
     pub async fn follow(&mut self, settings: &Settings) -> Result<(), ()> {
-        let wanted: &[String] = match settings.port {
-            0 => &[],
-            _ => &settings.bind,
-        };
-        let keeps = |p: &Port| p.port == settings.port && wanted.contains(&p.address);
+        let (port, mut wanted) = (self.wanted)(settings);
+        if port == 0 {
+            wanted.clear();
+        }
+        let keeps = |p: &Port| p.port == port && wanted.contains(&p.address);
         let missing: Vec<&str> = wanted
             .iter()
             .filter(|a| !self.open.iter().any(|p| keeps(p) && p.address == **a))
@@ -59,21 +69,21 @@ impl Ports {
             .collect();
         let (stay, old): (Vec<Port>, Vec<Port>) = self.open.drain(..).partition(keeps);
         self.open = stay;
-        let in_the_way = old.iter().any(|p| p.port == settings.port);
+        let in_the_way = old.iter().any(|p| p.port == port);
         // The first try is not logged when there is a second one.
-        match bind(&missing, settings.port, settings, !in_the_way) {
+        match bind(&missing, port, settings, !in_the_way) {
             Ok(new) => {
                 close(old).await;
                 self.add(new);
                 Ok(())
             }
             Err(error) if in_the_way && error.kind() == io::ErrorKind::AddrInUse => {
-                self.replace(&missing, old, settings).await
+                self.replace(&missing, port, old, settings).await
             }
             Err(_) => {
                 if in_the_way {
                     // Says which address it was.
-                    let _ = bind(&missing, settings.port, settings, true);
+                    let _ = bind(&missing, port, settings, true);
                 }
                 self.open.extend(old);
                 Err(())
@@ -85,12 +95,13 @@ impl Ports {
     async fn replace(
         &mut self,
         missing: &[&str],
+        port: u16,
         old: Vec<Port>,
         settings: &Settings,
     ) -> Result<(), ()> {
         let before: Vec<(String, u16)> = old.iter().map(|p| (p.address.clone(), p.port)).collect();
         close(old).await;
-        if let Ok(new) = bind(missing, settings.port, settings, true) {
+        if let Ok(new) = bind(missing, port, settings, true) {
             self.add(new);
             return Ok(());
         }
@@ -175,12 +186,14 @@ mod tests {
     use super::*;
 
     fn ports() -> Ports {
-        Ports::new(Arc::new(|listener: TcpListener| {
+        let serve = |listener: TcpListener| {
             tokio::spawn(async move {
                 while listener.accept().await.is_ok() {}
                 drop(listener);
             })
-        }))
+        };
+        let wanted = |settings: &Settings| (settings.port, settings.bind.clone());
+        Ports::new(wanted, Arc::new(serve))
     }
 
     fn settings(bind: &[&str], port: u16) -> Settings {

@@ -8,27 +8,17 @@ use std::time::{Duration, Instant};
 use crate::base::clock::unix_ms;
 use crate::dispatch::blocking::{self, Parked};
 use crate::dispatch::context::Shared;
+use crate::dispatch::control::Shutdown;
 use crate::dispatch::pause::{Paused, Purpose};
 use crate::propagation::State;
 
 /// How long replicas that read have for what was not written to them yet.
 const LAST: Duration = Duration::from_millis(100);
 
-/// How the server is to end.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct How {
-    /// With a dump, without one, or as the save points say.
-    pub save: Option<bool>,
-    /// Without waiting for replicas.
-    pub now: bool,
-    /// Whatever fails.
-    pub force: bool,
-}
-
 /// A shutdown that waits for replicas.
 pub struct Waiting {
     /// How it goes on.
-    pub how: How,
+    pub how: Shutdown,
     /// Clients that asked for it.
     pub clients: Vec<Arc<Parked>>,
     /// When it goes on in any case, in Unix milliseconds.
@@ -37,7 +27,7 @@ pub struct Waiting {
 
 impl Waiting {
     /// Waits for replicas that lack something, if they are to be waited for: writes are paused then.
-    pub fn begin(shared: &Shared, how: How) -> Option<Self> {
+    pub fn begin(shared: &Shared, how: Shutdown) -> Option<Self> {
         let timeout = i64::from(shared.config.settings().shutdown_timeout);
         if how.now || timeout == 0 || is_everything_confirmed(shared) {
             return None;
@@ -109,6 +99,18 @@ pub fn tell_of_replicas(shared: &Shared) {
             "{} of {all} replicas are in sync when shutting down.",
             all - lagging
         );
+    }
+}
+
+/// How long the file of a cluster's node may take to be written.
+const FILE: Duration = Duration::from_secs(2);
+
+/// Has the file of a cluster's node say what this node knows. A primary that handed over comes back as a
+/// replica then, and not as what it was.
+pub fn save_cluster_file(shared: &Shared) {
+    let saved = shared.cluster.as_ref().map(|cluster| cluster.save(FILE));
+    if let Some(Err(reason)) = saved {
+        tracing::warn!("The cluster config file may not be up to date: {reason}");
     }
 }
 

@@ -3,6 +3,8 @@
 use crate::keyspace::access::Access;
 use crate::keyspace::entry::Garbage;
 use crate::keyspace::lazyfree::{Detached, Lazyfree, Load};
+use crate::keyspace::outbox::{Outbox, Outgoing};
+use crate::keyspace::tracked::Forgotten;
 
 /// What commands see of the world beside the keys: read once a batch, frozen within a
 /// transaction.
@@ -24,6 +26,11 @@ pub struct Env {
     pub expires_keys: bool,
     /// False under CLIENT NO-TOUCH and while a client must not change access clocks.
     pub touches: bool,
+    /// False where the user may not read whatever key there is: the command follows no names that values hold.
+    pub reads_any_key: bool,
+    /// The client whose command it is, if it does not want to hear of its own changes of keys that it keeps
+    /// copies of; else 0.
+    pub quiet_client: u64,
     /// Expired keys are freed outside the lock (`lazyfree-lazy-expire`).
     pub lazy_expire: bool,
     /// Big values that others replace are freed in the background (`lazyfree-lazy-server-del`).
@@ -42,6 +49,8 @@ impl Env {
             obeys: false,
             expires_keys: true,
             touches: true,
+            reads_any_key: true,
+            quiet_client: 0,
             lazy_expire: false,
             lazy_overwrite: false,
         }
@@ -69,6 +78,8 @@ pub struct Effects {
     pub(in crate::keyspace) lazy: Vec<Load>,
     /// Whole databases to free when the locks are released.
     pub(in crate::keyspace) detached: Vec<Detached>,
+    /// Whom copies were known of that are old by now: to be freed when the locks are released.
+    pub(in crate::keyspace) forgotten: Vec<Forgotten>,
     /// The command is propagated even if it changed nothing.
     pub(in crate::keyspace) forced: bool,
     /// Successful reads of keys.
@@ -79,6 +90,8 @@ pub struct Effects {
     pub(in crate::keyspace) rewrite: Rewrite,
     /// An event was recorded: the outbox needs delivery.
     pub(in crate::keyspace) noticed: bool,
+    /// Events of a script that may be taken back, until its end.
+    pub(in crate::keyspace) held: Option<Vec<Outgoing>>,
     /// Keys that clients wait for and that came or went, in order: (database, key).
     pub(in crate::keyspace) ready: Vec<(usize, Box<[u8]>)>,
     /// Nobody reads the stream while the locks are held: forms need not be stated.
@@ -202,6 +215,32 @@ impl Effects {
         self.noticed
     }
 
+    /// Leaves something to be told, behind what was left before.
+    pub fn tell(&mut self, outbox: &Outbox, outgoing: impl Into<Outgoing>) {
+        self.noticed = true;
+        match &mut self.held {
+            Some(held) => held.push(outgoing.into()),
+            None => outbox.record(outgoing),
+        }
+    }
+
+    /// Keeps events back from here on: what causes them may be taken back.
+    pub fn hold_back(&mut self) {
+        self.held = Some(Vec::new());
+    }
+
+    /// What caused the events that are kept back was taken back.
+    pub fn forget_held(&mut self) {
+        self.held = None;
+    }
+
+    /// What caused the events that are kept back stays. Called under the locks under which it happened.
+    pub fn release_held(&mut self, outbox: &Outbox) {
+        for outgoing in self.held.take().into_iter().flatten() {
+            outbox.record(outgoing);
+        }
+    }
+
     /// As [`Effects::has_notices`], by who delivers them now.
     pub fn take_notices(&mut self) -> bool {
         std::mem::take(&mut self.noticed)
@@ -224,6 +263,7 @@ impl Effects {
         }
         self.lazy.drain(..).for_each(|load| lazyfree.send(load));
         self.detached.clear();
+        self.forgotten.clear();
     }
 
     /// True when something is to be freed or told once the locks are released.
@@ -241,11 +281,13 @@ impl Effects {
         self.garbage.clear();
         self.lazy.clear();
         self.detached.clear();
+        self.forgotten.clear();
         self.forced = false;
         self.hits = 0;
         self.misses = 0;
         self.rewrite = Rewrite::Verbatim;
         self.noticed = false;
+        self.held = None;
         self.ready.clear();
     }
 }

@@ -3,11 +3,13 @@
 //! Apart from the locks, so that a key that was found, which borrows them, and the record of what is
 //! done with it can be used together.
 
+use std::sync::atomic::Ordering;
+
 use super::{Effects, Env};
 use crate::keyspace::entry::{Entry, Garbage};
 use crate::keyspace::event::{self, Event};
 use crate::keyspace::lazyfree::Load;
-use crate::keyspace::outbox::Notice;
+use crate::keyspace::outbox::{Notice, Outgoing};
 use crate::keyspace::shard_state::ShardState;
 use crate::keyspace::shards::{Found, Keyspace, LockSet};
 use crate::types::Type;
@@ -99,6 +101,7 @@ impl<'k> Run<'_, 'k> {
         self.signal(state, &key);
         self.announce(&key, event::ON_EXPIRED);
         state.touch_gone(self.index, &key);
+        self.outdate(state, &key);
         self.effects.expired.push((self.index, key));
     }
 
@@ -133,6 +136,37 @@ impl<'k> Run<'_, 'k> {
         }
     }
 
+    /// Leaves word for those who keep copies of `key`, whose shard this is.
+    #[inline]
+    pub(super) fn outdate(&mut self, state: &mut ShardState, key: &[u8]) {
+        if state.has_trackers() {
+            self.outdate_copies(state, key);
+        }
+    }
+
+    #[cold]
+    fn outdate_copies(&mut self, state: &mut ShardState, key: &[u8]) {
+        // Of databases that no client sees there are no copies.
+        if self.index >= self.keyspace.databases() {
+            return;
+        }
+        let shard = Keyspace::shard_of(self.keyspace.hash(key));
+        let counts = &self.keyspace.tracked;
+        if let Some(stale) = state.take_stale(counts, shard, key, self.env.quiet_client) {
+            self.keyspace.outbox.record(stale);
+            self.effects.noticed = true;
+        }
+    }
+
+    /// Leaves word that all copies may be old, as those of database `index` are.
+    pub(super) fn outdate_all(&mut self, index: usize) {
+        let clients = self.keyspace.tracked.clients.load(Ordering::Relaxed);
+        if index < self.keyspace.databases() && clients > 0 {
+            self.keyspace.outbox.record(Outgoing::AllStale);
+            self.effects.noticed = true;
+        }
+    }
+
     /// Counts a read of a key that is not there.
     pub(super) fn missed(&mut self, key: &[u8]) {
         self.effects.misses += 1;
@@ -149,12 +183,12 @@ impl<'k> Run<'_, 'k> {
 
     #[cold]
     fn record(&mut self, key: &[u8], event: Event) {
-        self.effects.noticed = true;
-        self.keyspace.outbox.record(Notice {
+        let notice = Notice {
             db: self.index,
             key: key.into(),
             event,
             notify: self.env.notify,
-        });
+        };
+        self.effects.tell(&self.keyspace.outbox, notice);
     }
 }

@@ -46,6 +46,15 @@ impl Db<'_, '_> {
         table.visit_bucket(position, |entry| visit(&entry))
     }
 
+    /// How many entries a bucket has, expired or not, none of which is read; and where the next one begins.
+    pub fn count_bucket(&self, position: Position) -> (usize, Option<Position>) {
+        let shard = shard_of_position(position);
+        match self.locks.view(shard, self.run.index) {
+            Some(table) => table.count_bucket(position),
+            None => (0, None),
+        }
+    }
+
     /// As [`Db::visit_bucket`], for entries with an expiry only; others are not even read.
     pub fn visit_volatile(
         &self,
@@ -105,9 +114,13 @@ impl Db<'_, '_> {
     /// after the locks, in the background when `lazy`.
     pub fn flush(&mut self, index: usize, lazy: bool) {
         let mut detached = Detached::default();
+        let is_seen = index < self.run.keyspace.databases();
         for shard in 0..SHARDS {
             let guard = self.locks.shard(shard);
             guard.touch_replaced(index, None, self.run.env.now_ms);
+            if is_seen {
+                self.run.effects.forgotten.extend(guard.forget_tracked());
+            }
             guard.detach(index, &mut detached);
             guard.signal_all(&[index], &mut self.run.effects.ready);
         }
@@ -121,6 +134,7 @@ impl Db<'_, '_> {
             self.run.effects.detached.push(detached);
         }
         self.run.keyspace.expiry.forget(index);
+        self.run.outdate_all(index);
     }
 
     /// The cut in progress, while all shards are held.
@@ -142,11 +156,13 @@ impl Db<'_, '_> {
             let guard = self.locks.shard(shard);
             guard.touch_replaced(a, Some(b), self.run.env.now_ms);
             guard.touch_replaced(b, Some(a), self.run.env.now_ms);
+            self.run.effects.forgotten.extend(guard.forget_tracked());
             if used {
                 guard.swap(a, b);
                 guard.signal_all(&[a, b], &mut self.run.effects.ready);
             }
         }
         self.run.keyspace.expiry.swap(a, b);
+        self.run.outdate_all(a.min(b));
     }
 }

@@ -68,6 +68,14 @@ impl<'t, E: TableEntry> View<'t, E> {
         })
     }
 
+    /// How many entries the bucket at `position` has, none of which is read, and where the next one
+    /// begins.
+    pub fn count_bucket(self, position: Position) -> (usize, Option<Position>) {
+        let mut count = 0;
+        let next = self.table.visit(position, |_, _| count += 1);
+        (count, next)
+    }
+
     /// Asks the processor for the entries of the bucket at `position`; where the next one begins.
     pub fn prefetch_bucket(self, position: Position) -> Option<Position> {
         self.table.visit(position, |_, word| {

@@ -51,10 +51,18 @@ impl EventLoop {
         // The time that parsing and waiting took is nobody's command's.
         self.worker.ticks = Ticks::now();
         let mut long: SmallVec<[usize; 8]> = SmallVec::new();
-        for index in 0..wave.len() {
-            let (planned, hints) = wave.take(index);
-            let place = planned.connection;
-            if self.run_one(shared, planned, hints) {
+        let mut index = 0;
+        while index < wave.len() {
+            let at = index;
+            index += 1;
+            let place = wave.planned()[at].connection;
+            let is_beyond = if wave.runs_scripts && self.runs_script(shared, wave, at) {
+                self.run_script(shared, wave, at)
+            } else {
+                let (planned, hints) = wave.take(at);
+                self.run_one(shared, planned, hints)
+            };
+            if is_beyond {
                 self.limit_output(place);
                 if long.last() != Some(&place) {
                     long.push(place);
@@ -127,7 +135,11 @@ impl EventLoop {
             return false;
         }
         // What an unauthenticated client may send depends on whether AUTH succeeded before.
-        let share = if session.authenticated { SHARE } else { 1 };
+        let share = if session.identity.authenticated {
+            SHARE
+        } else {
+            1
+        };
         let db = session.db;
         connection.follow_limit(&self.worker.settings);
         let limits = connection.limits(&self.worker.settings);

@@ -85,7 +85,7 @@ impl EventLoop {
         };
         // A peer that closed its sending half still gets its replies.
         let last = connection.session.close_after_reply || connection.ended;
-        if last && connection.out.is_empty() && connection.job.is_none() && !awaits_chore {
+        if last && connection.has_sent_all() && connection.job.is_none() && !awaits_chore {
             self.close(place);
             return;
         }
@@ -105,7 +105,7 @@ impl EventLoop {
         if connection.awaits_chore() {
             return Ok(());
         }
-        let written = connection.flush(&self.driver)?;
+        let written = connection.flush()?;
         if written > 0 {
             bump(&self.worker.stats.counters.output_bytes, written as u64);
             bump(&self.worker.stats.counters.writes, 1);
@@ -116,12 +116,12 @@ impl EventLoop {
     /// Lets a connection go that becomes a replica.
     fn hand_over(&mut self, place: usize) {
         if let Some(connection) = self.detach(place) {
-            let (session, socket, unsent, input) = connection.into_parts();
+            let (session, stream, unsent, input) = connection.into_parts();
             primary::hand_over(
                 &self.shared,
                 &self.full_syncs,
                 session,
-                socket,
+                stream,
                 unsent,
                 input,
             );
@@ -149,7 +149,7 @@ impl EventLoop {
         let Some(connection) = &mut self.connections[place] else {
             return;
         };
-        let wants_write = !connection.out.is_empty() && !connection.awaits_chore();
+        let wants_write = !connection.has_sent_all() && !connection.awaits_chore();
         let reads = !connection.ended;
         if !connection.is_watched {
             connection.is_watched = true;
@@ -157,7 +157,11 @@ impl EventLoop {
             if self.driver.add(connection.fd(), place as u64).is_err() {
                 return self.close(place);
             }
+            self.note_buffered(place);
         }
+        let Some(connection) = &mut self.connections[place] else {
+            return;
+        };
         if (wants_write, reads) != (connection.wants_write, connection.reads) {
             connection.wants_write = wants_write;
             connection.reads = reads;

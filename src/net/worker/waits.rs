@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 use super::EventLoop;
 use crate::dispatch::args::Args;
 use crate::dispatch::blocking::{self, Parked};
+use crate::dispatch::command::Flags;
 use crate::dispatch::context::{Shared, Worker};
 use crate::dispatch::execute::{self, Flow, Prepared};
 use crate::durability::append_only;
@@ -58,7 +59,7 @@ impl EventLoop {
     }
 
     /// Runs what waited behind a request that has its reply.
-    fn go_on(&mut self, shared: &Shared, place: usize) {
+    pub(super) fn go_on(&mut self, shared: &Shared, place: usize) {
         let Some(connection) = &mut self.connections[place] else {
             return;
         };
@@ -98,15 +99,20 @@ impl EventLoop {
                 blocking::look_again(shared, &mut self.worker, parked);
                 continue;
             };
-            blocking::count_failure(shared, &self.worker, parked);
+            blocking::count_failure(shared, &self.worker, parked, &reply);
             if let Some(deadline) = parked.deadline {
                 self.deadlines.remove(&(deadline, parked.ticket()));
             }
-            let closes = parked.closes();
-            connection.take_mail();
-            connection.out.raw(&reply);
+            // Word of what the command itself changed comes behind its reply.
+            if connection.session.tracking.is_some() {
+                connection.out.raw(&reply.bytes);
+                connection.take_mail();
+            } else {
+                connection.take_mail();
+                connection.out.raw(&reply.bytes);
+            }
             connection.session.tells = true;
-            connection.session.close_after_reply |= closes;
+            connection.session.close_after_reply |= reply.closes;
             connection.blocked = None;
             self.go_on(shared, place);
         }
@@ -132,14 +138,22 @@ impl EventLoop {
                 known,
                 hints: &hints,
             };
-            let flow = execute::request(
-                shared,
-                &mut self.worker,
-                &mut connection.session,
-                &mut connection.out,
-                Args::new(&list),
-                prepared,
-            );
+            let flow = if known.is_some_and(|known| known.flags.has(Flags::SCRIPT)) {
+                self.retry_script(shared, place, &list)
+            } else {
+                execute::request(
+                    shared,
+                    &mut self.worker,
+                    &mut connection.session,
+                    &mut connection.out,
+                    Args::new(&list),
+                    prepared,
+                )
+            };
+            let Some(connection) = &mut self.connections[place] else {
+                return true;
+            };
+            let connection = &mut **connection;
             if flow == Flow::Park {
                 drop(list);
                 connection.parked = Some(parked);

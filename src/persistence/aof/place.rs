@@ -11,6 +11,8 @@
 //! A file tells its place when it ends with one of the first three: each write ends so. What somebody
 //! else appended, or a write that is there in part, has none behind it: then the place is not known.
 
+use std::borrow::Cow;
+
 use crate::base::number;
 use crate::propagation::Place;
 
@@ -18,10 +20,10 @@ use crate::propagation::Place;
 const BEGIN: &[u8] = b"#R";
 
 /// A line behind what was written, with the offset where that cannot be told from the file.
-pub(super) fn mark(offset: Option<u64>) -> Vec<u8> {
+pub(super) fn mark(offset: Option<u64>) -> Cow<'static, [u8]> {
     match offset {
-        Some(offset) => format!("#R:{offset}\r\n").into_bytes(),
-        None => b"#R\r\n".to_vec(),
+        Some(offset) => Cow::Owned(format!("#R:{offset}\r\n").into_bytes()),
+        None => Cow::Borrowed(b"#R\r\n"),
     }
 }
 

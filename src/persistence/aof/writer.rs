@@ -6,6 +6,7 @@
 //! may go out; under the other policies they may once it is written. Syncing is work that is handed
 //! out ([`Writer::sync_work`]) and done without anybody having to wait for the writer.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, IoSlice, Write};
@@ -443,7 +444,7 @@ impl Writer {
             let len: usize = batch.iter().map(Bytes::len).sum();
             let mark = match is_named && self.is_last(&batch) {
                 true => self.mark_behind(len),
-                false => Vec::new(),
+                false => Cow::Borrowed(&b""[..]),
             };
             let mut parts: SmallVec<[&[u8]; 8]> = batch.iter().map(|bytes| &bytes[..]).collect();
             parts.push(&mark);
@@ -457,7 +458,7 @@ impl Writer {
         }
         self.rotate();
         if is_named && self.is_apart && self.owed.is_empty() {
-            self.owed = place::mark(Some(self.offset));
+            self.owed = place::mark(Some(self.offset)).into_owned();
             self.is_apart = false;
             self.pay()?;
         }
@@ -473,7 +474,7 @@ impl Writer {
 
     /// The line behind so many bytes of what is pending: what is in the file until there is all that
     /// there is of the stream.
-    fn mark_behind(&self, mut len: usize) -> Vec<u8> {
+    fn mark_behind(&self, mut len: usize) -> Cow<'static, [u8]> {
         let (mut offset, mut apart) = (self.offset, self.is_apart);
         for chunk in &self.pending {
             if len == 0 {

@@ -6,9 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use super::decode::{self, Layouts, Value};
 use super::read::{Corrupt, Reader};
-use super::{NEWEST, encode, version_for};
+use super::write::Writer;
+use super::{NEWEST, encode, opcode, version_for};
 use crate::base::crc::crc64;
 use crate::keyspace::entry::Entry;
+
+/// The version of payloads of functions: that of Redis 7.0.
+const FUNCTIONS_VERSION: u16 = 10;
 
 /// Bytes of version and checksum.
 const FOOTER: usize = 10;
@@ -33,6 +37,39 @@ pub fn of(entry: &Entry, compress: bool) -> Vec<u8> {
     payload.extend(version_for(payload[0]).to_le_bytes());
     payload.extend(crc64(0, &payload).to_le_bytes());
     payload
+}
+
+/// The sources of function libraries as a payload.
+pub fn of_functions(sources: &[Vec<u8>], compress: bool) -> Vec<u8> {
+    let mut payload = Vec::new();
+    for source in sources {
+        payload.push(opcode::FUNCTION);
+        Writer::new(&mut payload, compress).string(source);
+    }
+    payload.extend(FUNCTIONS_VERSION.to_le_bytes());
+    payload.extend(crc64(0, &payload).to_le_bytes());
+    payload
+}
+
+/// The sources of function libraries of a payload that [`is_sound`]; or what is wrong with it.
+pub fn functions(payload: &[u8]) -> Result<Vec<Vec<u8>>, &'static str> {
+    const FAILED: &str = "failed loading the given functions payload";
+    let end = payload.len().checked_sub(FOOTER).ok_or(FAILED)?;
+    let mut reader = Reader::new(&payload[..end]);
+    let mut sources = Vec::new();
+    while !reader.rest().is_empty() {
+        match reader.byte().map_err(|_| "can not read data type")? {
+            opcode::FUNCTION => {
+                let source = reader.string().map_err(|_| FAILED)?;
+                sources.push(source.into_owned());
+            }
+            opcode::FUNCTION_PRE_GA => {
+                return Err("Pre-release function format not supported.");
+            }
+            _ => return Err("given type is not a function"),
+        }
+    }
+    Ok(sources)
 }
 
 /// True when version and checksum are right.

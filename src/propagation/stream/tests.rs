@@ -142,6 +142,10 @@ fn within_an_adopted_stream_files_get_what_clients_did_and_replicas_do_not() {
     stream.append_raw(b"*1\r\n$4\r\nPING\r\n", 2, true);
     stream.append_raw(b"*1\r\n$1\r\nc\r\n", 2, false);
     assert_eq!(end, 100 + 23 + 11);
+    // Replicas are told by the primary alone, and a file has nothing of it.
+    let before = stream.position();
+    stream.append(|b| b.for_replicas(&["e"]));
+    assert_eq!(stream.position(), before);
     let sent = "*1\r\n$1\r\na\r\n*1\r\n$4\r\nPING\r\n*1\r\n$1\r\nc\r\n";
     assert_eq!(text(replica.read()), sent);
     assert_eq!(replica.offset(), stream.offset());

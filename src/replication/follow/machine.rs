@@ -37,6 +37,8 @@ pub struct Follower {
     retry: i64,
     /// Since when the link, which was up, is down.
     down_since: Option<i64>,
+    /// The link with this primary was up.
+    was_up: bool,
     /// Full syncs in a row that could not be loaded.
     refused: u32,
     /// The next PSYNC hands the role of the primary over.
@@ -106,6 +108,7 @@ impl Follower {
             beat: 0,
             retry: 0,
             down_since: None,
+            was_up: false,
             refused: 0,
             failover: false,
         }
@@ -240,6 +243,7 @@ impl Follower {
             state: self.name(),
             is_up,
             last_io_seconds: if is_up { seconds(self.heard) } else { -1 },
+            was_up: self.was_up,
             down_seconds: self.down_since.map_or(-1, seconds),
             sync,
         }
@@ -273,6 +277,7 @@ impl Follower {
                  partial transfer.",
             );
         }
+        self.was_up = false;
         self.primary = Some(primary);
         self.failover = failover;
         self.dial(out);
@@ -440,6 +445,7 @@ impl Follower {
         self.heard = self.clock.at;
         self.beat = self.clock.at.saturating_add(BEAT);
         self.down_since = None;
+        self.was_up = true;
         self.refused = 0;
     }
 

@@ -27,14 +27,20 @@ fn what_follows_the_reply_is_not_in_the_dump() {
     }
 }
 
-#[test]
-fn a_save_that_cannot_begin_is_answered_too() {
+/// A server whose directory is gone, so that it cannot save.
+fn start_without_directory() -> (Server, sockets::Client) {
     let server = Server::start(&["--enable-protected-configs", "yes"]);
     let mut client = server.client();
     let gone = tempfile::tempdir().expect("a directory");
     let path = gone.path().to_str().expect("a path in UTF-8").to_owned();
     assert_eq!(client.ask(&format!("CONFIG SET dir {path}")), "+OK");
     drop(gone);
+    (server, client)
+}
+
+#[test]
+fn a_save_that_cannot_begin_is_answered_too() {
+    let (_server, mut client) = start_without_directory();
     assert_eq!(client.ask("BGSAVE"), "+Background saving started");
     eventually(|| {
         client
@@ -54,12 +60,7 @@ fn statistics(client: &mut sockets::Client, command: &str) -> String {
 
 #[test]
 fn a_save_that_fails_counts_as_failed() {
-    let server = Server::start(&["--enable-protected-configs", "yes"]);
-    let mut client = server.client();
-    let gone = tempfile::tempdir().expect("a directory");
-    let path = gone.path().to_str().expect("a path in UTF-8").to_owned();
-    assert_eq!(client.ask(&format!("CONFIG SET dir {path}")), "+OK");
-    drop(gone);
+    let (_server, mut client) = start_without_directory();
     for calls in 1..=2 {
         assert_eq!(client.ask("SAVE"), "-ERR");
         let found = statistics(&mut client, "save");
@@ -88,7 +89,10 @@ fn a_save_waits_for_a_rewrite_of_the_append_only_file() {
     assert_eq!(client.ask("CONFIG SET rdb-key-save-delay 1000000"), "+OK");
     assert!(client.ask("BGREWRITEAOF").starts_with("+Background"));
     let mut persistence = |field: &str| other.ask("INFO persistence").contains(field);
-    eventually(|| persistence("aof_rewrite_in_progress:1"));
+    // Its turn has come, not only its thread: the file that goes on behind it is there.
+    let next = dir.path().join("appendonlydir/appendonly.aof.2.incr.aof");
+    eventually(|| next.exists());
+    assert!(persistence("aof_rewrite_in_progress:1"));
     client.send("SAVE");
     eventually(|| {
         // It has come: its client waits, and the others do not.

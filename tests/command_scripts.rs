@@ -60,7 +60,7 @@ fn check(file: &Path) -> Vec<String> {
         notify_keyspace_events: notify.expect("known classes"),
         ..Settings::default()
     };
-    let (shared, _requests) = boot::build(settings, None, Table::new(commands::all()));
+    let (shared, _requests) = boot::build(settings, None, Table::new(commands::all()), None);
     let mut harness = Harness::new(shared);
     let mut failures = Vec::new();
     let mut lines = text.lines().enumerate().peekable();

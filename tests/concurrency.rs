@@ -42,7 +42,7 @@ impl<'s> Client<'s> {
         Self {
             shared,
             worker: Worker::new(shared, index),
-            session: Session::new(handle, true),
+            session: Session::new(handle, Some(shared.users.default_user())),
         }
     }
 
@@ -96,7 +96,7 @@ fn server() -> Arc<Shared> {
         io_threads: THREADS as i32,
         ..Settings::default()
     };
-    boot::build(settings, None, Table::new(commands::all())).0
+    boot::build(settings, None, Table::new(commands::all()), None).0
 }
 
 /// Runs `work` and fails if it takes longer than a minute.
@@ -127,6 +127,37 @@ fn transfers(client: &mut Client<'_>, seed: usize) {
             .map(|n| n.parse::<i64>().expect("a number"))
             .sum();
         assert_eq!(sum, 1000 * ACCOUNTS as i64, "money came or went");
+    }
+}
+
+/// Moves money by a script that declares both accounts, one, or none.
+const TRANSFER: &str = "local\tfrom=ARGV[1]\tlocal\tto=ARGV[2]\t\
+    redis.call('decrby',from,5)\tredis.call('incrby',to,5)\t\
+    if\tARGV[3]\tthen\tredis.call('publish','moved',to)\tend\treturn\t1";
+
+/// Transfers by scripts. What differs between rounds makes each script a new one, which nobody knows yet to
+/// reach for keys that it does not declare.
+fn scripted_transfers(client: &mut Client<'_>, seed: usize) {
+    let accounts: Vec<String> = (0..ACCOUNTS).map(|i| format!("account:{i}")).collect();
+    for round in 0..ROUNDS / 8 {
+        let (from, to) = ((seed * 7 + round) % ACCOUNTS, (seed + round * 3) % ACCOUNTS);
+        let script = format!("{TRANSFER}--{seed}:{}", round / 2);
+        let keys = match (seed + round) % 4 {
+            0 => format!("2 account:{from} account:{to}"),
+            1 => format!("1 account:{from}"),
+            2 => format!("1 account:{to}"),
+            _ => "0".to_owned(),
+        };
+        let tells = if round % 5 == 0 { " x" } else { "" };
+        client.run(&format!(
+            "EVAL {script} {keys} account:{from} account:{to}{tells}"
+        ));
+        let reply = client.run(&format!("MGET {}", accounts.join(" ")));
+        let sum: i64 = strings(&reply)
+            .iter()
+            .map(|n| n.parse::<i64>().expect("a number"))
+            .sum();
+        assert_eq!(sum, 1000 * ACCOUNTS as i64, "half of a script was seen");
     }
 }
 
@@ -227,6 +258,30 @@ fn commands_and_transactions_are_atomic() {
         assert_eq!(strings(&counted), [(THREADS * ROUNDS).to_string()]);
         let guarded = first.run("GET guarded");
         assert_eq!(strings(&guarded), [watched.load(Relaxed).to_string()]);
+    });
+}
+
+#[test]
+fn scripts_are_atomic_whatever_keys_they_declare() {
+    in_time(|| {
+        let shared = server();
+        let mut first = Client::new(&shared, 0);
+        for i in 0..ACCOUNTS {
+            first.run(&format!("SET account:{i} 1000"));
+        }
+        std::thread::scope(|scope| {
+            let shared = &shared;
+            let clients: Vec<_> = (0..THREADS)
+                .map(|index| {
+                    scope.spawn(move || {
+                        let mut client = Client::new(shared, index);
+                        scripted_transfers(&mut client, index);
+                    })
+                })
+                .collect();
+            let results: Vec<_> = clients.into_iter().map(|c| c.join()).collect();
+            assert!(results.iter().all(Result::is_ok), "a client's check failed");
+        });
     });
 }
 

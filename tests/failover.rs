@@ -236,12 +236,22 @@ fn a_primary_ends_when_its_replicas_have_everything() {
         client.ask("SHUTDOWN ABORT"),
         "-ERR No shutdown in progress."
     );
+    assert_eq!(client.ask("SHUTDOWN FAILOVER ABORT"), "-ERR syntax error");
+    assert_eq!(
+        client.ask("SHUTDOWN NOW FAILOVER"),
+        "-ERR SHUTDOWN FAILOVER is only supported in cluster mode."
+    );
     let mut waits = [primary.server.client(), primary.server.client()];
     for client in &mut waits {
         client.send("SHUTDOWN NOSAVE");
     }
     eventually(|| field(&mut client, "clients", "blocked_clients") == "2");
-    let left = field(&mut client, "server", "shutdown_in_milliseconds");
+    let mut left = String::new();
+    eventually(|| {
+        // Whoever waits is blocked before the shutdown has begun.
+        left = field(&mut client, "server", "shutdown_in_milliseconds");
+        !left.is_empty()
+    });
     assert!(left.parse::<i64>().is_ok_and(|ms| ms > 3_000_000), "{left}");
     assert_eq!(client.ask("SHUTDOWN ABORT"), "+OK");
     for client in &mut waits {

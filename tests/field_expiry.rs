@@ -14,7 +14,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 #[test]
 fn fields_that_go_together_are_propagated_as_one_transaction() {
-    let (shared, _requests) = boot::build(Settings::default(), None, Table::new(commands::all()));
+    let (shared, _requests) =
+        boot::build(Settings::default(), None, Table::new(commands::all()), None);
     let (mut harness, mut upkeep) = (Harness::new(shared), Upkeep::default());
     let mut run = |line: &str, upkeep: &mut Upkeep| {
         let words: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
@@ -40,7 +41,8 @@ fn fields_that_go_together_are_propagated_as_one_transaction() {
 
 #[test]
 fn info_counts_hashes_with_fields_that_expire_where_there_are_any() {
-    let (shared, _requests) = boot::build(Settings::default(), None, Table::new(commands::all()));
+    let (shared, _requests) =
+        boot::build(Settings::default(), None, Table::new(commands::all()), None);
     let mut harness = Harness::new(shared);
     let mut run = |line: &str| {
         let words: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();

@@ -40,6 +40,7 @@ const SEEDS: &[&[u8]] = &[
     b"\x0d+FULLRESYNC aaaaaaaaaaaaaaaaaaaabbbbbbbbbbbbbbbbbbbb 7\r\n$EOF:aabaabaabaabaabaabaabaabaabaabaabaabaabb\r\ndump aabaabaabaabaabaabaabaabaabaabaabaabaabaabaabaabbs",
     b"\x05+CONTINUE aaaaaaaaaaaaaaaaaaaabbbbbbbbbbbbbbbbbbbb\r\n*1\r\n$4\r\nPING\r\n",
     b"\x06-ERR unknown command\r\n$3\r\nabc",
+    b"&user alice on >p ~a* %R~b +@all -config +config|get db=1,2 (+get %W~x)\nuser bob reset +select|0\n",
     b"file a.aof.1.base.rdb seq 1 type b\nfile \"b c\" seq 2 type i\n# x\nfile d seq 1 type h\n",
 ];
 
@@ -102,7 +103,7 @@ type Target = fn(&[u8]);
 
 #[test]
 fn seeded_bytes_break_no_parser() {
-    let targets: [(&str, Target); 14] = [
+    let targets: [(&str, Target); 19] = [
         ("parse_request", entries::parse_request),
         ("read_reply", entries::read_reply),
         ("glob", entries::glob),
@@ -112,11 +113,16 @@ fn seeded_bytes_break_no_parser() {
         ("stream_block", entries::stream_block),
         ("hyperloglog", entries::hyperloglog),
         ("intset", entries::intset),
+        ("functions", entries::functions),
         ("restore", entries::restore),
         ("rdb_file", entries::rdb_file),
         ("aof_reader", entries::aof_reader),
         ("manifest", entries::manifest),
+        ("users", entries::users),
         ("primary", entries::primary),
+        ("bus", entries::bus),
+        ("nodes_conf", entries::nodes_conf),
+        ("tls_records", entries::tls_records),
     ];
     let end = Instant::now() + Duration::from_secs(2);
     let mut seed = 0;

@@ -98,14 +98,21 @@ const REQUESTS: &[&str] = &[
     "SET k",
 ];
 
-#[test]
-fn keys_are_told_as_by_redis() {
+/// Our server and a Redis 7.0, if there is one.
+fn start_both() -> Option<[Server; 2]> {
     if !is_redis_installed() {
         println!("no Redis 7.0: not run");
-        return;
+        return None;
     }
-    let ours = Server::start(&[]);
     let theirs = Server::try_start(OsStr::new("redis-server"), &[], &[]).expect("it starts");
+    Some([Server::start(&[]), theirs])
+}
+
+#[test]
+fn keys_are_told_as_by_redis() {
+    let Some([ours, theirs]) = start_both() else {
+        return;
+    };
     let (mut one, mut other) = (ours.client(), theirs.client());
     let counted = COUNTED.iter().flat_map(|before| {
         let lines = COUNTS
@@ -165,12 +172,9 @@ const OF_EACH_LENGTH: usize = 12;
 
 #[test]
 fn keys_of_every_command_are_told_as_by_redis() {
-    if !is_redis_installed() {
-        println!("no Redis 7.0: not run");
+    let Some([ours, theirs]) = start_both() else {
         return;
-    }
-    let ours = Server::start(&[]);
-    let theirs = Server::try_start(OsStr::new("redis-server"), &[], &[]).expect("it starts");
+    };
     let (mut one, mut other) = (ours.client(), theirs.client());
     let mut random = SmallRng::seed_from_u64(1);
     let (mut wrong, mut compared) = (Vec::new(), 0);

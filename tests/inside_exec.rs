@@ -30,6 +30,8 @@ const AT_ONCE: Duration = Duration::from_secs(20);
 
 /// Commands on the server, and on keys where no script has them.
 const SERVER: &str = "
+ACL HELP
+ACL LOG 1
 ACL WHOAMI
 ASKING
 CLUSTER ADDSLOTS 1
@@ -58,6 +60,7 @@ CLUSTER SET-CONFIG-EPOCH 1
 CLUSTER SETSLOT 1 STABLE
 CLUSTER SHARDS
 CLUSTER SLAVES x
+CLUSTER SLOT-STATS SLOTSRANGE 0 1
 CLUSTER SLOTS
 MODULE HELP
 MODULE LIST
@@ -135,6 +138,23 @@ DEBUG STRINGMATCH-TEST a
 DEBUG STRUCTSIZE
 DISCARD
 ECHO x
+EVAL 'return redis.call([[get]],KEYS[1])' 1 key:1
+EVAL 'return redis.call([[set]],[[undeclared]],1)' 0
+EVAL 'return redis.call([[flushdb]])' 0
+EVAL_RO 'return redis.call([[dbsize]])' 0
+EVALSHA e0e1f9fabfc9d4800c877a703b823ac0578ff8db 0
+EVALSHA_RO e0e1f9fabfc9d4800c877a703b823ac0578ff8db 0
+FCALL absent 0
+FCALL_RO absent 0
+FUNCTION DELETE absent
+FUNCTION DUMP
+FUNCTION FLUSH
+FUNCTION HELP
+FUNCTION KILL
+FUNCTION LIST
+FUNCTION LOAD REPLACE \"#!lua name=one\\nredis.register_function('one',function() return 1 end)\"
+FUNCTION RESTORE bad
+FUNCTION STATS
 EXEC
 FLUSHALL
 FLUSHALL ASYNC
@@ -199,6 +219,12 @@ ROLE
 SAVE
 SCAN 0
 SCAN 0 COUNT 1000 TYPE string
+SCRIPT DEBUG no
+SCRIPT EXISTS x
+SCRIPT FLUSH
+SCRIPT HELP
+SCRIPT KILL
+SCRIPT LOAD 'return 1'
 SELECT 1
 SHUTDOWN ABORT
 SLAVEOF NO ONE

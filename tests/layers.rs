@@ -7,18 +7,19 @@ use std::path::{Path, PathBuf};
 /// The layers, lowest first. A module uses modules of lower layers and itself, nothing else.
 const LAYERS: &[&[&str]] = &[
     &["base"],
-    &["resp", "types", "config", "acl"],
-    &["observe"],
+    &["resp", "types", "config", "acl", "scripts"],
+    &["observe", "wire"],
     &["keyspace", "client"],
     &["propagation", "pubsub"],
     &["persistence"],
-    &["cluster"],
+    &["cluster", "sentinel"],
     &["dispatch"],
     &["durability"],
-    &["replication", "scripting"],
+    &["replication"],
+    &["bus", "scripting", "watch"],
     &["commands"],
     &["net"],
-    &["server", "sentinel"],
+    &["server"],
     &["bin"],
 ];
 

@@ -184,9 +184,13 @@ fn events_are_delivered_once_and_in_the_order_of_the_shard() {
                     });
                     *changes += 1;
                     drop(changes);
-                    outbox.deliver(|outgoing| match outgoing {
-                        Outgoing::Notice(notice) => sent.lock().push(notice.db),
-                        Outgoing::Message(message) => unreachable!("{message:?}"),
+                    outbox.deliver(|batch| {
+                        for outgoing in batch {
+                            match outgoing {
+                                Outgoing::Notice(notice) => sent.lock().push(notice.db),
+                                other => unreachable!("{other:?}"),
+                            }
+                        }
                     });
                 }
             }

@@ -76,6 +76,10 @@ fn a_redis_that_was_cut_off_goes_on_where_it_was() {
     assert_eq!(client.ask("WAIT 1 30000"), ":1");
     assert!(client.ask("INFO stats").contains("sync_full:1"));
     assert_eq!(digest(&primary), digest(&replica));
+    assert_eq!(client.ask("CONFIG RESETSTAT"), "+OK");
+    for counter in ["sync_full", "sync_partial_ok", "sync_partial_err"] {
+        assert_eq!(info(&mut client, "stats", counter), 0, "{counter}");
+    }
 }
 
 #[test]

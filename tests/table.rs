@@ -290,7 +290,7 @@ fn fields(info: &Value) -> Vec<(&'static str, String)> {
 }
 
 fn ours(args: &[&str]) -> Value {
-    let mut harness = Harness::new(boot::build(Settings::default(), None, table()).0);
+    let mut harness = Harness::new(boot::build(Settings::default(), None, table(), None).0);
     let args: Vec<&[u8]> = args.iter().map(|arg| arg.as_bytes()).collect();
     let reply = harness.request(&args);
     let mut reader = Reader::new(ReadLimits::default());
@@ -304,6 +304,7 @@ fn ours(args: &[&str]) -> Value {
 const LATER: &[&str] = &[
     "client|no-touch",
     "client|setinfo",
+    "cluster|slot-stats",
     "hexpire",
     "hpexpire",
     "hexpireat",

@@ -1,7 +1,9 @@
 /* Stands before the C library: calls on the append-only file take for ever while a file says so, in
- * the directory in which the server works: `stall-sync` for syncs, `stall-write` for writes. */
+ * the directory in which the server works: `stall-sync` for syncs, `stall-write` for writes. Syncs fail
+ * while `fail-sync` is there. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/uio.h>
@@ -32,6 +34,10 @@ int fdatasync(int fd)
     if (!real)
         real = (int (*)(int))dlsym(RTLD_NEXT, "fdatasync");
     stall(fd, "stall-sync");
+    if (access("fail-sync", F_OK) == 0 && is_increment(fd)) {
+        errno = EIO;
+        return -1;
+    }
     return real(fd);
 }
 

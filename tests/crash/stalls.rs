@@ -158,6 +158,105 @@ fn a_write_that_hangs_holds_writers_back_and_nothing_grows() {
 }
 
 #[test]
+fn a_replica_whose_write_hangs_holds_its_primary_back() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr());
+    let port = port.expect("a port").port().to_string();
+    let options = ["--bind", "127.0.0.1", "--repl-diskless-sync-delay", "0"];
+    let _primary = Server::start(dir.path(), &[&options[..], &["--port", &port]].concat());
+    let primary = format!("127.0.0.1 {port}");
+    let options = [&EVERY_SECOND[..], &["--replicaof", &primary]].concat();
+    let Some(stalling) = Stalling::start(&options) else {
+        return;
+    };
+    let (mut client, mut replica) = (
+        Client::connect(dir.path()).expect("a connection"),
+        stalling.client(),
+    );
+    until("in step", || replica.info("master_link_status") == "up");
+    until("its file", || {
+        replica.info("aof_rewrite_in_progress") == "0"
+    });
+    let number = |text: String| text.parse::<u64>().expect("a number");
+    let before = number(replica.info("used_memory"));
+    stalling.stall("stall-write");
+    // As long as a request on a line may be, and some room.
+    let set = format!("SET key {}", "x".repeat(50_000));
+    for _ in 0..2000 {
+        assert_eq!(client.ask(&set), "OK");
+    }
+    // No more is applied, as nothing is written.
+    let (mut applied, mut same) = (0, 0);
+    until("the replica reads no more", || {
+        let now = number(replica.info("slave_repl_offset"));
+        same = if now == applied && now > 16 << 20 {
+            same + 1
+        } else {
+            0
+        };
+        applied = now;
+        same > 100
+    });
+    let during = number(replica.info("used_memory"));
+    assert!(during < before + (48 << 20), "{before} grew to {during}");
+    stalling.go_on("stall-write");
+    let end = client.info("master_repl_offset");
+    until("all of it", || {
+        replica.info("slave_repl_offset") == end && replica.info("aof_buffer_length") == "0"
+    });
+    assert_eq!(replica.info("sync_full"), "0");
+}
+
+#[test]
+fn while_syncs_fail_writes_are_refused_and_what_was_acknowledged_is_kept() {
+    let Some(mut stalling) = Stalling::start(&EVERY_SECOND) else {
+        return;
+    };
+    let mut client = stalling.client();
+    assert_eq!(client.ask("SET before 1"), "OK");
+    stalling.stall("fail-sync");
+    let refused = |reply: Result<String, String>| reply.is_err_and(|e| e.starts_with("MISCONF"));
+    let mut acknowledged = 0;
+    until("a refusal", || {
+        let reply = client.try_ask("INCR counter").expect("a reply");
+        acknowledged += u64::from(reply.is_ok());
+        refused(reply)
+    });
+    assert_eq!(client.info("aof_last_write_status"), "err");
+    assert_eq!(client.ask("GET before"), "1");
+    stalling.go_on("fail-sync");
+    until("writes again", || {
+        let reply = client.try_ask("INCR counter").expect("a reply");
+        acknowledged += u64::from(reply.is_ok());
+        reply.is_ok()
+    });
+    stalling.restart(&EVERY_SECOND);
+    let mut client = stalling.client();
+    assert_eq!(client.ask("GET counter"), acknowledged.to_string());
+}
+
+#[test]
+fn a_server_that_has_to_sync_and_cannot_ends() {
+    let Some(mut stalling) = Stalling::start(&ALWAYS) else {
+        return;
+    };
+    let mut client = stalling.client();
+    assert_eq!(client.ask("SET key acknowledged"), "OK");
+    stalling.stall("fail-sync");
+    client.send("SET key lost\r\n").expect("room");
+    assert!(
+        client.read().is_err(),
+        "no reply to what is not on the disk"
+    );
+    let status = stalling.server.take().expect("it ran").wait();
+    assert_eq!(status.code(), Some(1));
+    stalling.go_on("fail-sync");
+    stalling.server = Some(Server::start(stalling.path(), &ALWAYS));
+    // What was written and never acknowledged may be there.
+    assert_ne!(stalling.client().ask("GET key"), "");
+}
+
+#[test]
 fn clients_that_do_not_wait_for_replies_fill_no_memory_while_a_sync_hangs() {
     let options = [&ALWAYS[..], &["--io-threads", "2"]].concat();
     let Some(stalling) = Stalling::start(&options) else {

@@ -536,6 +536,7 @@ impl<'g> Generator<'g> {
                 let (name, ..) = SETTINGS.choose(&mut self.rng).expect("not empty");
                 self.cased(name)
             }
+            "script" => self.one(pools::SCRIPTS),
             "junk" => self.one(pools::JUNK),
             other => panic!("the grammar names an unknown pool <{other}>"),
         }
@@ -669,6 +670,35 @@ mod pools {
     pub const TIMES: &[&[u8]] = &[
         b"0", b"-1", b"-100", b"9223372036854775807", b"-9223372036854775808", b"9223372036854775", b"9223372036854776",
         b"99999999999999999999", b"x", b"", b"1.5", b" 100", b"9223370000000000",
+    ];
+    /// Scripts of two keys and an argument.
+    pub const SCRIPTS: &[&[u8]] = &[
+        b"return redis.call('get',KEYS[1])",
+        b"return redis.call('set',KEYS[1],ARGV[1])",
+        b"return redis.pcall('lpush',KEYS[1],ARGV[1])",
+        b"return {redis.pcall('incr',KEYS[1]),redis.pcall('append',KEYS[2],ARGV[1])}",
+        b"redis.call('rename',KEYS[1],KEYS[2]) return redis.call('exists',KEYS[1])",
+        b"redis.setresp(3) return redis.call('type',KEYS[1])",
+        b"if redis.call('exists',KEYS[1])==1 then redis.call('del',KEYS[2]) end return redis.call('dbsize')",
+        b"redis.call('set',KEYS[1],ARGV[1]) error('after')",
+        b"return {pcall(redis.call,'sadd',KEYS[1],ARGV[1])}",
+        b"return cjson.encode({KEYS[1],#ARGV[1],tonumber(ARGV[1]) or false})",
+        b"return {pcall(cjson.decode,ARGV[1])}",
+        b"return cmsgpack.unpack(cmsgpack.pack({ARGV[1],tonumber(ARGV[1])}))",
+        b"return {pcall(cmsgpack.unpack,ARGV[1])}",
+        b"return {struct.unpack('>I4s',struct.pack('>I4s',#ARGV[1],ARGV[1]))}",
+        b"return {pcall(struct.unpack,'<hBs',ARGV[1])}",
+        b"local n=tonumber(ARGV[1]) or 7 return {bit.tohex(n),bit.bxor(n,255),bit.rol(n,3)}",
+        b"return {string.gsub(ARGV[1],'%w+','<%0>')}",
+        b"return {string.find(ARGV[1],'(%d+)')}",
+        b"return string.format('%s|%q|%5.1f',ARGV[1],ARGV[1],tonumber(ARGV[1]) or 0)",
+        b"return {tostring(tonumber(ARGV[1])),tonumber(ARGV[1])}",
+        b"return redis.error_reply(ARGV[1])",
+        b"return redis.status_reply(ARGV[1])",
+        b"return nosuch",
+        b"return +",
+        b"#!lua flags=no-writes\nreturn redis.call('set',KEYS[1],ARGV[1])",
+        b"#!lua\nreturn redis.call('incr',KEYS[1])",
     ];
     pub const PATTERNS: &[&[u8]] = &[
         b"*", b"a", b"key:*", b"key:?", b"[a-c]", b"[^a]", b"[a", b"\\a", b"*:*", b"", b"?", b"**", b"[c-a]", b"\x00*", b"*1*", b"k\\",

@@ -49,6 +49,13 @@ const fn extra(group: &'static str, weight: u32, template: &'static str) -> Row 
 /// Every command the comparison knows.
 #[rustfmt::skip]
 pub const ROWS: &[Row] = &[
+    row("scripting", 12, "EVAL <script> 2 <key> <key> <value>"),
+    row("scripting", 4, "EVAL_RO <script> 2 <key> <key> <value>"),
+    row("scripting", 2, "EVAL <script> <int> <key> <key> <value>"),
+    row("scripting", 3, "EVALSHA ( e0e1f9fabfc9d4800c877a703b823ac0578ff8db | <junk> ) 0"),
+    row("scripting", 2, "SCRIPT EXISTS e0e1f9fabfc9d4800c877a703b823ac0578ff8db <junk>"),
+    row("scripting", 2, "SCRIPT LOAD ( <script> | <junk> )"),
+    row("scripting", 1, "SCRIPT FLUSH [ ( SYNC | ASYNC | <junk> ) ]"),
     row("string", 40, "SET <key> <value>"),
     row("string", 30, "SET <key> <value> { EX <seconds> | PX <millis> | EXAT <at> | PXAT <atms> | KEEPTTL | NX | XX | GET | GET | <junk> }"),
     row("string", 10, "SET <key> <value> { ( EX <seconds> | PX <millis> | EXAT <at> | PXAT <atms> | KEEPTTL ) | ( NX | XX ) | GET }"),

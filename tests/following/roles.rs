@@ -249,3 +249,46 @@ fn info_and_role_of_one_that_never_was_in_step() {
     });
     assert_eq!(ours, theirs);
 }
+
+#[test]
+fn keys_that_expired_while_their_primary_was_down_are_removed_from_its_replicas() {
+    let mut primary = Ours.start(&QUIET);
+    let replica = Ours.follow(&primary, &QUIET);
+    let mut client = primary.client();
+    assert_eq!(client.ask("DEBUG SET-ACTIVE-EXPIRE 0"), "+OK");
+    assert_eq!(client.ask("SET stays 1"), "+OK");
+    assert_eq!(client.ask("SELECT 3"), "+OK");
+    for i in 0..50 {
+        assert_eq!(client.ask(&format!("SET goes{i} 1 PX 1")), "+OK");
+    }
+    await_same_offset(&[&primary, &replica]);
+    client.send("SHUTDOWN SAVE");
+    eventually(|| primary.has_ended());
+    let port = primary.port.to_string();
+    primary.launch_again(&[&QUIET[..], &["--port", &port]].concat());
+    eventually(|| is_linked(&mut replica.client()));
+    await_same_offset(&[&primary, &replica]);
+    assert_eq!(syncs(&primary), (0, 1));
+    let mut client = replica.client();
+    assert_eq!(client.ask("DBSIZE"), ":1");
+    assert_eq!(client.ask("SELECT 3"), "+OK");
+    assert_eq!(client.ask("DBSIZE"), ":0");
+}
+
+#[test]
+fn who_goes_back_to_its_primary_goes_on_in_the_database_that_the_stream_has_selected() {
+    let primary = Ours.start(&QUIET);
+    let replica = Ours.follow(&primary, &QUIET);
+    let mut client = primary.client();
+    assert_eq!(client.ask("SELECT 9"), "+OK");
+    assert_eq!(client.ask("SET a 1"), "+OK");
+    await_same_offset(&[&primary, &replica]);
+    promote(&replica);
+    assert_eq!(client.ask("SET b 2"), "+OK");
+    order(&replica, &primary);
+    assert_eq!(client.ask("SET c 3"), "+OK");
+    assert_in_step(&primary, &replica);
+    let mut copy = replica.client();
+    assert_eq!(copy.ask("SELECT 9"), "+OK");
+    assert_eq!(copy.ask("DBSIZE"), ":3");
+}

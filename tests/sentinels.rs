@@ -1,0 +1,149 @@
+//! Groups of real sentinels over real servers: a master is killed, and everything that is to follow does.
+//! Ours alone, and together with one of a real Redis.
+
+mod replicas;
+mod sockets;
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use replicas::{Server, free_port};
+use sockets::{eventually, under_test};
+
+/// A sentinel; it ends with its test.
+struct Sentinel {
+    process: Child,
+    port: u16,
+}
+
+impl Drop for Sentinel {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Asks whoever listens on a port; empty where nobody does.
+fn ask(port: u16, words: &[&str]) -> String {
+    let output = Command::new("redis-cli")
+        .args(["-p", &port.to_string()])
+        .args(words)
+        .output();
+    let output = output.expect("redis-cli is installed");
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+impl Sentinel {
+    fn start(program: &OsStr, folder: &Path, master: &Server) -> Self {
+        let port = free_port();
+        let file = folder.join(format!("{port}.conf"));
+        let script = folder.join("notify").display().to_string();
+        let text = format!(
+            "# kept\nport {port}\nlogfile {log}\nsentinel monitor group 127.0.0.1 {} 2\n\
+             sentinel down-after-milliseconds group 1500\nsentinel failover-timeout group 10000\n\
+             sentinel notification-script group {script}\n",
+            master.port,
+            log = folder.join(format!("{port}.log")).display(),
+        );
+        fs::write(&file, text).expect("the folder is there");
+        let process = Command::new(program)
+            .arg(&file)
+            .arg("--sentinel")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        let process = process.expect("it can be started");
+        let started = Self { process, port };
+        eventually(|| ask(port, &["PING"]) == "PONG");
+        started
+    }
+
+    fn master(&self) -> Option<u16> {
+        let told = ask(self.port, &["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "group"]);
+        told.lines().nth(1)?.parse().ok()
+    }
+}
+
+fn role(port: u16) -> String {
+    ask(port, &["ROLE"])
+}
+
+fn survives(programs: &[OsString]) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (script, notes) = (folder.path().join("notify"), folder.path().join("notes"));
+    fs::write(
+        &script,
+        format!("#!/bin/sh\necho \"$@\" >> {}\n", notes.display()),
+    )
+    .expect("a script");
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("it is ours");
+    let options = ["--bind", "127.0.0.1", "--repl-diskless-sync-delay", "0"];
+    let mut master = Server::start(&under_test(), &options);
+    let place = format!("127.0.0.1 {}", master.port);
+    let replicas: Vec<Server> = (0..2)
+        .map(|_| {
+            Server::start(
+                &under_test(),
+                &[&options[..], &["--replicaof", &place]].concat(),
+            )
+        })
+        .collect();
+    eventually(|| {
+        replicas
+            .iter()
+            .all(|replica| role(replica.port).contains("connected"))
+    });
+    let group: Vec<Sentinel> = programs
+        .iter()
+        .map(|program| Sentinel::start(program, folder.path(), &master))
+        .collect();
+    let knows_all = |sentinel: &Sentinel| {
+        let told = ask(sentinel.port, &["INFO", "sentinel"]);
+        told.contains("slaves=2,sentinels=3")
+    };
+    eventually(|| group.iter().all(knows_all));
+
+    assert_eq!(ask(master.port, &["SET", "key", "value"]), "OK");
+    assert_eq!(ask(master.port, &["WAIT", "2", "0"]), "2");
+    let old = master.port;
+    master.kill();
+    eventually(|| {
+        group
+            .iter()
+            .all(|sentinel| sentinel.master().is_some_and(|port| port != old))
+    });
+    let new = group[0].master().expect("it was told");
+    assert!(group.iter().all(|sentinel| sentinel.master() == Some(new)));
+    assert_eq!(ask(new, &["GET", "key"]), "value");
+    eventually(|| {
+        fs::read_to_string(&notes).is_ok_and(|told| told.contains("+switch-master group"))
+    });
+
+    let port = old.to_string();
+    master.launch_again(&[&options[..], &["--port", &port]].concat());
+    let follows = |port: u16| role(port).contains(&format!("slave\n127.0.0.1\n{new}"));
+    eventually(|| follows(old) && replicas.iter().all(|r| r.port == new || follows(r.port)));
+    let text = fs::read_to_string(folder.path().join(format!("{}.conf", group[0].port)));
+    let text = text.expect("it was written");
+    assert!(text.starts_with("# kept\n"), "{text}");
+    assert!(
+        text.contains(&format!("sentinel monitor group 127.0.0.1 {new} 2")),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_master_is_replaced_and_follows_when_it_is_back() {
+    survives(&[under_test(), under_test(), under_test()]);
+}
+
+#[test]
+fn together_with_one_of_a_real_redis() {
+    if replicas::is_redis_installed() {
+        survives(&[under_test(), under_test(), "redis-server".into()]);
+    }
+}

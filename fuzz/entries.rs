@@ -2,7 +2,16 @@
 //! drives them with seeded bytes on stable Rust. Each must neither panic nor take long, and checks
 //! what can be checked without knowing the input.
 
+#[allow(dead_code, reason = "tests use all of it")]
+#[path = "wires.rs"]
+mod wires;
+
+use tessera::acl::catalog::{self, Catalog};
+use tessera::acl::{Categories, Grammar, file};
 use tessera::base::{glob, long_double::LongDouble, lzf, number, text};
+use tessera::cluster::conf;
+use tessera::cluster::machine::{self, Facts, Machine};
+use tessera::cluster::wire;
 use tessera::config::Settings;
 use tessera::keyspace::entry::Entry;
 use tessera::persistence::aof::manifest::Manifest;
@@ -14,6 +23,7 @@ use tessera::persistence::rdb::payload;
 use tessera::replication::follow::{self, Action, Event, Follower, History, Load, StreamName};
 use tessera::resp::parse::{Limits, Parser, Progress, ProtocolError, Request};
 use tessera::resp::read::{ReadLimits, Reader};
+use tessera::scripts::{Metadata, shebang};
 use tessera::types::hyperloglog as hll;
 use tessera::types::intset::IntSet;
 use tessera::types::listpack::{Element, Listpack, Pack};
@@ -239,6 +249,19 @@ fn written_again(value: Value, layouts: &Layouts) -> Entry {
     entry
 }
 
+/// A payload of FUNCTION RESTORE, whatever its checksum, and the first lines of the libraries in it.
+pub fn functions(data: &[u8]) {
+    if let Ok(sources) = payload::functions(data) {
+        for source in &sources {
+            let _ = Metadata::of(source);
+            let _ = shebang(source);
+        }
+        let again = payload::of_functions(&sources, false);
+        assert_eq!(payload::functions(&again).as_ref(), Ok(&sources));
+    }
+    let _ = (Metadata::of(data), shebang(data));
+}
+
 /// A payload of RESTORE, whatever its checksum.
 pub fn restore(data: &[u8]) {
     let layouts = layouts::all(&Settings::default());
@@ -318,6 +341,47 @@ pub fn manifest(data: &[u8]) {
     }
     let again = Manifest::parse(text.as_bytes()).expect("what was written is read");
     assert_eq!(again, manifest);
+}
+
+/// A file of users, whose rules say the same when they are written again.
+pub fn users(data: &[u8]) {
+    let command =
+        |name: &str, category: u32, parent: Option<usize>, subcommands: &[usize]| catalog::Entry {
+            name: name.to_owned(),
+            categories: Categories(category),
+            parent,
+            subcommands: subcommands.to_vec(),
+        };
+    let catalog = Catalog::new(vec![
+        command("get", 3, None, &[]),
+        command("set", 5, None, &[]),
+        command("config", 8, None, &[3, 4]),
+        command("config|get", 9, Some(2), &[]),
+        command("config|set", 9, Some(2), &[]),
+        command("select", 1, None, &[]),
+    ]);
+    let (first, text) = data.split_first().unwrap_or((&0, &[]));
+    let grammar = |all_channels| Grammar {
+        catalog: &catalog,
+        all_channels,
+    };
+    let Ok(users) = file::read(grammar(*first == b'&'), "users", text) else {
+        return;
+    };
+    for (name, rules) in users {
+        let described = rules.describe(&catalog);
+        // What quotes and parentheses within names lead to, only who wrote them knows.
+        let is_plain = |b: &u8| b.is_ascii_graphic() && !b"\"'\\".contains(b) || *b == b' ';
+        let count = |byte: u8| described.iter().filter(|b| **b == byte).count();
+        let opens = described.windows(2).filter(|pair| *pair == b" (").count();
+        let is_balanced = count(b'(') == opens && count(b')') == opens;
+        if described.iter().all(is_plain) && is_balanced {
+            let line = [b"user ", &name[..], b" ", &described].concat();
+            let again =
+                file::read(grammar(false), "users", &line).expect("what was written is read");
+            assert_eq!(again[&name].describe(&catalog), described);
+        }
+    }
 }
 
 /// Bytes of a primary, in pieces whose size the first byte gives: the same dump, stream and log as in
@@ -400,4 +464,60 @@ impl Followed {
         }
         answer
     }
+}
+
+/// Messages of the cluster bus: what a peer sends, cut where it says; a node that takes them stays whole,
+/// and what is read can be written.
+pub fn bus(data: &[u8]) {
+    let facts = Facts {
+        now: 1_700_000_000_000,
+        ..Facts::default()
+    };
+    let (mut node, _) = Machine::new(Default::default(), None, 7, facts);
+    let link = node.accept("10.0.0.2".to_owned(), "10.0.0.1".to_owned(), facts);
+    let mut rest = data;
+    while let Ok(Some(length)) = wire::frame(rest) {
+        let Some((message, more)) = rest.split_at_checked(length) else {
+            break;
+        };
+        if let Ok(message) = wire::decode(message) {
+            assert_eq!(wire::decode(&wire::encode(&message)), Ok(message));
+        }
+        node.step(
+            machine::Event::Message {
+                link,
+                bytes: message,
+            },
+            facts,
+        );
+        rest = more;
+    }
+    node.tick(facts);
+    let text = conf::write(node.view());
+    conf::read(text.as_bytes(), 0).expect("what a node writes can be read");
+}
+
+/// nodes.conf: what is read is written, and can be read again.
+pub fn nodes_conf(data: &[u8]) {
+    if let Ok(view) = conf::read(data, 0) {
+        let text = conf::write(&view);
+        conf::read(text.as_bytes(), 0).expect("what a node writes can be read");
+    }
+}
+
+/// What two streams over TLS say to each other, in an order that the bytes give: two bits are what is done next,
+/// the rest how much of it.
+pub fn tls_records(data: &[u8]) {
+    wires::with(|wires| {
+        for &byte in data.iter().take(64) {
+            let much = usize::from(byte >> 2);
+            match byte & 3 {
+                0 => wires.write(1 + much * much * 8),
+                1 => _ = wires.carry(1 + much),
+                2 => _ = wires.carry(1 + much * much * 16),
+                _ => _ = wires.read(1 + much * much),
+            }
+        }
+        wires.finish();
+    });
 }

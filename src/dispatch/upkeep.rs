@@ -67,11 +67,14 @@ impl Upkeep {
         if follows {
             return expire_own(shared, env);
         }
+        // What is over its time may be persisted, or appended to, further on in the file.
+        let rests = || shared.durability.loading.is_under_way();
         let scene = Scene {
             keyspace: &shared.keyspace,
             settings,
             env,
             stats: &shared.stats.global,
+            rests: &rests,
         };
         let mut removed = |db: usize, key: &[u8]| propagate(shared, db, key, env.lazy_expire);
         let noticed = self.expiry.cycle(&scene, kind, &mut removed);
@@ -120,6 +123,9 @@ fn expire_fields(shared: &Shared, env: Env) -> bool {
         let mut more = true;
         while more && clock::mono_us() < deadline_us {
             let mut locks = LockSet::One(keyspace.lock(shard));
+            if shared.durability.loading.is_under_way() {
+                return effects.has_notices();
+            }
             more = field_expiry::slice(keyspace, shard, &mut locks, &env, &mut effects);
             // The hash itself may have been over its time.
             for (db, key) in effects.expired() {
@@ -186,11 +192,12 @@ fn not_counted(shared: &Shared, settings: &Settings) -> usize {
 }
 
 /// Frees memory until it is below `maxmemory`; false when commands that need memory must be
-/// refused. Nothing is evicted while clients are paused, nor on a replica with
-/// `replica-ignore-maxmemory`.
+/// refused. Nothing is evicted while clients are paused or a data set is being loaded, nor on a
+/// replica with `replica-ignore-maxmemory`.
 pub fn evict(shared: &Shared, settings: &Settings, now: Now) -> bool {
     let ignores = settings.replica_ignore_maxmemory && shared.replication.upstream.follows();
-    if ignores || shared.pause.at(now.ms).is_some() {
+    let loads = shared.durability.loading.is_under_way();
+    if ignores || loads || shared.pause.at(now.ms).is_some() {
         return true;
     }
     let started = Now::read();

@@ -142,6 +142,16 @@ struct Link {
     unsent: Vec<u8>,
 }
 
+/// What is applied and not in the append-only file.
+struct Unwritten {
+    /// Where the stream ends with it.
+    position: u64,
+    /// What the primary is told.
+    applied: i64,
+    /// More is to be told by now.
+    is_old: bool,
+}
+
 /// The thread's state.
 struct Following<'a> {
     shared: &'a Arc<Shared>,
@@ -166,6 +176,10 @@ struct Following<'a> {
     resumes_file: bool,
     /// Orders carried out.
     seen: u64,
+    /// The offset that the primary was told last; on this connection.
+    told_applied: Option<i64>,
+    /// What the primary is told when the append-only file holds it.
+    unwritten: Option<Unwritten>,
     /// What the primary was told last of what is on the disk.
     told_durable: Option<i64>,
     /// The primary asked, and not everything was on the disk.
@@ -192,6 +206,8 @@ impl<'a> Following<'a> {
             early: Vec::new(),
             resumes_file: false,
             seen: 0,
+            told_applied: None,
+            unwritten: None,
             told_durable: None,
             owes_durable: false,
             events: VecDeque::new(),
@@ -215,6 +231,7 @@ impl<'a> Following<'a> {
             let actions = self.machine.tick(unix_ms());
             self.carry_out(actions, &[]);
             self.drain_events();
+            self.tell_what_is_written();
             self.tell_what_is_durable();
             self.end_if_killed();
             self.show(false);
@@ -548,11 +565,61 @@ impl Following<'_> {
         }
     }
 
-    /// Tells the primary what is applied, and what of it is on the disk.
+    /// Tells the primary what is applied, once the append-only file holds it: whoever has waited for this
+    /// replica finds it again should its process end. Until then it is told again what it knows, so that
+    /// it does not take this side for dead.
     fn acknowledge(&mut self) {
+        if let Some(unwritten) = &mut self.unwritten {
+            unwritten.is_old = true;
+            if let Some(applied) = self.told_applied {
+                self.tell(applied);
+            }
+            return;
+        }
         let applied = self.shared.stream.offset().cast_signed();
+        let position = self.shared.stream.position();
+        if self.is_written(position) {
+            return self.tell(applied);
+        }
+        self.unwritten = Some(Unwritten {
+            position,
+            applied,
+            is_old: false,
+        });
+        self.shared.append_only.log.demand();
+        self.tell_what_is_written();
+    }
+
+    /// Tells the primary what has waited for the append-only file.
+    fn tell_what_is_written(&mut self) {
+        let Some(position) = self.unwritten.as_ref().map(|unwritten| unwritten.position) else {
+            return;
+        };
+        self.shared.append_only.log.progress.hold(&self.bell);
+        if !self.is_written(position) {
+            return;
+        }
+        let Some(unwritten) = self.unwritten.take() else {
+            return;
+        };
+        self.tell(unwritten.applied);
+        if unwritten.is_old {
+            self.acknowledge();
+        }
+    }
+
+    /// The append-only file holds the stream up to `position`, or there is none that could.
+    fn is_written(&self, position: u64) -> bool {
+        let log = &self.shared.append_only.log;
+        let progress = &log.progress;
+        !log.is_open() || progress.failing.load(Relaxed) || progress.cleared() >= position
+    }
+
+    /// Tells the primary that so much is applied, and what of it is on the disk.
+    fn tell(&mut self, applied: i64) {
         let durable = self.shared.append_only.durable();
         let durable = durable.map(|offset| offset.cast_signed().min(applied));
+        self.told_applied = Some(applied);
         self.told_durable = durable;
         self.send(&acknowledgement(applied, durable));
     }
@@ -574,6 +641,7 @@ impl Following<'_> {
         self.link = None;
         self.attempt = 0;
         self.early = Vec::new();
+        (self.told_applied, self.unwritten) = (None, None);
         if let Some(applier) = self.applier.take() {
             applier.end(self.shared);
         }

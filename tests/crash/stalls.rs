@@ -180,6 +180,10 @@ fn a_replica_whose_write_hangs_holds_its_primary_back() {
     let number = |text: String| text.parse::<u64>().expect("a number");
     let before = number(replica.info("used_memory"));
     stalling.stall("stall-write");
+    // What the file does not hold is not confirmed. (And it is the log's own thread that hangs: clients of
+    // the replica are served.)
+    assert_eq!(client.ask("SET first 1"), "OK");
+    assert_eq!(client.ask("WAIT 1 1000"), "0");
     // As long as a request on a line may be, and some room.
     let set = format!("SET key {}", "x".repeat(50_000));
     for _ in 0..2000 {
@@ -200,6 +204,7 @@ fn a_replica_whose_write_hangs_holds_its_primary_back() {
     let during = number(replica.info("used_memory"));
     assert!(during < before + (48 << 20), "{before} grew to {during}");
     stalling.go_on("stall-write");
+    assert_eq!(client.ask("WAIT 1 0"), "1");
     let end = client.info("master_repl_offset");
     until("all of it", || {
         replica.info("slave_repl_offset") == end && replica.info("aof_buffer_length") == "0"

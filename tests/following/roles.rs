@@ -264,11 +264,9 @@ fn keys_that_expired_while_their_primary_was_down_are_removed_from_its_replicas(
     await_same_offset(&[&primary, &replica]);
     client.send("SHUTDOWN SAVE");
     eventually(|| primary.has_ended());
-    let port = primary.port.to_string();
-    primary.launch_again(&[&QUIET[..], &["--port", &port]].concat());
-    eventually(|| is_linked(&mut replica.client()));
+    primary.restart(&QUIET);
+    eventually(|| syncs(&primary) == (0, 1));
     await_same_offset(&[&primary, &replica]);
-    assert_eq!(syncs(&primary), (0, 1));
     let mut client = replica.client();
     assert_eq!(client.ask("DBSIZE"), ":1");
     assert_eq!(client.ask("SELECT 3"), "+OK");

@@ -470,11 +470,8 @@ impl Driver {
 
     fn carry_out(&mut self, actions: Vec<Action>) {
         // A primary is told to lead before clients are sent to it; who no longer is one sends them on at once.
-        let leads = actions.contains(&Action::Lead);
-        if leads && self.is_loaded() {
-            self.lead();
-        } else if leads {
-            self.role = Some(Action::Lead);
+        if actions.contains(&Action::Lead) {
+            self.change_role(Action::Lead);
         }
         if actions
             .iter()
@@ -493,6 +490,18 @@ impl Driver {
 
     fn is_loaded(&self) -> bool {
         self.cluster.is_loaded.load(Relaxed)
+    }
+
+    /// Has the server follow, or lead, once it is loaded: the last of these counts.
+    fn change_role(&mut self, role: Action) {
+        self.role = None;
+        match role {
+            role if !self.is_loaded() => self.role = Some(role),
+            Action::Follow { ip, port } => {
+                following::order(&self.shared, Some((ip, port)), false);
+            }
+            _ => self.lead(),
+        }
     }
 
     fn lead(&mut self) {
@@ -526,10 +535,7 @@ impl Driver {
                 }
             }
             Action::Send { link, bytes, .. } => self.send(link, bytes),
-            Action::Follow { .. } if !self.is_loaded() => self.role = Some(action),
-            Action::Follow { ip, port } => {
-                following::order(&self.shared, Some((ip, port)), false);
-            }
+            Action::Follow { .. } => self.change_role(action),
             // See `carry_out`.
             Action::Lead => {}
             Action::Pause { until } => self.pause(until),

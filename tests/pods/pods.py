@@ -101,7 +101,7 @@ class Pod:
         os.makedirs(self.volume)
         with open(os.path.join(self.root, "redis.conf"), "w") as file:
             file.write(config.replace("/var/lib/redis", self.volume))
-        self.process = self.ip = self.log = None
+        self.process = self.ip = self.log = self.copier = None
 
     def path(self, name):
         return os.path.join(self.root, name)
@@ -138,7 +138,8 @@ class Pod:
         # The log is read from a file: nobody waits at the pipe's other end.
         self.process.stdin.write(b"go\n")
         self.process.stdin.flush()
-        threading.Thread(target=shutil.copyfileobj, args=(self.process.stdout, self.log), daemon=True).start()
+        self.copier = threading.Thread(target=shutil.copyfileobj, args=(self.process.stdout, self.log), daemon=True)
+        self.copier.start()
         self.dns.addresses[self.name] = ip
 
     def kill(self):
@@ -155,6 +156,7 @@ class Pod:
 
     def gone(self):
         self.process.wait(timeout=60)
+        self.copier.join(timeout=60)
         # The network namespace ends a moment after its last process.
         subprocess.run(["ip", "link", "del", f"pod{self.number}"], stderr=subprocess.DEVNULL)
         self.process = None
@@ -203,7 +205,8 @@ def problem(pods, primaries=None):
         places[pod.name] = f"{pod.ip}:6379@16379"
         replication = pod.fields("INFO", "replication")
         if replication.get("role") == "slave" and replication.get("master_link_status") != "up":
-            return f"{pod.name}: its link to {replication.get('master_host')} is down"
+            known = pod.ask("CLUSTER", "NODES")
+            return f"{pod.name}: its link to {replication.get('master_host')} is down, knows {known}"
     for pod in pods:
         lines = (pod.ask("CLUSTER", "NODES") or "").splitlines()
         told = {line.split()[1] for line in lines}

@@ -127,13 +127,14 @@ class Set:
         return writer
 
     def __exit__(self, kind, *_):
-        if kind is not None:
-            for pod in filter(lambda pod: pod.log, self.pods):
-                with open(pod.path("log"), errors="replace") as log:
-                    print(f"--- {pod.name} ---\n{log.read()[-4000:]}")
         for pod in self.pods:
             if pod.process:
                 pod.kill()
+        # What a process has said is in its log once it has ended.
+        if kind is not None:
+            for pod in filter(lambda pod: pod.log, self.pods):
+                with open(pod.path("log"), errors="replace") as log:
+                    print(f"--- {pod.name} ---\n{log.read()[-12000:]}")
         self.dns.server.shutdown()
         self.dns.server.server_close()
 

@@ -87,6 +87,20 @@ class Dns(threading.Thread):
         return head + question + records
 
 
+def request(words):
+    words = [word.encode() for word in words]
+    return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in words)
+
+
+def read_reply(file):
+    first = file.readline().decode()
+    if not first:
+        raise ConnectionError("no reply")
+    if first.startswith("$") and first[1:2] != "-":
+        return file.read(int(first[1:]) + 2)[:-2].decode()
+    return first.strip()
+
+
 class Pod:
     """A pod of the StatefulSet: its name and its volume stay, its address is another one each time."""
 
@@ -167,15 +181,16 @@ class Pod:
 
     def ask(self, *words, timeout=2):
         """A command and its reply as text; None when the pod does not answer."""
+        replies = self.ask_all([words], timeout)
+        return replies and replies[0]
+
+    def ask_all(self, commands, timeout=2):
+        """Commands on one connection, sent together, and their replies; None when not all are answered."""
         try:
             with socket.create_connection((self.ip, 6379), timeout) as link:
-                link.sendall(b"*%d\r\n" % len(words) + b"".join(
-                    b"$%d\r\n%s\r\n" % (len(word.encode()), word.encode()) for word in words))
+                link.sendall(b"".join(map(request, commands)))
                 file = link.makefile("rb")
-                first = file.readline().decode()
-                if first.startswith("$") and first[1:2] != "-":
-                    return file.read(int(first[1:]) + 2)[:-2].decode()
-                return first.strip()
+                return [read_reply(file) for _ in commands]
         except OSError:
             return None
 

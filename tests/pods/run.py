@@ -38,11 +38,14 @@ def check(function):
 
 
 class Writer(threading.Thread):
-    """Writes all the time, and knows what was acknowledged."""
+    """Writes all the time, and knows what was acknowledged: by a primary, and by so many replicas. (With none
+    of them, what a primary has acknowledged is on its volume.)"""
 
-    def __init__(self, pods):
+    def __init__(self, pods, replicas):
         super().__init__(daemon=True)
         self.pods, self.done, self.sent, self.acknowledged = pods, False, 0, {}
+        self.commands = [("WAIT", str(replicas), "300")] if replicas else []
+        self.expected = [f":{replicas}"] if replicas else []
 
     def run(self):
         while not self.done:
@@ -54,12 +57,12 @@ class Writer(threading.Thread):
     def write(self, key, value):
         pod = self.pods[self.sent % len(self.pods)]
         for _ in range(3):
-            reply = pod.ask("SET", key, value, timeout=0.5)
-            if reply and reply.startswith("-MOVED"):
-                ip = reply.split()[2].rsplit(":", 1)[0]
+            replies = pod.ask_all([("SET", key, value), *self.commands], timeout=0.5)
+            if replies and replies[0].startswith("-MOVED"):
+                ip = replies[0].split()[2].rsplit(":", 1)[0]
                 pod = next((other for other in self.pods if other.ip == ip), pod)
                 continue
-            if reply == "+OK":
+            if replies == ["+OK", *self.expected]:
                 return True
             time.sleep(0.05)
             return False
@@ -120,8 +123,8 @@ class Set:
         assert done.returncode == 0, done.stdout + done.stderr
         await_whole(self.pods, 30, 3)
 
-    def writing(self, seconds=2):
-        writer = Writer(self.pods)
+    def writing(self, seconds=2, replicas=0):
+        writer = Writer(self.pods, replicas)
         writer.start()
         time.sleep(seconds)
         return writer
@@ -231,7 +234,8 @@ def pods_form_a_cluster(server, root):
         assert roles == ["master"] * 3 + ["slave"] * 3, roles
         shards = [pod.fields("INFO", "replication").get("connected_slaves") for pod in these.pods[:3]]
         assert shards == ["1"] * 3, shards
-        writer = these.writing()
+        # What was on a volume that is lost is only where it was copied to.
+        writer = these.writing(replicas=1)
         for lost in (these.pods[1], these.pods[4]):
             lost.kill()
             lost.lose_volume()

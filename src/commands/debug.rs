@@ -230,7 +230,7 @@ fn object(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
             access.idle_ms(entry.clock()) / 1000,
             nodes.unwrap_or_default()
         ))
-    });
+    })?;
     ctx.out.simple(&line.ok_or(Error::NoSuchKey)?);
     Ok(())
 }
@@ -264,7 +264,7 @@ fn sdslen(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
             alloc::size_class(key_len),
             alloc::size_class(len)
         ))
-    })?;
+    })??;
     ctx.out.simple(&line);
     Ok(())
 }
@@ -293,7 +293,7 @@ fn populate(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
             if !db.exists(&key) {
                 db.put(&key, NewValue::Bytes(&value), Ttl::Clear);
             }
-        });
+        })?;
     }
     ctx.out.ok();
     Ok(())
@@ -311,7 +311,7 @@ fn dataset_digest(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
             ctx.with_shard(shard, |db| {
                 db.other(index)
                     .each_in_shard(shard, |entry| digest.add_key(entry));
-            });
+            })?;
         }
     }
     ctx.out.simple(&digest.hex());
@@ -319,16 +319,19 @@ fn dataset_digest(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
 }
 
 fn value_digests(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
-    let keys = ctx.args.rest(2);
-    ctx.out.array(keys.len());
-    for key in keys {
+    let mut digests = Vec::new();
+    for key in ctx.args.rest(2) {
         let mut digest = digest::Digest::default();
         ctx.with_keys(&[key], |db| {
             if let Some(entry) = db.peek(key) {
                 digest.add_value(&entry);
             }
-        });
-        ctx.out.simple(&digest.hex());
+        })?;
+        digests.push(digest.hex());
+    }
+    ctx.out.array(digests.len());
+    for digest in digests {
+        ctx.out.simple(&digest);
     }
     Ok(())
 }
@@ -476,7 +479,7 @@ fn htstats_key(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
         table_sizes(entry.object()).ok_or(Error::line(
             "ERR The value stored at the specified key is not represented using an hash table",
         ))
-    });
+    })?;
     let (slots, elements, bytes) = sizes?;
     // An element never stands behind another one in its slot.
     let text = format!(

@@ -29,7 +29,7 @@ pub fn listpack(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
         let mut saved = Vec::new();
         encode::coded_value(&entry, &mut saved, false);
         Ok(saved)
-    })?;
+    })??;
     // As a file has it: a code, then the bytes of the listpack as one string.
     // A hash with times has the first of them in between.
     let pack = [1, 9].into_iter().find_map(|at| {
@@ -63,7 +63,7 @@ pub fn quicklist(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
         let list = entry.get_as::<List>();
         list.map(List::shape)
             .ok_or(Error::line("ERR Not a quicklist encoded object."))
-    })?;
+    })??;
     print(&format!(
         "{{count : {}}}\n{{len : {}}}\n{{compressed : {}}}\n{{bytes : {}}}\n",
         shape.len, shape.nodes, shape.compressed, shape.bytes

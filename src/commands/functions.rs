@@ -71,7 +71,7 @@ fn change<R>(
         let result = libraries.change(|registry, _| work(registry))?;
         db.count_changes(1);
         Ok(result)
-    });
+    })?;
     changed.map_err(wrong)
 }
 

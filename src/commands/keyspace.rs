@@ -104,7 +104,7 @@ fn scan(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     let cursor = parse_cursor(&ctx.args[1])?;
     let options = ScanOptions::parse(ctx.args, 2, true)?;
     let mut found = Found::default();
-    let next = scan_from(ctx, cursor, &options, &mut found);
+    let next = scan_from(ctx, cursor, &options, &mut found)?;
     ctx.out.array(2);
     let mut digits = itoa::Buffer::new();
     ctx.out.bulk(digits.format(next).as_bytes());
@@ -130,7 +130,7 @@ fn scan_from(
     cursor: u64,
     options: &ScanOptions<'_>,
     found: &mut Found,
-) -> Position {
+) -> Result<Position, Error> {
     let (keyspace, db) = (&ctx.shared.keyspace, ctx.session.db);
     let mut budget = options.count.saturating_mul(10).saturating_add(1);
     let mut next = scan::seek(keyspace, db, cursor);
@@ -155,12 +155,12 @@ fn scan_from(
                 }
             }
             result
-        });
+        })?;
         budget -= steps;
         let on = position.unwrap_or(position_of_shard(shard + 1));
         next = scan::seek(keyspace, db, on);
     }
-    next.unwrap_or(0)
+    Ok(next.unwrap_or(0))
 }
 
 /// Keys up to which KEYS answers at once: no walk over them takes longer than a slice.
@@ -178,16 +178,18 @@ struct KeysWalk {
 
 impl KeysWalk {
     /// Walks a slice. `slice` copies keys from a position on, and tells where to go on in the
-    /// shard.
+    /// shard; nothing if that is not to be had now.
     fn advance(
         &mut self,
         keyspace: &Keyspace,
-        slice: impl FnOnce(usize, Position, &mut Found) -> Option<Position>,
+        slice: impl FnOnce(usize, Position, &mut Found) -> Option<Option<Position>>,
     ) {
         let Some(at) = self.next else { return };
         let shard = shard_of_position(at);
         self.found.clear();
-        let position = slice(shard, at, &mut self.found);
+        let Some(position) = slice(shard, at, &mut self.found) else {
+            return;
+        };
         let all = self.pattern == b"*";
         for (key, _, expired) in self.found.iter() {
             if !expired && (all || glob::matches(&self.pattern, key, false)) {
@@ -237,9 +239,9 @@ fn keys(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     }
     while walk.next.is_some() {
         walk.advance(keyspace, |shard, at, found| {
-            ctx.with_shard(shard, |db| {
+            Some(ctx.await_shard(shard, |db| {
                 scan::slice(db, at, scan::SLICE, usize::MAX, found).0
-            })
+            }))
         });
     }
     walk.reply(ctx.out);
@@ -266,7 +268,7 @@ fn randomkey(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
             let key = scan::random_key(db, shard)?;
             let stuck = tries >= EXPIRED_TRIES && !db.env().expires_keys;
             (db.exists(&key) || stuck).then_some(key)
-        });
+        })?;
         if let Some(key) = key {
             ctx.out.bulk(&key);
             return Ok(());
@@ -323,7 +325,7 @@ fn flush(
         // Replicas flush even when there is nothing here.
         db.propagate_anyway();
         done(shared, db.changes());
-    });
+    })?;
     ctx.out.ok();
     Ok(())
 }
@@ -361,7 +363,7 @@ fn swapdb(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     let a = int32(ctx, 1, Error::line("ERR invalid first DB index"))?;
     let b = int32(ctx, 2, Error::line("ERR invalid second DB index"))?;
     let (a, b) = (database(ctx, a)?, database(ctx, b)?);
-    ctx.with_all(|db| db.swap(a, b));
+    ctx.with_all(|db| db.swap(a, b))?;
     ctx.out.ok();
     Ok(())
 }

@@ -192,7 +192,7 @@ fn migrate(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     let keys = options.keys(args);
     if !ctx.with_keys(keys, |local| {
         keys.iter().any(|key| local.peek(key).is_some())
-    }) {
+    })? {
         ctx.out.simple("NOKEY");
         return Ok(());
     }
@@ -227,7 +227,7 @@ fn migrate(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
                 keys,
             };
             transfer.send(&mut link)
-        });
+        })?;
         match sent {
             Err(Failure { timed_out, .. }) if may_retry && !timed_out => may_retry = false,
             Err(failure) => break Err(failure.into()),

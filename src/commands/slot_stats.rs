@@ -113,13 +113,19 @@ impl Counting {
                 Walk::new(slot)
             }
         };
+        let mut is_seen = false;
         look(walk.shard(), &mut |db| {
             let (more, rest) = walk.count(db, COUNTED);
             if let Some((_, count)) = self.counts.last_mut() {
                 *count += more as u64;
             }
             self.walk = rest;
+            is_seen = true;
         });
+        if !is_seen {
+            // It is not to be had now.
+            self.walk = Some(walk);
+        }
         true
     }
 }
@@ -128,8 +134,10 @@ impl Job for Counting {
     fn step(&mut self, shared: &Shared, worker: &mut Worker, _: &Session) -> bool {
         let start = Ticks::now();
         while Ticks::now().nanos_since(start) < SLICE_NANOS {
-            if !self.advance(|shard, count| look_at_shard(shared, worker, 0, shard, |db| count(db)))
-            {
+            let look = |shard, count: &mut dyn FnMut(&Db<'_, '_>)| {
+                look_at_shard(shared, worker, 0, shard, |db| count(db));
+            };
+            if !self.advance(look) {
                 return true;
             }
         }
@@ -176,7 +184,7 @@ pub fn slot_stats(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
         ctx.worker.job = Some(Box::new(counting));
         return Ok(());
     }
-    while counting.advance(|shard, count| ctx.with_shard(shard, |db| count(db))) {}
+    while counting.advance(|shard, count| ctx.await_shard(shard, |db| count(db))) {}
     counting.reply(ctx.out);
     Ok(())
 }

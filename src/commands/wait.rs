@@ -1,6 +1,7 @@
 //! WAIT and WAITAOF: clients that wait until replicas have what they wrote, or until disks have it.
 
-use crate::dispatch::blocking::{self, Acks};
+use crate::dispatch::acks::Acks;
+use crate::dispatch::blocking;
 use crate::dispatch::command::{Acl, Command, Flags, Handler, ROW};
 use crate::dispatch::context::ServerCtx;
 use crate::dispatch::error::Error;

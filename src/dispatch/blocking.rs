@@ -28,6 +28,7 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 
 use super::accounts;
+use super::acks::Acks;
 use super::args::Args;
 use super::chore::Chore;
 use super::command::{Flags, Handler};
@@ -36,11 +37,12 @@ use super::error::Error;
 use super::execute::Invocation;
 use super::locked::{self, Call};
 use super::route;
+use super::source::Source;
 use super::table::Known;
 use crate::base::ticks::Ticks;
 use crate::client::registry::{Handle, flag};
 use crate::client::session::{Replies, Session};
-use crate::keyspace::shards::{Keyspace, LockSet};
+use crate::keyspace::shards::{GaveUp, Keyspace, LockSet};
 use crate::observe::stats::bump;
 use crate::resp::write::{Output, Protocol};
 use crate::types::Type;
@@ -60,58 +62,6 @@ pub struct Block {
     pub on_removal: bool,
     /// The request to be run again, when not as it came (`$` of XREAD means what it meant then).
     pub request: Option<Vec<Vec<u8>>>,
-}
-
-/// What WAIT and WAITAOF wait for, instead of keys.
-#[derive(Clone, Copy, Debug)]
-pub struct Acks {
-    /// Offset of the stream that is to be confirmed.
-    pub offset: u64,
-    /// By so many replicas.
-    pub replicas: usize,
-    /// WAITAOF: on their disks, and on ours if so said.
-    pub local: Option<bool>,
-}
-
-impl Acks {
-    /// Whether our append-only file holds what is to be confirmed, on the disk; and how many replicas
-    /// have confirmed it.
-    fn count(&self, shared: &Shared) -> (bool, usize) {
-        match self.local {
-            None => (false, shared.replication.acknowledged(self.offset)),
-            Some(_) => {
-                let durable = shared.append_only.durable();
-                let local = durable.is_some_and(|durable| durable >= self.offset);
-                (local, shared.replication.durable(self.offset))
-            }
-        }
-    }
-
-    /// True when enough have confirmed.
-    pub fn are_here(&self, shared: &Shared) -> bool {
-        let (local, replicas) = self.count(shared);
-        replicas >= self.replicas && (local || self.local != Some(true))
-    }
-
-    /// The reply: who has confirmed by now.
-    pub fn tell(&self, shared: &Shared, out: &mut Output) {
-        let (local, replicas) = self.count(shared);
-        if self.local.is_some() {
-            out.array(2);
-            out.uint(local.into());
-        }
-        out.uint(replicas as u64);
-    }
-
-    /// Our append-only file is waited for, and there is none.
-    pub fn check(&self, shared: &Shared) -> Result<(), Error> {
-        if self.local == Some(true) && !shared.config.settings().appendonly {
-            return Err(Error::line(
-                "ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled.",
-            ));
-        }
-        Ok(())
-    }
 }
 
 /// What a client waits for.
@@ -631,11 +581,43 @@ pub(super) fn settle(shared: &Shared, worker: &mut Worker) {
             return;
         };
         let keyspace = &shared.keyspace;
-        let mut locks = keyspace.lock_many([&key[..], &also].into_iter().map(|k| keyspace.hash(k)));
-        serve_key(shared, worker, &mut locks, db, &key);
-        serve(shared, worker, &mut locks);
-        drop(locks);
-        locked::release(shared, worker);
+        let hashes = [&key[..], &also].map(|key| keyspace.hash(key));
+        match keyspace.lock_many_in_time(hashes.into_iter()) {
+            Ok(locks) => serve_elsewhere(shared, worker, locks, (db, &key)),
+            Err(GaveUp) => serve_later(shared, (db, key), hashes),
+        }
+    }
+}
+
+/// Serves who waits for a key, with the shards of what they do with it.
+fn serve_elsewhere<'k>(
+    shared: &'k Shared,
+    worker: &mut Worker,
+    mut locks: LockSet<'k>,
+    (db, key): (usize, &[u8]),
+) {
+    serve_key(shared, worker, &mut locks, db, key);
+    serve(shared, worker, &mut locks);
+    drop(locks);
+    locked::release(shared, worker);
+}
+
+/// A script holds one of the shards that runs for long, perhaps on this very stack: a thread waits for its end, no
+/// worker does.
+#[cold]
+fn serve_later(shared: &Shared, (db, key): (usize, Box<[u8]>), hashes: [u64; 2]) {
+    let serve = move |shared: &Arc<Shared>| {
+        let mut worker = Worker::for_source(shared, Source::Client);
+        let locks = shared.keyspace.lock_many(hashes.into_iter());
+        serve_elsewhere(shared, &mut worker, locks, (db, &key));
+        settle(shared, &mut worker);
+    };
+    if let Err(error) = shared.threads.start("later", serve) {
+        // They are served when the next element comes.
+        tracing::warn!(
+            "Cannot serve clients that wait for keys: {}",
+            crate::config::strerror(&error)
+        );
     }
 }
 

@@ -17,7 +17,7 @@ use crate::config::{Config, Settings};
 use crate::keyspace::access::Access;
 use crate::keyspace::db::{Db, Effects, Env};
 use crate::keyspace::eviction::Evictor;
-use crate::keyspace::shards::{Keyspace, LockSet};
+use crate::keyspace::shards::{GaveUp, Keyspace, LockSet};
 use crate::observe::latency::Latency;
 use crate::observe::rates::Rates;
 use crate::observe::slowlog::SlowLog;
@@ -36,6 +36,7 @@ use super::blocking::{Aftermath, Block, Blocked, Parked};
 use super::chore::{Chore, Chores};
 use super::command::{Command, Flags};
 use super::control::Control;
+use super::error::Error;
 use super::job::{Job, Running};
 use super::monitor::Monitors;
 use super::pause::Pause;
@@ -514,26 +515,72 @@ impl<'k> ServerCtx<'_, 'k> {
 
     /// Runs `work` on a database with all shards locked; what it did is propagated as this
     /// command, and accounted.
-    pub fn with_all<R>(&mut self, work: impl FnOnce(&mut Db<'_, 'k>) -> R) -> R {
-        self.with_locks(|keyspace| keyspace.lock_all(), work)
+    ///
+    /// # Errors
+    /// A script holds some that runs for long. (Not when the command has to be obeyed.)
+    pub fn with_all<R>(&mut self, work: impl FnOnce(&mut Db<'_, 'k>) -> R) -> Result<R, Error> {
+        let in_time = |keyspace: &'k Keyspace| keyspace.lock_all_in_time();
+        self.with_locks(in_time, |keyspace| keyspace.lock_all(), work)
     }
 
     /// As [`ServerCtx::with_all`], with the shards of some keys.
-    pub fn with_keys<R>(&mut self, keys: &[&[u8]], work: impl FnOnce(&mut Db<'_, 'k>) -> R) -> R {
-        let lock =
-            |keyspace: &'k Keyspace| keyspace.lock_many(keys.iter().map(|key| keyspace.hash(key)));
-        self.with_locks(lock, work)
+    ///
+    /// # Errors
+    /// Likewise.
+    pub fn with_keys<R>(
+        &mut self,
+        keys: &[&[u8]],
+        work: impl FnOnce(&mut Db<'_, 'k>) -> R,
+    ) -> Result<R, Error> {
+        let hashes = |keyspace: &'k Keyspace| keys.iter().map(|key| keyspace.hash(key));
+        let in_time = |keyspace: &'k Keyspace| keyspace.lock_many_in_time(hashes(keyspace));
+        let lock = |keyspace: &'k Keyspace| keyspace.lock_many(hashes(keyspace));
+        self.with_locks(in_time, lock, work)
     }
 
     /// As [`ServerCtx::with_all`], with one shard: for walks, shard by shard.
-    pub fn with_shard<R>(&mut self, shard: usize, work: impl FnOnce(&mut Db<'_, 'k>) -> R) -> R {
+    ///
+    /// # Errors
+    /// Likewise.
+    pub fn with_shard<R>(
+        &mut self,
+        shard: usize,
+        work: impl FnOnce(&mut Db<'_, 'k>) -> R,
+    ) -> Result<R, Error> {
+        let in_time = |keyspace: &'k Keyspace| {
+            let guard = keyspace.lock_in_time(shard);
+            guard.map(LockSet::One).ok_or(GaveUp)
+        };
         let lock = |keyspace: &'k Keyspace| LockSet::One(keyspace.lock(shard));
-        self.with_locks(lock, work)
+        self.with_locks(in_time, lock, work)
+    }
+
+    /// As [`ServerCtx::with_shard`], however long a script holds it: for walks that do not end half way.
+    pub fn await_shard<R>(&mut self, shard: usize, work: impl FnOnce(&mut Db<'_, 'k>) -> R) -> R {
+        let keyspace = &self.shared.keyspace;
+        self.under(|| LockSet::One(keyspace.lock(shard)), work)
     }
 
     fn with_locks<R>(
         &mut self,
+        in_time: impl FnOnce(&'k Keyspace) -> Result<LockSet<'k>, GaveUp>,
         lock: impl FnOnce(&'k Keyspace) -> LockSet<'k>,
+        work: impl FnOnce(&mut Db<'_, 'k>) -> R,
+    ) -> Result<R, Error> {
+        if self.held.is_some() || self.worker.source.is_obeyed() {
+            let keyspace = &self.shared.keyspace;
+            return Ok(self.under(|| lock(keyspace), work));
+        }
+        match in_time(&self.shared.keyspace) {
+            Ok(locks) => Ok(self.under(|| locks, work)),
+            Err(GaveUp) => Err(super::admit::busy(self.shared)),
+        }
+    }
+
+    /// Runs `work` under the locks that are held, or else those that `lock` gives.
+    fn under<R>(
+        &mut self,
+        lock: impl FnOnce() -> LockSet<'k>,
         work: impl FnOnce(&mut Db<'_, 'k>) -> R,
     ) -> R {
         let call = super::locked::Call {
@@ -547,7 +594,7 @@ impl<'k> ServerCtx<'_, 'k> {
         match &mut self.held {
             Some(held) => call.under(held, true, |mut db, _| work(&mut db)),
             None => {
-                let mut locks = lock(&self.shared.keyspace);
+                let mut locks = lock();
                 let result = call.under(&mut locks, false, |mut db, _| work(&mut db));
                 super::locked::conclude(self.shared, self.worker, locks);
                 result

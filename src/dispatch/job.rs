@@ -22,18 +22,22 @@ pub trait Job: Send {
     fn reply(&mut self, out: &mut Output);
 }
 
-/// Lets a job look at a shard of database `db`, under its lock.
+/// Lets a job look at a shard of database `db`, under its lock; `None` while a script holds it that runs for long:
+/// the job's next step tries again.
 pub fn look_at_shard<R>(
     shared: &Shared,
     worker: &Worker,
     db: usize,
     shard: usize,
     look: impl FnOnce(&Db<'_, '_>) -> R,
-) -> R {
+) -> Option<R> {
     let keyspace = &shared.keyspace;
-    let (mut locks, mut effects) = (LockSet::One(keyspace.lock(shard)), Effects::default());
+    let (mut locks, mut effects) = (
+        LockSet::One(keyspace.lock_in_time(shard)?),
+        Effects::default(),
+    );
     let view = Db::new(keyspace, &mut locks, &worker.env, &mut effects, db, &[]);
-    look(&view)
+    Some(look(&view))
 }
 
 /// A job with what its statistics need.

@@ -6,6 +6,7 @@
 //! [`transaction`] does so for MULTI, and [`context`] is what handlers see.
 
 pub mod accounts;
+pub mod acks;
 pub mod acl;
 pub mod admit;
 pub mod args;

@@ -174,7 +174,7 @@ impl<'a, 'k> Scripted<'a, 'k> {
             self.shared.keyspace.end_overdue();
         }
         let ended = Ended {
-            starts_over: self.starts_over,
+            starts_over: self.starts_over && !self.is_killed(),
             reached: self.reached,
         };
         drop(self.stretch.take());
@@ -325,13 +325,16 @@ impl<'a, 'k> Scripted<'a, 'k> {
             self.starts_over = true;
             return Ok(());
         }
-        if flags.has(Flags::WRITE) {
-            self.wrote = true;
-        }
+        let before = (self.wrote, self.acted);
+        self.wrote |= flags.has(Flags::WRITE);
         // What is not a write of keys is told at once.
         self.acted |= flags.has(Flags::MAY_REPLICATE.or(Flags::PUBSUB));
-        if let Some(overdue) = &self.overdue {
-            overdue.wrote.store(!self.is_killable(), SeqCst);
+        if let Some(overdue) = &self.overdue
+            && !self.is_killable()
+            && !self.shared.scripts.overdue.goes_on(overdue)
+        {
+            (self.wrote, self.acted) = before;
+            return err("Script killed by user with SCRIPT KILL...");
         }
         Ok(())
     }
@@ -525,13 +528,13 @@ impl<'a, 'k> Scripted<'a, 'k> {
 
     /// The script is to end, whatever it does.
     pub fn ends(&self) -> bool {
-        let killed = |overdue: &Arc<OverdueScript>| overdue.killed.load(SeqCst);
-        self.starts_over || self.overdue.as_ref().is_some_and(killed)
+        self.starts_over || self.is_killed()
     }
 
-    /// It was killed.
+    /// It was killed, perhaps when it was about to start over.
     pub fn is_killed(&self) -> bool {
-        !self.starts_over && self.ends()
+        let killed = |overdue: &Arc<OverdueScript>| overdue.killed.load(SeqCst);
+        self.overdue.as_ref().is_some_and(killed)
     }
 }
 

@@ -26,14 +26,14 @@ type WithShard<'a> = dyn FnMut(usize, &mut dyn FnMut(&mut Db<'_, '_>)) + 'a;
 /// ([`Scope::All`](super::command::Scope::All)), as for all of these that take a context.
 pub fn count(ctx: &mut ServerCtx<'_, '_>, slot: u16) -> usize {
     count_with(slot, &mut |shard, work| {
-        ctx.with_shard(shard, |db| work(db))
+        ctx.await_shard(shard, |db| work(db))
     })
 }
 
 /// Keys of a slot, at most so many.
 pub fn first_keys(ctx: &mut ServerCtx<'_, '_>, slot: u16, most: usize) -> Vec<Box<[u8]>> {
     first_with(slot, most, &mut |shard, work| {
-        ctx.with_shard(shard, |db| work(db));
+        ctx.await_shard(shard, |db| work(db));
     })
 }
 
@@ -41,7 +41,7 @@ pub fn first_keys(ctx: &mut ServerCtx<'_, '_>, slot: u16, most: usize) -> Vec<Bo
 /// `then` publishes what becomes of the slot and takes no further shard. Whether it was done.
 pub fn when_empty(ctx: &mut ServerCtx<'_, '_>, slot: u16, then: impl FnOnce()) -> bool {
     let begin = Walk::new(slot);
-    ctx.with_shard(begin.shard(), |db| {
+    ctx.await_shard(begin.shard(), |db| {
         let (mut walk, mut empty) = (Some(begin), true);
         while let Some(here) = walk
             && empty

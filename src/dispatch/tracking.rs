@@ -138,7 +138,7 @@ pub fn end(shared: &Shared, session: &mut Session, held: Option<&mut LockSet<'_>
         shared.prefixes.remove(prefix, session.handle.id);
     }
     if tracking.broadcast && shared.prefixes.is_empty() {
-        follow_prefixes(shared, held);
+        leave_prefixes(shared, held);
     }
 }
 
@@ -154,6 +154,19 @@ fn follow_prefixes(shared: &Shared, mut held: Option<&mut LockSet<'_>>) {
                 let mut guard = shared.keyspace.lock(shard);
                 guard.set_broadcasts(!shared.prefixes.is_empty());
             }
+        }
+    }
+}
+
+/// As [`follow_prefixes`], for a client that goes: it waits for no shard that a script holds which runs for long,
+/// perhaps on this very stack. There a change is then told to nobody.
+fn leave_prefixes(shared: &Shared, held: Option<&mut LockSet<'_>>) {
+    if held.is_some() {
+        return follow_prefixes(shared, held);
+    }
+    for shard in 0..SHARDS {
+        if let Some(mut guard) = shared.keyspace.lock_in_time(shard) {
+            guard.set_broadcasts(!shared.prefixes.is_empty());
         }
     }
 }

@@ -73,6 +73,15 @@ impl Overdue {
         self.all.lock().first().cloned()
     }
 
+    /// A script is about to do what cannot be undone; from here on it cannot be killed. False when it was, and so
+    /// must not.
+    pub fn goes_on(&self, script: &OverdueScript) -> bool {
+        let _all = self.all.lock();
+        let may = !script.killed.load(SeqCst);
+        script.wrote.fetch_or(may, SeqCst);
+        may
+    }
+
     /// Ends all that may be ended: scripts, or functions. If none may, says why the first may not.
     pub fn kill(&self, eval: bool) -> Kill {
         let all = self.all.lock();

@@ -87,6 +87,13 @@ impl Keyspace {
         }
     }
 
+    /// As [`Keyspace::lock`], for clients: not while a script holds it that runs for long.
+    #[track_caller]
+    pub fn lock_in_time(&self, shard: usize) -> Option<ShardGuard<'_>> {
+        held::assert_none(self);
+        self.lock_unless(shard, || self.is_any_overdue())
+    }
+
     /// As [`Keyspace::lock_one`], for clients: not while a script holds it that runs for long.
     #[inline(always)]
     #[track_caller]

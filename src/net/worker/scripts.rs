@@ -9,11 +9,13 @@ use std::time::Duration;
 
 use super::waits::block;
 use super::{BELL, EventLoop};
+use crate::client::session::Session;
 use crate::dispatch::args::{Args, Origin};
 use crate::dispatch::command::Flags;
 use crate::dispatch::context::{Shared, Worker};
 use crate::dispatch::execute::{self, Flow, Prepared};
 use crate::dispatch::meanwhile::{MEANWHILE, Meanwhile};
+use crate::dispatch::table::Known;
 use crate::dispatch::wave::{self, Wave};
 use crate::net::connection::{Backlog, Connection};
 
@@ -34,6 +36,8 @@ struct Others<'l> {
 impl Meanwhile for Others<'_> {
     fn serve(&mut self) {
         self.served = true;
+        // It was another script's, some time ago.
+        self.event_loop.worker.refresh(self.shared);
         if let Some((wave, index)) = self.wave.take() {
             self.give_up(wave, index + 1);
         }
@@ -67,21 +71,26 @@ impl Others<'_> {
     }
 }
 
+/// True when a command runs a script, by itself or as the end of a session's transaction.
+pub(super) fn holds_script(shared: &Shared, session: &Session, known: &Known) -> bool {
+    if known.flags.has(Flags::SCRIPT) {
+        return true;
+    }
+    let is_script = |id: usize| shared.commands.get(id).flags.has(Flags::SCRIPT);
+    let multi = session.multi.as_ref();
+    known.flags.has(Flags::EXEC)
+        && multi.is_some_and(|multi| multi.queue.iter().any(|q| is_script(q.command)))
+}
+
 impl EventLoop {
     /// True when a request runs a script, by itself or in a transaction.
     pub(super) fn runs_script(&self, shared: &Shared, wave: &Wave, index: usize) -> bool {
         let planned = &wave.planned()[index];
-        let Some(known) = planned.known.map(|id| shared.commands.get(id)) else {
-            return false;
-        };
-        if known.flags.has(Flags::SCRIPT) {
-            return true;
-        }
+        let known = planned.known.map(|id| shared.commands.get(id));
         let connection = self.connections[planned.connection].as_ref();
-        let multi = connection.and_then(|connection| connection.session.multi.as_ref());
-        let is_script = |id: usize| shared.commands.get(id).flags.has(Flags::SCRIPT);
-        known.flags.has(Flags::EXEC)
-            && multi.is_some_and(|multi| multi.queue.iter().any(|q| is_script(q.command)))
+        known
+            .zip(connection)
+            .is_some_and(|(known, connection)| holds_script(shared, &connection.session, known))
     }
 
     /// Runs a request of a wave that runs a script; true when output waits beyond the reply buffer.
@@ -204,6 +213,8 @@ impl EventLoop {
     fn take_context(&mut self, mut context: Box<Worker>) {
         std::mem::swap(&mut self.worker, &mut context);
         self.worker.asks_replicas |= std::mem::take(&mut context.asks_replicas);
+        // What comes behind the script begins when that has ended.
+        self.worker.catch_up();
         self.spare = Some(context);
     }
 
@@ -246,6 +257,8 @@ impl EventLoop {
         let connection = self.connections[place].as_ref();
         if connection.is_some_and(|connection| !connection.is_occupied()) {
             self.go_on(shared, place);
+            // What it sent and nobody has parsed: it was not there when that was looked at.
+            self.queue.push_back(place);
         }
     }
 
@@ -270,6 +283,7 @@ impl EventLoop {
             }
         }
         self.read_buffered(|this, place| !this.may_wait_at_its_end(place));
+        self.release_held(shared);
         self.serve(shared);
         self.finish();
     }

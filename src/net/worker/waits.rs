@@ -8,9 +8,9 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::EventLoop;
+use super::scripts::holds_script;
 use crate::dispatch::args::Args;
 use crate::dispatch::blocking::{self, Parked};
-use crate::dispatch::command::Flags;
 use crate::dispatch::context::{Shared, Worker};
 use crate::dispatch::execute::{self, Flow, Prepared};
 use crate::durability::append_only;
@@ -138,18 +138,19 @@ impl EventLoop {
                 known,
                 hints: &hints,
             };
-            let flow = if known.is_some_and(|known| known.flags.has(Flags::SCRIPT)) {
-                self.retry_script(shared, place, &list)
-            } else {
-                execute::request(
-                    shared,
-                    &mut self.worker,
-                    &mut connection.session,
-                    &mut connection.out,
-                    Args::new(&list),
-                    prepared,
-                )
-            };
+            let flow =
+                if known.is_some_and(|known| holds_script(shared, &connection.session, known)) {
+                    self.retry_script(shared, place, &list)
+                } else {
+                    execute::request(
+                        shared,
+                        &mut self.worker,
+                        &mut connection.session,
+                        &mut connection.out,
+                        Args::new(&list),
+                        prepared,
+                    )
+                };
             let Some(connection) = &mut self.connections[place] else {
                 return true;
             };

@@ -145,12 +145,19 @@ fn auth_secrets(args: Args<'_>) -> Vec<usize> {
     (1..args.len()).collect()
 }
 
-/// User and password in HELLO.
+/// Users and passwords in HELLO.
 fn hello_secrets(args: Args<'_>) -> Vec<usize> {
-    match (2..args.len()).find(|&i| args.is(i, "auth")) {
-        Some(auth) => (auth + 1..args.len().min(auth + 3)).collect(),
-        None => Vec::new(),
+    let (mut secrets, mut i) = (Vec::new(), 2);
+    while i < args.len() {
+        if args.is(i, "auth") {
+            secrets.extend(i + 1..args.len().min(i + 3));
+            i += 2;
+        } else if args.is(i, "setname") {
+            i += 1;
+        }
+        i += 1;
     }
+    secrets
 }
 
 /// `AUTH [username] password`

@@ -194,7 +194,9 @@ fn check_selector(
     if !selector.allows_all_keys() && !known.row.keys.0.is_empty() {
         let keys = keys.get_or_insert_with(|| keys_of(known, args));
         for (at, flags) in keys {
-            if !selector.allows_key(&args[*at], access_of(*flags)) {
+            // A script may ask about a command with too few arguments.
+            let key = args.get(*at);
+            if key.is_some_and(|key| !selector.allows_key(key, access_of(*flags))) {
                 return denied(Reason::Key, *at);
             }
         }

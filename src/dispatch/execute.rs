@@ -18,6 +18,9 @@ use crate::keyspace::db::{Db, Hint};
 use crate::keyspace::shards::LockSet;
 use crate::resp::write::Output;
 
+/// Nanoseconds of a command after which the clock is read before the next one.
+const LONG_NANOS: u64 = 1_000_000;
+
 /// What the connection does after a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flow {
@@ -234,7 +237,10 @@ fn answer(
             transaction::queue(session, known, args);
             out.simple("QUEUED");
         }
-        Ok(Verdict::Wait) => return Flow::Park,
+        Ok(Verdict::Wait) => {
+            worker.env.reads_any_key = true;
+            return Flow::Park;
+        }
         Err(_) if known.is_none() && is_foreign(&args[0]) => return security_warning(session),
         Err(error) => {
             admit::refused(shared, worker, session, known, &error);
@@ -245,6 +251,8 @@ fn answer(
             }
         }
     }
+    // What this client's rules say of it holds for no other.
+    worker.env.reads_any_key = true;
     Flow::Next
 }
 
@@ -319,7 +327,7 @@ fn perform<'k>(
     let Invocation { known, args, .. } = invocation;
     worker.stats.running.store(known.id as u64 + 1, Relaxed);
     session.tells |= known.flags.has(Flags::TELLS);
-    let start = worker.ticks;
+    let (start, is_alone) = (worker.ticks, held.is_none());
     let row = known.row;
     let result = match row.handler {
         Handler::Data(run) => locked::run(shared, worker, session, out, (invocation, run), held),
@@ -355,6 +363,10 @@ fn perform<'k>(
     let end = Ticks::now();
     let nanos = end.nanos_since(start);
     worker.ticks = end;
+    if nanos > LONG_NANOS && is_alone {
+        // What comes behind it in this turn begins now.
+        worker.catch_up();
+    }
     match worker.job.take() {
         Some(job) => {
             worker.running = Some(Running {

@@ -13,6 +13,7 @@ use crate::client::registry::{Class, Handle};
 use crate::client::session::{Replies, Session};
 use crate::dispatch::args::Args;
 use crate::dispatch::blocking;
+use crate::dispatch::chore::Chore;
 use crate::dispatch::command::{Acl, Command, Flags, Handler, ROW, Scope};
 use crate::dispatch::context::ServerCtx;
 use crate::dispatch::error::Error;
@@ -317,10 +318,22 @@ fn pause(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
         let until = crate::base::clock::unix_ms().saturating_add(timeout);
         ctx.shared.pause.begin(Purpose::Command, until, kind);
         ctx.worker.follow_pause(ctx.shared);
+        blocking::park_for_chore(ctx, &PAUSE);
     }
     ctx.out.ok();
     Ok(())
 }
+
+/// What a pause waits for with its reply: that no worker is in a turn that began before. From then on nothing is
+/// written.
+static PAUSE: Chore = Chore {
+    name: "pause",
+    queue: |shared| &shared.chores.pause,
+    run: |shared| {
+        shared.turns.pass();
+        Vec::new()
+    },
+};
 
 /// `CLIENT UNPAUSE`
 fn unpause(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {

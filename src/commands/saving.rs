@@ -72,11 +72,13 @@ fn bgsave(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     if saves.running.load(Relaxed) {
         return Err(IN_PROGRESS);
     }
+    // A rewrite that was begun may not have its turn yet.
+    let is_busy = saves.is_busy() || ctx.shared.append_only.is_rewriting();
     // Within a transaction it waits for its end, as everything that looks at all keys.
-    if ctx.held.is_some() || (schedule && saves.is_busy()) {
+    if ctx.held.is_some() || (schedule && is_busy) {
         saves.scheduled.store(true, Relaxed);
         ctx.out.simple("Background saving scheduled");
-    } else if saves.is_busy() {
+    } else if is_busy {
         return Err(Error::line(
             "ERR Another child process is active (AOF?): can't BGSAVE right now. Use BGSAVE \
              SCHEDULE in order to schedule a BGSAVE whenever possible.",

@@ -282,7 +282,7 @@ pub fn begin_rewrite(shared: &Shared) -> bool {
 
 /// A rewrite, on a thread of its own.
 fn run_rewrite(shared: &Shared, rewrite: Rewrite) {
-    let turn = shared.durability.saves.announced_turn();
+    let turn = shared.durability.saves.turn_to_rewrite();
     let result = write_anew(shared, &rewrite);
     let cancelled = shared.durability.saves.is_cancelled();
     drop(turn);

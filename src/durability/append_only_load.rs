@@ -136,7 +136,8 @@ fn go_on_in_stream(shared: &Shared) {
         }
     );
     if !shared.replication.upstream.follows() {
-        // Replicas that go on in the stream still have them. Nobody is served yet, so no locks are taken.
+        // Replicas that go on in the stream still have them. Nobody else changes keys before the loading ends, so
+        // no locks are taken.
         for (db, key) in left_out {
             let removal = [&b"DEL"[..], &key];
             shared.stream.append(|block| block.command(db, &removal));

@@ -240,7 +240,8 @@ pub fn save_if_due(shared: &Shared) {
     }
 }
 
-/// Loads the dump file into the keyspace; false when there is no file.
+/// Loads the dump file into the keyspace; false when there is no file. Whoever calls it ends the loading,
+/// once all that comes with the data is there.
 ///
 /// # Errors
 /// Why the file cannot be loaded; nothing is logged yet.
@@ -253,12 +254,12 @@ pub fn load_file(shared: &Shared, replace: bool) -> Result<bool, Failure> {
     };
     let loading = &shared.durability.loading;
     loading.begin(file.metadata().map_or(0, |m| m.len()));
-    let mut options = load_options(&settings, replace, true);
+    // A replica's primary removes them, or gives them more time further on in the stream.
+    let drop_expired = !shared.replication.upstream.follows();
+    let mut options = load_options(&settings, replace, drop_expired);
     let backlog = settings.repl_backlog_size.unsigned_abs();
     options.tell_left_out = usize::try_from(backlog).unwrap_or(usize::MAX);
-    let result = load::file(&shared.keyspace, file, &options, loading);
-    loading.end();
-    let loaded = result?;
+    let loaded = load::file(&shared.keyspace, file, &options, loading)?;
     take_functions(shared, &loaded.functions, Taking::Beside { replace })?;
     let About {
         id,

@@ -90,6 +90,8 @@ struct Snapshot {
     cut: Option<Arc<Cut>>,
     /// Somebody has the turn.
     active: bool,
+    /// It is a rewrite of the append-only file, not a save.
+    rewrites: bool,
     cancelled: bool,
     /// Cancelled before it got its turn.
     unwanted: bool,
@@ -142,6 +144,13 @@ impl Saves {
         let turn = self.turn();
         let mut snapshot = self.snapshot.lock();
         snapshot.cancelled |= std::mem::take(&mut snapshot.unwanted);
+        turn
+    }
+
+    /// As [`Saves::announced_turn`], for a rewrite of the append-only file.
+    pub fn turn_to_rewrite(&self) -> Turn<'_> {
+        let turn = self.announced_turn();
+        self.snapshot.lock().rewrites = true;
         turn
     }
 
@@ -245,11 +254,18 @@ impl Saves {
         self.snapshot.lock().cancelled
     }
 
-    /// Cancels the save in the background, if there is one. It ends soon after.
+    /// Cancels the save in the background, if there is one, under way or announced. It ends soon after.
     pub fn cancel(&self) {
-        if self.running.load(Relaxed) {
-            self.cancel_cut();
+        if !self.running.load(Relaxed) {
+            return;
         }
+        let mut snapshot = self.snapshot.lock();
+        if snapshot.rewrites {
+            snapshot.unwanted = true;
+            return;
+        }
+        drop(snapshot);
+        self.cancel_cut();
     }
 
     /// Cancels the snapshot that is under way or announced, of whatever kind.

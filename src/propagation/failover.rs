@@ -172,6 +172,12 @@ impl Failover {
         Decision::Follow { target, forced }
     }
 
+    /// Runs `act` while the failover is in progress and nobody can abort it; `None` when somebody has.
+    pub fn in_progress<R>(&self, act: impl FnOnce() -> R) -> Option<R> {
+        let phase = self.phase.lock();
+        matches!(*phase, Phase::InProgress(_)).then(act)
+    }
+
     /// Waits until something changed while a replica is waited for, at most `limit`.
     pub fn wait(&self, limit: Duration) {
         let mut phase = self.phase.lock();

@@ -178,6 +178,20 @@ impl Upstream {
         given
     }
 
+    /// As [`Upstream::want`], unless something was ordered already; whether it was not.
+    pub fn want_first(&self, wanted: Wanted) -> bool {
+        let mut orders = self.orders.lock();
+        if orders.given != 0 {
+            return false;
+        }
+        orders.wanted = wanted;
+        orders.given = 1;
+        self.given.store(orders.given, SeqCst);
+        drop(orders);
+        self.ring_thread();
+        true
+    }
+
     /// Has the thread that follows look at what there is to do.
     pub fn ring_thread(&self) {
         if let Some(bell) = &*self.bell.lock() {

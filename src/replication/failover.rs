@@ -99,7 +99,9 @@ fn run(shared: &Arc<Shared>) {
                     }
                 }
                 let port = u16::try_from(port).unwrap_or(0);
-                following::order(shared, Some((host, port)), true);
+                // Unless it was aborted since: that order is the newer one.
+                let order = || following::order(shared, Some((host, port)), true);
+                replication.failover.in_progress(order);
                 return;
             }
         }

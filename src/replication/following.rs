@@ -117,13 +117,16 @@ pub fn begin_as_replica(shared: &Shared) {
 /// The data set is loaded: the primary of the configuration is followed.
 pub fn follow_from_start(shared: &Shared) {
     let primary = shared.config.load().replicaof.clone();
+    if primary.is_none() {
+        return;
+    }
+    let wanted = Wanted {
+        primary,
+        failover: false,
+        at_start: true,
+    };
     // Somebody may have ordered something else by now.
-    if primary.is_some() && shared.replication.upstream.given() == 0 {
-        shared.replication.upstream.want(Wanted {
-            primary,
-            failover: false,
-            at_start: true,
-        });
+    if shared.replication.upstream.want_first(wanted) {
         serve(shared);
     }
 }
@@ -374,6 +377,7 @@ impl Following<'_> {
         shared.replication.upstream.set_follows(false);
         shared.replication.upstream.forget_volatile();
         show_role(false, &shared.config.load());
+        self.resume_file();
     }
 
     /// The replica that we were to hand over to took over, or it refused: then we follow nobody, and are
@@ -617,6 +621,8 @@ impl Following<'_> {
 
     /// Tells the primary that so much is applied, and what of it is on the disk.
     fn tell(&mut self, applied: i64) {
+        // At the server's end the file may be closed already: then nothing more is confirmed.
+        self.shared.status.stall.wait();
         let durable = self.shared.append_only.durable();
         let durable = durable.map(|offset| offset.cast_signed().min(applied));
         self.told_applied = Some(applied);

@@ -177,9 +177,11 @@ fn gather(shared: &Shared, full_syncs: &FullSyncs, own: &Arc<Ticket>) -> Option<
     let mut waiting = full_syncs.0.lock();
     let waits = waiting.tickets.iter().any(|t| Arc::ptr_eq(t, own));
     let begins = waits && waiting.is_due(own, &settings, now());
-    if !begins || shared.durability.saves.running.swap(true, Relaxed) {
+    let saves = &shared.durability.saves;
+    if !begins || saves.running.swap(true, Relaxed) {
         return None;
     }
+    saves.announce();
     let all = std::mem::take(&mut waiting.tickets);
     let (taken, others) = all.into_iter().partition(|t| t.kind == own.kind);
     waiting.tickets = others;
@@ -248,7 +250,7 @@ fn fail<'a>(tickets: impl IntoIterator<Item = &'a Arc<Ticket>>, kind: ErrorKind)
 
 fn make_here(shared: &Shared, full_syncs: &FullSyncs, tickets: &[Arc<Ticket>], over: &AtomicBool) {
     let saves = &shared.durability.saves;
-    let turn = saves.turn();
+    let turn = saves.announced_turn();
     saves.started.store(now(), Relaxed);
     let streams = tickets.iter().any(|t| t.kind.streams);
     let (target, what) = match streams {

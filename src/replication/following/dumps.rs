@@ -140,7 +140,11 @@ impl Following<'_> {
         self.ending = false;
         self.shared.durability.loading.end();
         self.shared.pause.end(Purpose::Load);
-        if std::mem::take(&mut self.resumes_file) {
+    }
+
+    /// There is a data set, which the append-only file is to hold again. Until then what was in it stays there.
+    pub(super) fn resume_file(&mut self) {
+        if std::mem::take(&mut self.resumes_file) && self.shared.config.load().appendonly {
             append_only::turn_on(self.shared);
         }
     }
@@ -150,6 +154,8 @@ impl Following<'_> {
         let shared = self.shared;
         let dump = self.dump.take();
         if dump.is_some_and(|dump| dump.load == Load::Swap) {
+            // The place in the old stream is not that of the new data.
+            self.set_known(false);
             self.exchange();
         }
         let size = shared.config.settings().repl_backlog_size.unsigned_abs();
@@ -167,6 +173,7 @@ impl Following<'_> {
         self.set_known(history.is_some());
         shared.durability.saves.loaded(shared.changes());
         self.end_loading();
+        self.resume_file();
         self.begin_to_apply(selected);
     }
 

@@ -501,3 +501,60 @@ fn replicas_log_in_and_are_not_checked() {
     admin.ask("SET a 1");
     eventually(|| client.ask("GET a") == "1");
 }
+
+#[test]
+fn a_script_may_ask_about_requests_that_lack_their_keys() {
+    let server = Server::start(&WORKERS);
+    let mut client = server.client();
+    assert_eq!(client.ask("ACL SETUSER u on nopass ~app:* +@all"), "+OK");
+    assert_eq!(client.ask("AUTH u x"), "+OK");
+    for command in [
+        "georadius",
+        "georadiusbymember",
+        "sort",
+        "sort_ro",
+        "migrate",
+        "get",
+    ] {
+        let script = format!("return tostring(redis.acl_check_cmd('{command}'))");
+        client.send_args(&["EVAL", &script, "0"]);
+        let reply = client.read();
+        assert!(
+            ["true", "false"].contains(&&reply[..]) || reply.starts_with('-'),
+            "{reply}"
+        );
+    }
+    assert_eq!(client.ask("PING"), "+PONG");
+}
+
+#[test]
+fn what_one_client_may_read_says_nothing_of_the_next() {
+    let server = Server::start(&["--io-threads", "1"]);
+    let (mut limited, mut free) = (server.client(), server.client());
+    assert_eq!(free.ask("RPUSH l 1 2"), ":2");
+    assert_eq!(free.ask("ACL SETUSER u on nopass ~l +@all"), "+OK");
+    assert_eq!(limited.ask("AUTH u x"), "+OK");
+    assert_eq!(limited.ask("MULTI"), "+OK");
+    // In one turn, if they can.
+    free.send("DEBUG SLEEP 0.01");
+    limited.send("SORT l BY w_*");
+    free.send("SORT l BY w_* GET d_*");
+    let reply = limited.read();
+    assert_eq!(reply, "+QUEUED");
+    free.read();
+    assert_eq!(free.read(), "$-1 $-1");
+}
+
+#[test]
+fn no_password_of_hello_is_shown() {
+    let server = Server::start(&["--slowlog-log-slower-than", "0"]);
+    let mut client = server.client();
+    assert_eq!(client.ask("ACL SETUSER u on >secret +@all"), "+OK");
+    client.ask("HELLO 2 SETNAME auth AUTH u secret");
+    client.ask("HELLO 2 AUTH x secret AUTH u secret");
+    let log = client.ask("SLOWLOG GET 10");
+    assert!(
+        log.contains("(redacted)") && !log.contains("secret"),
+        "{log}"
+    );
+}

@@ -133,3 +133,29 @@ fn a_transaction_that_sleeps_does_not_keep_the_server_from_ending() {
         eventually(|| server.has_ended());
     }
 }
+
+#[test]
+fn a_save_behind_a_rewrite_hears_of_it() {
+    let server = Server::start(&["--appendonly", "yes", "--enable-debug-command", "yes"]);
+    let mut client = server.client();
+    eventually(|| {
+        client
+            .ask("INFO persistence")
+            .contains("aof_rewrite_in_progress:0")
+    });
+    assert_eq!(client.ask("DEBUG POPULATE 100000"), "+OK");
+    for _ in 0..5 {
+        client.send("BGREWRITEAOF\r\nBGSAVE");
+        assert!(client.read().starts_with("+Background append only file"));
+        let reply = client.read();
+        assert!(
+            reply.starts_with("-ERR Another child process is active"),
+            "{reply}"
+        );
+        eventually(|| {
+            client
+                .ask("INFO persistence")
+                .contains("aof_rewrite_in_progress:0")
+        });
+    }
+}

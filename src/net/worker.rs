@@ -228,7 +228,7 @@ impl EventLoop {
                 self.socket_ready(event);
             }
         }
-        self.read_buffered(|_, _| true);
+        self.read_buffered();
         self.retry_parked();
         self.step_jobs(&shared);
         self.end_waits(&shared);
@@ -283,8 +283,8 @@ impl EventLoop {
         self.list(place);
     }
 
-    /// Reads on where something was left that no socket will report, of connections for which `may` holds.
-    fn read_buffered(&mut self, may: fn(&Self, usize) -> bool) {
+    /// Reads on where something was left that no socket will report.
+    fn read_buffered(&mut self) {
         for place in std::mem::take(&mut self.buffered) {
             let Some(Some(connection)) = self.connections.get_mut(place) else {
                 continue;
@@ -292,10 +292,6 @@ impl EventLoop {
             connection.is_buffered = false;
             // One whose replies wait for the disk is looked at again when they have left.
             if !connection.has_unread() || !connection.reads || !connection.is_watched {
-                continue;
-            }
-            if !may(self, place) {
-                self.note_buffered(place);
                 continue;
             }
             self.socket_ready(&Ready {

@@ -258,6 +258,33 @@ fn refuses(what: &str, broken: &[u8], way: &str, has_data: bool, by_mark: bool, 
 }
 
 #[test]
+fn a_dump_that_cannot_be_loaded_leaves_the_append_only_file() {
+    let mut later = dump();
+    later[5..9].copy_from_slice(b"0099");
+    let hostile = Hostile::start(answer(&later, false), Then::Stay);
+    let mut server = Ours.start(&["--appendonly", "yes"]);
+    let mut client = server.client();
+    assert_eq!(client.ask("SET k v"), "+OK");
+    follow(&server, hostile.port);
+    eventually(|| hostile.asked() >= 2);
+    eventually(|| client.ask("GET k") == "$-1");
+    server.restart(&["--replicaof", "no", "one"]);
+    client = server.client();
+    assert_eq!(client.ask("GET k"), "v");
+    // Whoever is promoted without a data set keeps a file of what it has.
+    follow(&server, hostile.port);
+    eventually(|| client.ask("GET k") == "$-1");
+    assert_eq!(client.ask("REPLICAOF NO ONE"), "+OK");
+    assert_eq!(client.ask("SET own 1"), "+OK");
+    eventually(|| {
+        let text = client.ask("INFO persistence");
+        text.contains("aof_enabled:1") && text.contains("aof_rewrite_in_progress:0")
+    });
+    server.restart(&["--replicaof", "no", "one"]);
+    assert_eq!(server.client().ask("KEYS *"), "own");
+}
+
+#[test]
 fn a_dump_that_breaks_off_leaves_the_old_data_or_none() {
     let dump = dump();
     let good = Ours.start(&[]);

@@ -2,7 +2,7 @@
 
 use crate::replicas::{Server, is_redis_installed};
 use crate::sockets::{Client, eventually};
-use crate::{Kind, Ours, Real, assert_in_step, info, is_linked, offset, order, syncs};
+use crate::{Kind, Ours, Real, assert_in_step, await_link, info, is_linked, offset, order, syncs};
 
 /// Nothing is in the stream but what the test has written.
 const QUIET: [&str; 2] = ["--repl-ping-replica-period", "3600"];
@@ -271,6 +271,26 @@ fn keys_that_expired_while_their_primary_was_down_are_removed_from_its_replicas(
     assert_eq!(client.ask("DBSIZE"), ":1");
     assert_eq!(client.ask("SELECT 3"), "+OK");
     assert_eq!(client.ask("DBSIZE"), ":0");
+}
+
+#[test]
+fn a_replica_keeps_expired_keys_of_its_dump_that_its_primary_may_have_kept() {
+    let primary = Ours.start(&QUIET);
+    let mut replica = Ours.follow(&primary, &QUIET);
+    let mut client = primary.client();
+    assert_eq!(client.ask("SET k 5 PX 300"), "+OK");
+    await_same_offset(&[&primary, &replica]);
+    replica.client().send("SHUTDOWN SAVE");
+    eventually(|| replica.has_ended());
+    assert_eq!(client.ask("PERSIST k"), ":1");
+    let begun = std::time::Instant::now();
+    eventually(|| begun.elapsed().as_millis() > 400);
+    assert_eq!(client.ask("INCR k"), ":6");
+    replica.restart(&QUIET);
+    await_link(&replica);
+    await_same_offset(&[&primary, &replica]);
+    assert_eq!(replica.client().ask("GET k"), "6");
+    assert_eq!(syncs(&primary), (1, 1));
 }
 
 #[test]

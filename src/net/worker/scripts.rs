@@ -262,12 +262,6 @@ impl EventLoop {
         }
     }
 
-    /// True for a client whose end, if it hangs up, may wait for shards: it is looked at when the script is over.
-    fn may_wait_at_its_end(&self, place: usize) -> bool {
-        let connection = self.connections.get(place).and_then(Option::as_ref);
-        connection.is_some_and(|c| c.session.tracking.is_some() || c.blocked.is_some())
-    }
-
     /// A turn in the middle of a script, which waits for nothing.
     fn turn_beside(&mut self, shared: &Shared) {
         let mut ready = Vec::new();
@@ -278,11 +272,11 @@ impl EventLoop {
         for event in &ready {
             if event.token == BELL {
                 self.answer_bell();
-            } else if !self.may_wait_at_its_end(event.token as usize) {
+            } else {
                 self.socket_ready(event);
             }
         }
-        self.read_buffered(|this, place| !this.may_wait_at_its_end(place));
+        self.read_buffered();
         self.release_held(shared);
         self.serve(shared);
         self.finish();

@@ -257,6 +257,7 @@ impl Driver {
         {
             self.carry_out(vec![role]);
         }
+        self.follow_again();
         self.look_at_links();
     }
 
@@ -501,6 +502,20 @@ impl Driver {
                 following::order(&self.shared, Some((ip, port)), false);
             }
             _ => self.lead(),
+        }
+    }
+
+    /// Whatever overtook the last order, the server copies whom its node copies.
+    fn follow_again(&self) {
+        let upstream = &self.shared.replication.upstream;
+        let is_settled = self.is_loaded() && self.role.is_none() && self.leading.is_none();
+        if !is_settled || upstream.given() == 0 {
+            return;
+        }
+        let followed = self.cluster.machine().followed().cloned();
+        if followed.is_some() && upstream.wanted().primary != followed {
+            tracing::warn!("This replica followed somebody else than its primary: that is mended.");
+            following::order(&self.shared, followed, false);
         }
     }
 

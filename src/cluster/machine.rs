@@ -619,11 +619,7 @@ impl Machine {
         if primary.is(flag::NO_ADDRESS) || primary.ip.is_empty() {
             // Whoever answers where it was is somebody else, whose data is not to be copied: better nobody's.
             let nowhere = (String::new(), 0);
-            if self
-                .followed
-                .as_ref()
-                .is_some_and(|place| *place != nowhere)
-            {
+            if self.followed.as_ref() != Some(&nowhere) {
                 let (ip, port) = nowhere.clone();
                 self.followed = Some(nowhere);
                 self.act(Action::Follow { ip, port });

@@ -390,7 +390,12 @@ impl Machine {
         let for_ms = i64::try_from(seconds)
             .unwrap_or(i64::MAX)
             .saturating_mul(1000);
-        let until = self.facts.now + for_ms.min(FORGOTTEN_FOR);
+        let now = self.facts.now;
+        let until = now + for_ms.min(FORGOTTEN_FOR);
+        // It was met again after that. (The order was given up to a second later than it looks.)
+        if self.view.node(index).known_since > until - FORGOTTEN_FOR + 1000 {
+            return;
+        }
         self.forgotten.insert(id, until);
         self.remove_node(index);
         self.todo.save = true;

@@ -31,6 +31,7 @@ use crate::config::strerror;
 use crate::dispatch::args::Args;
 use crate::dispatch::command::Flags;
 use crate::dispatch::context::Shared;
+use crate::dispatch::pause::Purpose;
 use crate::dispatch::{admit, blocking, execute};
 use crate::propagation::{Lineage, Reader, Refusal, Replica, Resumed, State};
 use crate::resp::parse::{self, Limits, Parser};
@@ -551,7 +552,10 @@ struct Watch {
 pub fn cron(shared: &Shared, seconds: u64) {
     let (settings, replication) = (shared.config.load(), &shared.replication);
     let period = settings.repl_ping_replica_period.max(1).unsigned_abs();
-    if seconds.is_multiple_of(period.into()) && !replication.is_empty() {
+    // A replica that is to take over waits for the end that its primary has told it.
+    let hands_over =
+        shared.cluster.is_some() && shared.pause.is_for(Purpose::Failover, clock::unix_ms());
+    if seconds.is_multiple_of(period.into()) && !replication.is_empty() && !hands_over {
         let ping = || _ = shared.stream.append(|block| block.for_replicas(&["PING"]));
         replication.failover.unless_awaited(ping);
     }

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use super::client_tracking;
 use crate::acl::{User, Users};
@@ -13,13 +14,18 @@ use crate::client::registry::{Class, Handle};
 use crate::client::session::{Replies, Session};
 use crate::dispatch::args::Args;
 use crate::dispatch::blocking;
-use crate::dispatch::chore::Chore;
 use crate::dispatch::command::{Acl, Command, Flags, Handler, ROW, Scope};
-use crate::dispatch::context::ServerCtx;
+use crate::dispatch::context::{ServerCtx, Shared, Worker};
 use crate::dispatch::error::Error;
+use crate::dispatch::job::Job;
 use crate::dispatch::options::Cursor;
 use crate::dispatch::pause::{Paused, Purpose};
+use crate::dispatch::turns::UnderWay;
 use crate::replication::primary;
+use crate::resp::write::Output;
+
+/// How long a pause that waits lets its worker rest.
+const LOOK: Duration = Duration::from_micros(50);
 
 const COMMON: Flags = Flags::NOSCRIPT.or(Flags::LOADING).or(Flags::STALE);
 const FOR_ADMINS: Flags = COMMON.or(Flags::ADMIN);
@@ -318,22 +324,34 @@ fn pause(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
         let until = crate::base::clock::unix_ms().saturating_add(timeout);
         ctx.shared.pause.begin(Purpose::Command, until, kind);
         ctx.worker.follow_pause(ctx.shared);
-        blocking::park_for_chore(ctx, &PAUSE);
+        // Nobody waits within a transaction.
+        if ctx.held.is_none() && ctx.session.replies == Replies::On {
+            let turns = ctx.shared.turns.under_way();
+            ctx.worker.job = Some(Box::new(UntilQuiet(turns)));
+            return Ok(());
+        }
     }
     ctx.out.ok();
     Ok(())
 }
 
-/// What a pause waits for with its reply: that no worker is in a turn that began before. From then on nothing is
-/// written.
-static PAUSE: Chore = Chore {
-    name: "pause",
-    queue: |shared| &shared.chores.pause,
-    run: |shared| {
-        shared.turns.pass();
-        Vec::new()
-    },
-};
+/// A pause is answered when the turns are over that began before it: from then on nothing is written.
+struct UntilQuiet(UnderWay);
+
+impl Job for UntilQuiet {
+    fn step(&mut self, shared: &Shared, _: &mut Worker, _: &Session) -> bool {
+        let is_quiet = shared.turns.have_ended(&self.0);
+        if !is_quiet {
+            // Mostly microseconds, but a script may run for seconds.
+            std::thread::sleep(LOOK);
+        }
+        is_quiet
+    }
+
+    fn reply(&mut self, out: &mut Output) {
+        out.ok();
+    }
+}
 
 /// `CLIENT UNPAUSE`
 fn unpause(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {

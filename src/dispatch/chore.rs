@@ -27,8 +27,6 @@ pub struct Chores {
     pub acl_save: Queue,
     /// FAILOVER ABORT.
     pub failover_abort: Queue,
-    /// CLIENT PAUSE.
-    pub pause: Queue,
 }
 
 /// One kind of work.

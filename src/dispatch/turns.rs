@@ -59,6 +59,23 @@ impl Turns {
     }
 }
 
+/// The turns of a moment.
+pub struct UnderWay(Box<[u64]>);
+
+impl Turns {
+    /// The turns that are under way, for who cannot wait as [`Turns::pass`] does.
+    pub fn under_way(&self) -> UnderWay {
+        fence(SeqCst);
+        UnderWay(self.0.iter().map(|count| count.0.load(SeqCst)).collect())
+    }
+
+    /// True when turns that were under way have all ended.
+    pub fn have_ended(&self, turns: &UnderWay) -> bool {
+        let mut counts = self.0.iter().zip(&turns.0);
+        counts.all(|(count, begun)| begun.is_multiple_of(2) || count.0.load(SeqCst) != *begun)
+    }
+}
+
 impl Drop for InTurn<'_> {
     #[inline]
     fn drop(&mut self) {
@@ -100,5 +117,20 @@ mod tests {
             stop.store(true, SeqCst);
             assert_eq!(done.load(SeqCst), after);
         });
+    }
+
+    #[test]
+    fn turns_of_a_moment_end_and_later_ones_do_not_count() {
+        let turns = Turns::new(2);
+        let nobody = turns.under_way();
+        let first = turns.enter(0);
+        assert!(turns.have_ended(&nobody));
+        let one = turns.under_way();
+        assert!(!turns.have_ended(&one));
+        drop(first);
+        assert!(turns.have_ended(&one));
+        let _second = turns.enter(0);
+        assert!(turns.have_ended(&one));
+        assert!(!turns.have_ended(&turns.under_way()));
     }
 }

@@ -4,6 +4,7 @@
 mod replicas;
 mod sockets;
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -54,7 +55,20 @@ fn create(nodes: &[&Server], replicas: usize) {
     args.extend(["--cluster-replicas", &replicas, "--cluster-yes"]);
     let told = cli(&args);
     assert!(told.contains("[OK] All 16384 slots covered."), "{told}");
-    eventually(|| nodes.iter().all(|node| serves(node)));
+    eventually(|| nodes.iter().all(|node| serves(node)) && agree(nodes));
+}
+
+/// Every node has heard who copies whom. A Redis that has just become a replica tells it with its
+/// next ping; until then nobody would elect it, and its primary would not hand over to it.
+fn agree(nodes: &[&Server]) -> bool {
+    let view = |node: &&Server| -> BTreeSet<(String, String)> {
+        let text = node.client().ask("CLUSTER NODES");
+        let fields = text.lines().map(|line| line.split(' '));
+        let pairs = fields.filter_map(|mut f| Some((f.next()?.to_owned(), f.nth(2)?.to_owned())));
+        pairs.collect()
+    };
+    let first = view(&nodes[0]);
+    nodes[1..].iter().all(|node| view(node) == first)
 }
 
 fn serves(node: &Server) -> bool {

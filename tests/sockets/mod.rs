@@ -125,16 +125,33 @@ impl Server {
 }
 
 impl Drop for Server {
+    /// Ends it; what it printed is shown with a test that fails.
     fn drop(&mut self) {
         self.kill();
+        if std::thread::panicking() {
+            let printed = std::fs::read(self.path(PRINTED)).unwrap_or_default();
+            let printed = String::from_utf8_lossy(&printed);
+            let lines: Vec<&str> = printed.lines().collect();
+            let last = &lines[lines.len().saturating_sub(60)..];
+            eprintln!("{:?} printed at last:\n{}", self.args, last.join("\n"));
+        }
     }
 }
 
+/// The file in a server's directory that has what it prints.
+const PRINTED: &str = "printed";
+
 fn launch(program: &OsStr, args: &[OsString], dir: &Path) -> Child {
+    let printed = std::fs::File::options();
+    let printed = printed
+        .clone()
+        .create(true)
+        .append(true)
+        .open(dir.join(PRINTED));
     Command::new(program)
         .args(args)
         .current_dir(dir)
-        .stdout(Stdio::null())
+        .stdout(printed.expect("a file"))
         .stderr(Stdio::null())
         .spawn()
         .expect("the program is there")
@@ -168,6 +185,7 @@ pub fn soon(mut condition: impl FnMut() -> bool) -> bool {
 }
 
 /// Awaits a condition.
+#[track_caller]
 pub fn eventually(mut condition: impl FnMut() -> bool) {
     let begin = Instant::now();
     while !condition() {

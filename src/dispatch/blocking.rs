@@ -35,14 +35,14 @@ use super::command::{Flags, Handler};
 use super::context::{DataCtx, ServerCtx, Shared, Worker};
 use super::error::Error;
 use super::execute::Invocation;
+use super::later::{self, Later, Waited};
 use super::locked::{self, Call};
 use super::route;
-use super::source::Source;
 use super::table::Known;
 use crate::base::ticks::Ticks;
 use crate::client::registry::{Handle, flag};
 use crate::client::session::{Replies, Session};
-use crate::keyspace::shards::{GaveUp, Keyspace, LockSet};
+use crate::keyspace::shards::{Keyspace, LockSet};
 use crate::observe::stats::bump;
 use crate::resp::write::{Output, Protocol};
 use crate::types::Type;
@@ -238,6 +238,8 @@ pub struct Blocked {
     on_removal: AtomicUsize,
     /// How many of them wait for replicas.
     on_acks: AtomicUsize,
+    /// Keys whose clients are served when a script lets go.
+    pub(super) later: Later,
 }
 
 impl Blocked {
@@ -295,8 +297,8 @@ impl Blocked {
 pub struct Aftermath {
     /// Waits that ended, with their replies.
     ended: Vec<(Arc<Parked>, Vec<u8>)>,
-    /// Keys that are ready for a command that needs a further shard: database, key, other key.
-    elsewhere: VecDeque<(usize, Box<[u8]>, Vec<u8>)>,
+    /// Keys that are ready for a command that needs a further shard.
+    elsewhere: VecDeque<Waited>,
 }
 
 impl Aftermath {
@@ -468,8 +470,12 @@ fn serve_key<'k>(
             && !locks.holds(Keyspace::shard_of(keyspace.hash(also)))
         {
             // Those behind it must not overtake it.
-            let place = (db, key.into(), also.clone());
-            worker.aftermath.elsewhere.push_back(place);
+            let waited = Waited {
+                db,
+                key: key.into(),
+                also: also.as_slice().into(),
+            };
+            worker.aftermath.elsewhere.push_back(waited);
             return;
         }
         let mut state = parked.state.lock();
@@ -577,48 +583,34 @@ pub(super) fn settle(shared: &Shared, worker: &mut Worker) {
             forget(shared, &parked);
             parked.reply(reply);
         }
-        let Some((db, key, also)) = worker.aftermath.elsewhere.pop_front() else {
+        let Some(waited) = worker.aftermath.elsewhere.pop_front() else {
             return;
         };
-        let keyspace = &shared.keyspace;
-        let hashes = [&key[..], &also].map(|key| keyspace.hash(key));
-        match keyspace.lock_many_in_time(hashes.into_iter()) {
-            Ok(locks) => serve_elsewhere(shared, worker, locks, (db, &key)),
-            Err(GaveUp) => serve_later(shared, (db, key), hashes),
+        if let Err(waited) = serve_elsewhere(shared, worker, waited) {
+            later::serve(shared, waited);
         }
     }
 }
 
-/// Serves who waits for a key, with the shards of what they do with it.
-fn serve_elsewhere<'k>(
-    shared: &'k Shared,
+/// Serves who waits for a key, with the shards of what they do with it. Called without locks.
+///
+/// # Errors
+/// The same key, while a script holds one of the shards that runs for long, perhaps on this very stack.
+pub(super) fn serve_elsewhere(
+    shared: &Shared,
     worker: &mut Worker,
-    mut locks: LockSet<'k>,
-    (db, key): (usize, &[u8]),
-) {
-    serve_key(shared, worker, &mut locks, db, key);
+    waited: Waited,
+) -> Result<(), Waited> {
+    let keyspace = &shared.keyspace;
+    let hashes = [&waited.key[..], &waited.also].map(|key| keyspace.hash(key));
+    let Ok(mut locks) = keyspace.lock_many_in_time(hashes.into_iter()) else {
+        return Err(waited);
+    };
+    serve_key(shared, worker, &mut locks, waited.db, &waited.key);
     serve(shared, worker, &mut locks);
     drop(locks);
     locked::release(shared, worker);
-}
-
-/// A script holds one of the shards that runs for long, perhaps on this very stack: a thread waits for its end, no
-/// worker does.
-#[cold]
-fn serve_later(shared: &Shared, (db, key): (usize, Box<[u8]>), hashes: [u64; 2]) {
-    let serve = move |shared: &Arc<Shared>| {
-        let mut worker = Worker::for_source(shared, Source::Client);
-        let locks = shared.keyspace.lock_many(hashes.into_iter());
-        serve_elsewhere(shared, &mut worker, locks, (db, &key));
-        settle(shared, &mut worker);
-    };
-    if let Err(error) = shared.threads.start("later", serve) {
-        // They are served when the next element comes.
-        tracing::warn!(
-            "Cannot serve clients that wait for keys: {}",
-            crate::config::strerror(&error)
-        );
-    }
+    Ok(())
 }
 
 /// Takes an ended wait out of all queues. Called without locks.

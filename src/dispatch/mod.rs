@@ -21,6 +21,7 @@ pub mod events;
 pub mod execute;
 pub mod job;
 pub mod keys;
+mod later;
 mod locked;
 pub mod meanwhile;
 pub mod monitor;

@@ -4,11 +4,11 @@
 //! atomics, written at most once a turn), and how to reach it. The worker alone owns the
 //! [`super::session::Session`].
 
-use std::sync::Arc;
 use std::sync::atomic::{
     AtomicBool, AtomicI32, AtomicI64, AtomicU32, AtomicU64, AtomicUsize,
-    Ordering::{Acquire, Relaxed, Release},
+    Ordering::{Acquire, Relaxed, Release, SeqCst},
 };
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use dashmap::DashMap;
@@ -174,6 +174,8 @@ pub struct Handle {
     /// All memory of the client. Its worker counts it.
     pub memory: Arc<Meter>,
     killed: AtomicBool,
+    /// Ends the connection of a client that no worker has.
+    hang_up: OnceLock<Box<dyn Fn() + Send + Sync>>,
     overflowed: AtomicBool,
     /// Shard channels that left, of which the client has not heard yet.
     left: Mutex<Vec<Arc<[u8]>>>,
@@ -248,10 +250,25 @@ impl Handle {
         *self.bell.lock() = bell;
     }
 
-    /// Has the client closed by its worker.
+    /// Has the client closed: by its worker, or at once where threads of its own have it.
     pub fn kill(&self) {
-        self.killed.store(true, Relaxed);
+        self.killed.store(true, SeqCst);
+        if let Some(hang_up) = self.hang_up.get() {
+            hang_up();
+        }
         self.ring();
+    }
+
+    /// How the connection ends from now on, which no worker has any more. Once in its life.
+    pub fn set_hang_up(&self, hang_up: impl Fn() + Send + Sync + 'static) {
+        let is_first = self.hang_up.set(Box::new(hang_up)).is_ok();
+        debug_assert!(is_first, "a connection leaves its worker once");
+        // Either this sees it killed, or who kills it sees how.
+        if self.killed.load(SeqCst)
+            && let Some(hang_up) = self.hang_up.get()
+        {
+            hang_up();
+        }
     }
 
     /// True once [`Handle::kill`] was called.
@@ -412,6 +429,7 @@ impl Registry {
             mailbox: Mailbox::default(),
             memory: Arc::new(Meter::new(&self.memory)),
             killed: AtomicBool::new(false),
+            hang_up: OnceLock::new(),
             overflowed: AtomicBool::new(false),
             left: Mutex::default(),
             has_left: AtomicBool::new(false),

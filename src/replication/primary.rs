@@ -183,6 +183,12 @@ fn run(shared: &Shared, full_syncs: &FullSyncs, attachment: Attachment) {
         closed: AtomicBool::new(false),
         preparing: Mutex::new(false),
     });
+    let killed = Arc::downgrade(&peer);
+    peer.handle.set_hang_up(move || {
+        if let Some(peer) = killed.upgrade() {
+            peer.close();
+        }
+    });
     let link = Link {
         shared,
         full_syncs,

@@ -645,6 +645,8 @@ impl Following<'_> {
 
     fn close(&mut self) {
         self.link = None;
+        // That it is lost is to be seen by who has just ended it.
+        self.shown_ms = 0;
         self.attempt = 0;
         self.early = Vec::new();
         (self.told_applied, self.unwritten) = (None, None);

@@ -5,6 +5,8 @@ use crate::base::alloc;
 use crate::config::rewrite::Rewrite;
 use crate::config::{Caller, Effect, Param, SetError, Settings, is_sensitive, strerror};
 use crate::dispatch::args::Args;
+use crate::dispatch::blocking;
+use crate::dispatch::chore::Chore;
 use crate::dispatch::command::{Command, Flags, Handler, ROW};
 use crate::dispatch::context::{ServerCtx, Shared};
 use crate::dispatch::error::Error;
@@ -194,20 +196,41 @@ fn follow_tls(shared: &Shared, settings: &Settings) -> Result<(), String> {
     })
 }
 
+/// Writes the configuration file, for all who asked when it began.
+static REWRITE: Chore = Chore {
+    name: "config-rewrite",
+    queue: |shared| &shared.chores.config_rewrite,
+    run: |shared| match write_file(shared, false) {
+        Ok(()) => b"+OK\r\n".to_vec(),
+        Err(error) => [b"-", &error.text()[..], b"\r\n"].concat(),
+    },
+};
+
 /// `CONFIG REWRITE`
 fn rewrite(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
-    write_file(ctx.shared, false)?;
-    ctx.out.ok();
+    file_to_write(ctx.shared)?;
+    if ctx.held.is_some() {
+        // Within a transaction nobody waits, and its reply stands among others.
+        write_file(ctx.shared, false)?;
+        ctx.out.ok();
+        return Ok(());
+    }
+    blocking::park_for_chore(ctx, &REWRITE);
     Ok(())
+}
+
+fn file_to_write(shared: &Shared) -> Result<(), Error> {
+    match shared.config.config_file() {
+        Some(_) => Ok(()),
+        None => Err(Error::line(
+            "ERR The server is running without a config file",
+        )),
+    }
 }
 
 /// Writes the configuration file; with `force_all` every parameter.
 pub fn write_file(shared: &Shared, force_all: bool) -> Result<(), Error> {
-    if shared.config.config_file().is_none() {
-        return Err(Error::line(
-            "ERR The server is running without a config file",
-        ));
-    }
+    file_to_write(shared)?;
     let mut nothing_more = |_: &mut Rewrite| {};
     let users = shared.users.lines_of_configuration();
     match shared.config.rewrite(&users, force_all, &mut nothing_more) {

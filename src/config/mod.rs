@@ -134,6 +134,8 @@ pub struct Config {
     version: AtomicU64,
     /// Held while a change is made, its effects included; so effects never change settings.
     changing: Mutex<()>,
+    /// Held while the file is written. Whoever changes settings meanwhile does not wait for the disk.
+    writing: Mutex<()>,
     file: Option<Vec<u8>>,
 }
 
@@ -153,6 +155,7 @@ impl Config {
             current: ArcSwap::from_pointee(settings),
             version: AtomicU64::new(0),
             changing: Mutex::new(()),
+            writing: Mutex::new(()),
             file,
         }
     }
@@ -294,7 +297,7 @@ impl Config {
         let Some(file) = &self.file else {
             return Err(std::io::Error::from(std::io::ErrorKind::NotFound));
         };
-        let _changing = self.changing.lock();
+        let _writing = self.writing.lock();
         rewrite::rewrite_file(file, &self.settings(), users, force_all, more)
     }
 }

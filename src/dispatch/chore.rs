@@ -25,6 +25,8 @@ pub struct Chores {
     pub replicaof: Queue,
     /// ACL SAVE.
     pub acl_save: Queue,
+    /// CONFIG REWRITE.
+    pub config_rewrite: Queue,
     /// FAILOVER ABORT.
     pub failover_abort: Queue,
 }

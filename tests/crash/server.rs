@@ -32,10 +32,16 @@ impl Server {
         let mut log = std::fs::File::options();
         let log = log.append(true).create(true).open(dir.join("log"));
         let log = log.expect("a log");
+        // A configuration file comes first.
+        let files = options
+            .iter()
+            .take_while(|option| !option.starts_with("--"));
+        let (file, options) = options.split_at(files.count());
         // Whoever limits the size of files wants an error, not a signal.
         let child = Command::new("sh")
             .args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""])
             .arg(env!("CARGO_BIN_EXE_redis-server"))
+            .args(file)
             .args(["--port", "0", "--unixsocket", "s"])
             .args(options)
             .envs(library.map(|path| ("LD_PRELOAD", path)))

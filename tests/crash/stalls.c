@@ -1,6 +1,6 @@
 /* Stands before the C library: calls on the append-only file take for ever while a file says so, in
  * the directory in which the server works: `stall-sync` for syncs, `stall-write` for writes. Syncs fail
- * while `fail-sync` is there. */
+ * while `fail-sync` is there. `stall-settings` is for syncs of the configuration file. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -9,7 +9,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-static int is_increment(int fd)
+static int is_named(int fd, const char *part)
 {
     char link[64], path[4096];
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
@@ -17,15 +17,34 @@ static int is_increment(int fd)
     if (len < 0)
         return 0;
     path[len] = 0;
-    return strstr(path, ".incr") != NULL;
+    return strstr(path, part) != NULL;
+}
+
+static int is_increment(int fd)
+{
+    return is_named(fd, ".incr");
+}
+
+static void stall_named(int fd, const char *part, const char *while_there)
+{
+    if (access(while_there, F_OK) != 0 || !is_named(fd, part))
+        return;
+    while (access(while_there, F_OK) == 0)
+        usleep(1000);
 }
 
 static void stall(int fd, const char *while_there)
 {
-    if (access(while_there, F_OK) != 0 || !is_increment(fd))
-        return;
-    while (access(while_there, F_OK) == 0)
-        usleep(1000);
+    stall_named(fd, ".incr", while_there);
+}
+
+int fsync(int fd)
+{
+    static int (*real)(int);
+    if (!real)
+        real = (int (*)(int))dlsym(RTLD_NEXT, "fsync");
+    stall_named(fd, "redis.conf", "stall-settings");
+    return real(fd);
 }
 
 int fdatasync(int fd)

@@ -42,6 +42,7 @@ impl Stalling {
             println!("no C compiler: not run");
             return None;
         };
+        std::fs::write(dir.path().join("redis.conf"), "").expect("a file");
         let server = Server::start_preloaded(dir.path(), options, Some(&library));
         Some(Self {
             dir,
@@ -325,4 +326,27 @@ fn replies_wait_for_the_disk_from_the_moment_that_is_asked_for() {
     stalling.stall("stall-sync");
     assert_eq!(client.ask("SET a c"), "OK");
     stalling.go_on("stall-sync");
+}
+
+#[test]
+fn nobody_else_waits_for_the_configuration_file() {
+    let Some(stalling) = Stalling::start(&["redis.conf", "--io-threads", "1"]) else {
+        return;
+    };
+    let (mut one, mut other) = (stalling.client(), stalling.client());
+    stalling.stall("stall-settings");
+    one.send("CONFIG REWRITE\r\n").expect("room");
+    until("a file beside it", || {
+        let files = std::fs::read_dir(stalling.path()).expect("a directory");
+        let mut names = files.map(|file| file.expect("a file").file_name());
+        names.any(|name| name.to_string_lossy().starts_with("redis.conf."))
+    });
+    // Of the same worker, and what changes settings.
+    assert_eq!(other.ask("CONFIG SET maxmemory-samples 7"), "OK");
+    assert_eq!(other.ask("REPLICAOF NO ONE"), "OK");
+    assert!(!one.has_reply());
+    stalling.go_on("stall-settings");
+    assert_eq!(other.ask("CONFIG REWRITE"), "OK");
+    let file = std::fs::read_to_string(stalling.path().join("redis.conf"));
+    assert!(file.expect("a file").contains("maxmemory-samples 7"));
 }

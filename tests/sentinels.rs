@@ -38,12 +38,13 @@ fn ask(port: u16, words: &[&str]) -> String {
 }
 
 impl Sentinel {
-    fn start(program: &OsStr, folder: &Path, master: &Server) -> Self {
+    /// One of a group in which `quorum` have to agree.
+    fn start(program: &OsStr, folder: &Path, master: &Server, quorum: usize) -> Self {
         let port = free_port();
         let file = folder.join(format!("{port}.conf"));
         let script = folder.join("notify").display().to_string();
         let text = format!(
-            "# kept\nport {port}\nlogfile {log}\nsentinel monitor group 127.0.0.1 {} 2\n\
+            "# kept\nport {port}\nlogfile {log}\nsentinel monitor group 127.0.0.1 {} {quorum}\n\
              sentinel down-after-milliseconds group 1500\nsentinel failover-timeout group 10000\n\
              sentinel notification-script group {script}\n",
             master.port,
@@ -99,7 +100,7 @@ fn survives(programs: &[OsString]) {
     });
     let group: Vec<Sentinel> = programs
         .iter()
-        .map(|program| Sentinel::start(program, folder.path(), &master))
+        .map(|program| Sentinel::start(program, folder.path(), &master, 2))
         .collect();
     let knows_all = |sentinel: &Sentinel| {
         let told = ask(sentinel.port, &["INFO", "sentinel"]);
@@ -146,4 +147,30 @@ fn together_with_one_of_a_real_redis() {
     if replicas::is_redis_installed() {
         survives(&[under_test(), under_test(), "redis-server".into()]);
     }
+}
+
+#[test]
+fn a_redis_that_has_loaded_its_append_only_file_can_be_promoted() {
+    if !replicas::is_redis_installed() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let redis = OsStr::new("redis-server");
+    let options = ["--repl-diskless-sync-delay", "0", "--appendonly", "yes"];
+    let mut master = Server::start(redis, &options);
+    let place = format!("127.0.0.1 {}", master.port);
+    let mut replica = Server::start(redis, &[&options[..], &["--replicaof", &place]].concat());
+    assert_eq!(ask(master.port, &["SET", "key", "value"]), "OK");
+    eventually(|| ask(master.port, &["WAIT", "1", "100"]) == "1");
+    let sentinel = Sentinel::start(&under_test(), folder.path(), &master, 1);
+    // It has seen that the replica has the master's data, and from what history it is.
+    eventually(|| {
+        let told = ask(sentinel.port, &["SENTINEL", "REPLICAS", "group"]);
+        told.contains("master-link-status\nok")
+    });
+    master.kill();
+    // A Redis that loads its data from there begins a new history.
+    replica.restart(&[]);
+    eventually(|| sentinel.master() == Some(replica.port));
+    assert_eq!(ask(replica.port, &["GET", "key"]), "value");
 }

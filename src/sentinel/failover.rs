@@ -105,7 +105,13 @@ impl Machine {
     }
 
     fn wait_start(&mut self, master: Id) {
-        let (epoch, now) = (self.group(master).failover_epoch, self.now);
+        // Another master's failover may have raised the epoch: all votes are counted in one.
+        let (present, now) = (self.globals.epoch, self.now);
+        let group = self.group_mut(master);
+        if !group.forced {
+            group.failover_epoch = group.failover_epoch.max(present);
+        }
+        let epoch = group.failover_epoch;
         let leader = self.leader(master, epoch);
         let leads = leader.is_some_and(|leader| leader.eq_ignore_ascii_case(&self.globals.myid));
         let group = self.group(master);
@@ -126,13 +132,16 @@ impl Machine {
         self.event(Level::Warning, "+failover-state-select-slave", master, "");
     }
 
+    /// A replica has never finished a copy, as far as that can be known.
+    fn is_vain(&self, id: Id) -> bool {
+        let about = self.inst(id);
+        !about.link_up && about.link_down_ms < 0 && about.offset == 0
+    }
+
     /// The data of a replica is the master's, as far as that can be known: of one whose history is another
-    /// one, or that never finished a copy, it is not.
+    /// one it is not. A Redis that has loaded its data from an append-only file has a new history, too.
     fn has_its_data(&self, master: Id, id: Id) -> bool {
         let (about, group) = (self.inst(id), self.group(master));
-        if !about.link_up && about.link_down_ms < 0 && about.offset == 0 {
-            return false;
-        }
         let mut own = about.histories.iter().flatten().peekable();
         if own.peek().is_none() || !group.in_step || self.was_connected(master, id) {
             return true;
@@ -167,13 +176,17 @@ impl Machine {
                 && replica.priority != 0
                 && now - replica.info_refresh <= valid
                 && replica.link_down_ms <= longest
-                && self.has_its_data(master, *id)
+                && !self.is_vain(*id)
+                && (self.has_its_data(master, *id) || replica.has_keys)
         };
         let key = |id: &Id| {
             let replica = self.inst(*id);
             let runid = replica.runid.as_ref().map(|id| id.to_ascii_lowercase());
             let order = (runid.is_none(), runid);
-            (replica.priority, std::cmp::Reverse(replica.offset), order)
+            // Whose data may be another's is better than nobody.
+            let may_differ = !self.has_its_data(master, *id);
+            let offset = std::cmp::Reverse(replica.offset);
+            (may_differ, replica.priority, offset, order)
         };
         group.replicas.iter().copied().filter(fits).min_by_key(key)
     }
@@ -257,23 +270,26 @@ impl Machine {
         let to = &self.inst(promoted).addr;
         let (host, port) = (self.announced(to).to_owned(), to.port);
         let replicas = self.group(master).replicas.clone();
-        let busy = |id: &&Id| matches!(self.inst(**id).reconf, Reconf::Sent | Reconf::InProgress);
+        for id in &replicas {
+            let (now, about) = (self.now, self.inst(*id));
+            if about.reconf == Reconf::Sent && now - about.reconf_sent > self.periods.reconf_timeout
+            {
+                self.event(Level::Notice, "-slave-reconf-sent-timeout", *id, "");
+                self.inst_mut(*id).reconf = Reconf::Done;
+            }
+        }
+        // Nobody waits for one that is away.
+        let busy = |id: &&Id| {
+            let about = self.inst(**id);
+            !about.s_down && matches!(about.reconf, Reconf::Sent | Reconf::InProgress)
+        };
         let mut under_way = replicas.iter().filter(busy).count() as i64;
         for id in replicas {
             if under_way >= self.group(master).parallel_syncs {
                 break;
             }
             let (now, about) = (self.now, self.inst(id));
-            if about.promoted || about.reconf == Reconf::Done {
-                continue;
-            }
-            if about.reconf == Reconf::Sent && now - about.reconf_sent > self.periods.reconf_timeout
-            {
-                self.event(Level::Notice, "-slave-reconf-sent-timeout", id, "");
-                self.inst_mut(id).reconf = Reconf::Done;
-                continue;
-            }
-            if about.reconf != Reconf::None || self.disconnected(id) {
+            if about.promoted || about.reconf != Reconf::None || self.disconnected(id) {
                 continue;
             }
             if self.send_replicaof(id, Some((&host, port))) {
@@ -291,7 +307,9 @@ impl Machine {
         let Some(promoted) = self.group(master).promoted else {
             return;
         };
-        if self.inst(promoted).s_down {
+        let late = self.time_is_over(master);
+        // While the new master is away nothing is complete; but then it is to be replaced in its turn.
+        if self.inst(promoted).s_down && !late {
             return;
         }
         let waits = |id: &&Id| {
@@ -299,7 +317,6 @@ impl Machine {
             !about.promoted && about.reconf != Reconf::Done && !about.s_down
         };
         let waits_for_some = self.group(master).replicas.iter().any(|id| waits(&id));
-        let late = self.time_is_over(master);
         if late {
             self.event(Level::Warning, "+failover-end-for-timeout", master, "");
         }
@@ -318,7 +335,8 @@ impl Machine {
         let (host, port) = (self.announced(to).to_owned(), to.port);
         for id in self.group(master).replicas.clone() {
             let about = self.inst(id);
-            if about.promoted || matches!(about.reconf, Reconf::Done | Reconf::Sent) {
+            if self.unsaved || about.promoted || matches!(about.reconf, Reconf::Done | Reconf::Sent)
+            {
                 continue;
             }
             if !self.disconnected(id) && self.send_replicaof(id, Some((&host, port))) {
@@ -376,6 +394,10 @@ impl Machine {
         group.step_since = 0;
         group.failover_start = 0;
         group.promoted = None;
+        if sentinels {
+            group.in_step = false;
+            group.histories.clear();
+        }
         let about = self.inst_mut(master);
         about.s_down = false;
         about.o_down = false;
@@ -397,6 +419,8 @@ impl Machine {
     pub(super) fn change_master(&mut self, master: Id, to: Addr) {
         let replicas = self.group(master).replicas.clone();
         let old = self.inst(master).addr.clone();
+        // Whom we were to tell and who has not followed yet is told when it shows up.
+        let leads = self.group(master).promoted.is_some();
         let mut stay: Vec<(Addr, bool)> = Vec::new();
         let mut to = to;
         for id in replicas {
@@ -404,7 +428,10 @@ impl Machine {
             match Self::same(&about.addr, &to) {
                 // A name that is known stays, whoever told of the new master by its address.
                 true => to = about.addr.clone(),
-                false => stay.push((about.addr.clone(), about.returning)),
+                false => {
+                    let owes = about.returning || leads && about.reconf != Reconf::Done;
+                    stay.push((about.addr.clone(), owes));
+                }
             }
         }
         if !Self::same(&old, &to) {

@@ -22,6 +22,9 @@ fn named_replica(value: &str) -> Option<(&str, u16)> {
 }
 
 /// The name of a history; that of none is all zeros.
+/// Most bytes of an INFO that are kept, for SENTINEL INFO-CACHE.
+const KEPT: usize = 1 << 20;
+
 fn history(value: &str) -> Option<String> {
     let is_none = value.is_empty() || value.bytes().all(|b| b == b'0');
     (!is_none).then(|| value.to_owned())
@@ -29,11 +32,12 @@ fn history(value: &str) -> Option<String> {
 
 impl Machine {
     /// Takes the answer to INFO.
-    pub(super) fn informed(&mut self, id: Id, text: Vec<u8>) {
+    pub(super) fn informed(&mut self, id: Id, mut text: Vec<u8>) {
         let lossy = String::from_utf8_lossy(&text).into_owned();
         let role = self.read_info(id, &lossy);
         let now = self.now;
         let about = self.inst_mut(id);
+        text.truncate(KEPT);
         about.info = Some(text);
         about.info_refresh = now;
         if role != about.role {
@@ -74,6 +78,7 @@ impl Machine {
         let mut role = Role::None;
         self.inst_mut(id).link_down_ms = 0;
         self.inst_mut(id).histories = [None, None];
+        self.inst_mut(id).has_keys = false;
         for line in text.split("\r\n") {
             let Some((name, value)) = line.split_once(':') else {
                 continue;
@@ -96,6 +101,9 @@ impl Machine {
                     if let Some((host, port)) = named_replica(value) {
                         self.discover(id, host, port);
                     }
+                }
+                _ if name.starts_with("db") && value.starts_with("keys=") => {
+                    self.inst_mut(id).has_keys = true;
                 }
                 _ if role == Role::Replica => self.read_replica(id, name, value),
                 _ => {}
@@ -234,6 +242,9 @@ impl Machine {
     }
 
     fn send_to_master(&mut self, id: Id) -> bool {
+        if self.unsaved {
+            return false;
+        }
         let addr = &self.inst(self.inst(id).master).addr;
         let (host, port) = (self.announced(addr).to_owned(), addr.port);
         self.send_replicaof(id, Some((&host, port)))

@@ -388,7 +388,7 @@ impl Machine {
                     self.informed(about, text);
                 }
             }
-            What::Hello if is_known && !matches!(value, Value::Error(_)) => {
+            What::Hello if is_known && matches!(value, Value::Int(_)) => {
                 self.inst_mut(about).last_pub = self.now;
             }
             What::Asked if is_known => self.answered(about, &value),

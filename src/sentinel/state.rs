@@ -137,6 +137,8 @@ pub struct Instance {
     pub link_up: bool,
     /// How much of the stream it has.
     pub offset: u64,
+    /// Its data set has keys.
+    pub has_keys: bool,
     /// The names of the histories that its data belongs to.
     pub histories: [Option<String>; 2],
     /// Of a master whom we voted for, of a sentinel whom it voted for.
@@ -187,6 +189,7 @@ impl Instance {
             master_port: 0,
             link_up: false,
             offset: 0,
+            has_keys: false,
             histories: [None, None],
             leader: None,
             leader_epoch: 0,

@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// What an instance may send: INFO is the longest of it.
 const LIMITS: ReadLimits = ReadLimits {
     max_depth: 8,
-    max_bulk: 1 << 20,
+    max_bulk: 64 << 20,
     max_values: 16,
 };
 

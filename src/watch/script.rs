@@ -1,6 +1,7 @@
 //! A script that runs: a process, awaited by a task.
 
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::Stdio;
 
 use tokio::process::Command;
@@ -15,7 +16,10 @@ const CANNOT_RUN: i32 = 2;
 /// Starts a script; what comes of it is told. The way to kill it is given, where it runs.
 pub fn start(job: u64, argv: &[String], tell: &Sender<Event>) -> Option<oneshot::Sender<()>> {
     let (kill, killed) = oneshot::channel();
-    let spawned = Command::new(&argv[0])
+    // As it is checked: a name without a slash is one of this directory, and not looked for elsewhere.
+    let program = Path::new(".").join(&argv[0]);
+    let spawned = Command::new(program)
+        .arg0(&argv[0])
         .args(&argv[1..])
         .stdin(Stdio::null())
         .spawn();

@@ -138,7 +138,7 @@ pub fn tracking(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
                     .prefixes
                     .extend(given.iter().map(|p| Box::from(*p)));
             }
-            copies::begin(shared, ctx.session, held, (tracking, options.redirect));
+            copies::begin(shared, ctx.session, held, (tracking, options.redirect))?;
         }
         (_, true) => copies::end(shared, ctx.session, held),
         _ => return Err(Error::Syntax),

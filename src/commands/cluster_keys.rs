@@ -27,7 +27,7 @@ pub fn keyslot(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
 pub fn countkeysinslot(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     check_enabled(ctx)?;
     let slot = slot_in_range(ctx.args.int(2)?).ok_or(Error::line("ERR Invalid slot"))?;
-    let count = slots::count(ctx, slot);
+    let count = slots::count(ctx, slot)?;
     ctx.out.uint(count as u64);
     Ok(())
 }
@@ -39,7 +39,7 @@ pub fn getkeysinslot(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     let (Some(slot), Ok(most)) = (slot_in_range(slot), usize::try_from(most)) else {
         return Err(Error::line("ERR Invalid slot or number of keys"));
     };
-    let keys = slots::first_keys(ctx, slot, most);
+    let keys = slots::first_keys(ctx, slot, most)?;
     ctx.out.array(keys.len());
     for key in keys {
         ctx.out.bulk(&key);

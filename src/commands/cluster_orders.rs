@@ -183,7 +183,7 @@ pub fn setslot(ctx: &mut ServerCtx<'_, '_>) -> Done {
         b"importing" => (SlotState::Importing(id), 0),
         _ => {
             let is_other = place != cluster.machine().view().myself();
-            let keys = keys_before_giving(ctx, slot, (mine && is_other).then_some(place.0));
+            let keys = keys_before_giving(ctx, slot, (mine && is_other).then_some(place.0))?;
             (SlotState::Node(id), keys)
         }
     };
@@ -193,9 +193,13 @@ pub fn setslot(ctx: &mut ServerCtx<'_, '_>) -> Done {
 /// How many keys a slot has here. One of ours without keys, which is given `to` another node, is that
 /// node's for clients from here on, so that nobody makes a key meanwhile; if the order fails, the bus'
 /// thread publishes how things are.
-fn keys_before_giving(ctx: &mut ServerCtx<'_, '_>, slot: u16, to: Option<u16>) -> u64 {
+fn keys_before_giving(
+    ctx: &mut ServerCtx<'_, '_>,
+    slot: u16,
+    to: Option<u16>,
+) -> Result<u64, Error> {
     let Some(to) = to else {
-        return slots::count(ctx, slot) as u64;
+        return Ok(slots::count(ctx, slot)? as u64);
     };
     let shared = ctx.shared;
     let given = slots::when_empty(ctx, slot, || {
@@ -210,8 +214,8 @@ fn keys_before_giving(ctx: &mut ServerCtx<'_, '_>, slot: u16, to: Option<u16>) -
                 ..Slot::default()
             },
         );
-    });
-    u64::from(!given)
+    })?;
+    Ok(u64::from(!given))
 }
 
 /// `CLUSTER BUMPEPOCH`

@@ -237,13 +237,16 @@ fn keys(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
         ctx.worker.job = Some(Box::new(walk));
         return Ok(());
     }
-    while walk.next.is_some() {
+    let mut result = Ok(());
+    while walk.next.is_some() && result.is_ok() {
         walk.advance(keyspace, |shard, at, found| {
-            Some(ctx.await_shard(shard, |db| {
+            let slice = ctx.await_shard(shard, |db| {
                 scan::slice(db, at, scan::SLICE, usize::MAX, found).0
-            }))
+            });
+            slice.map_err(|error| result = Err(error)).ok()
         });
     }
+    result?;
     walk.reply(ctx.out);
     Ok(())
 }

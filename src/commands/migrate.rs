@@ -1,8 +1,15 @@
 //! MIGRATE: moves keys to another server, as RESTORE commands over a connection of our own.
 //!
 //! The connection is there before anything is locked. Then the keys' shards stay locked until the
-//! other side has answered: a key is here or there, never both or neither. Who needs these shards
-//! waits as long, up to the command's timeout; all others go on. Connections are kept for a while, because keys are moved in many small commands.
+//! other side has answered: a key is here or there, never both or neither (but where the answer is lost, when it may
+//! be in both places, as with Redis).
+//!
+//! A thread does all that ([`crate::dispatch::errand`]), so that no worker waits for a name server, a handshake or the
+//! other side. Requests that need the keys' shards are put off until it has answered, up to the command's timeout; all
+//! others go on. Within EXEC and in a script there is no other way than to wait at once, as Redis does: there the worker
+//! holds what the transaction or the script holds, and its clients wait with it.
+//!
+//! Connections are kept for a while, because keys are moved in many small commands.
 
 use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader, Write};
@@ -14,17 +21,19 @@ use parking_lot::Mutex;
 
 use crate::base::text::before_nul;
 use crate::dispatch::args::Args;
+use crate::dispatch::blocking;
 use crate::dispatch::command::{
     Acl, Begin, Command, Find, Flags, Handler, KeyFlags, KeySpec, Keys, ROW,
 };
 use crate::dispatch::context::{ServerCtx, Shared};
+use crate::dispatch::errand::{self, Origin};
 use crate::dispatch::error::Error;
 use crate::dispatch::options::Cursor;
 use crate::dispatch::source::{self, Source};
 use crate::keyspace::db::Db;
 use crate::keyspace::event;
 use crate::persistence::rdb::payload;
-use crate::resp::write::request;
+use crate::resp::write::{Output, request};
 use crate::wire::Duplex;
 
 const MOVED: KeyFlags = KeyFlags::RW.or(KeyFlags::ACCESS).or(KeyFlags::DELETE);
@@ -61,7 +70,11 @@ const KEPT: Duration = Duration::from_secs(10);
 /// Connections kept at once.
 const LINKS: usize = 64;
 /// Longest reply line that is read, in bytes.
-const MAX_LINE: u64 = 1024;
+const MAX_LINE: usize = 1024;
+/// How much is written within one timeout, in bytes.
+const CHUNK: usize = 64 << 10;
+/// How often who waits for the other side looks whether the server ends.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// A connection to another server.
 struct Link {
@@ -182,67 +195,166 @@ fn migrate(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     if ctx.worker.source == Source::Log {
         return Err(source::out_of_place("MIGRATE"));
     }
-    let args = ctx.args;
-    let options = Options::parse(args)?;
-    let (timeout, db) = (args.int(5)?, args.int(4)?);
-    let timeout = match u64::try_from(timeout) {
-        Ok(ms @ 1..) => Duration::from_millis(ms),
-        _ => Duration::from_secs(1),
-    };
-    let keys = options.keys(args);
-    if !ctx.with_keys(keys, |local| {
+    let order = Order::of(ctx)?;
+    let keys: Vec<&[u8]> = order.keys.iter().map(|key| &key[..]).collect();
+    if !ctx.with_keys(&keys, |local| {
         keys.iter().any(|key| local.peek(key).is_some())
     })? {
         ctx.out.simple("NOKEY");
         return Ok(());
     }
-    let compress = ctx.worker.settings.rdbcompression;
-    // The other node takes the slot over, and does not serve it yet.
-    let restore: &'static [u8] = match ctx.shared.routes.is_enabled() {
-        true => b"RESTORE-ASKING",
-        false => b"RESTORE",
-    };
-    // Connections of either kind are kept.
-    let tls = ctx.worker.settings.tls_cluster;
-    let kind: &[u8] = if tls { b" tls" } else { b"" };
-    let place = [&args[1], b":", &args[2], kind].concat();
-    let mut may_retry = true;
-    let answer = loop {
-        let kept = IDLE.lock().remove(&place);
-        let link = kept.map_or_else(|| connect(ctx.shared, args, timeout, tls), Ok);
-        let mut link = match link {
-            Ok(link) => link,
-            Err(error) => break Err(not_connected(&error)),
-        };
-        let sent = ctx.with_keys(keys, |local| {
-            let found = keys.iter().copied().filter(|key| local.read(key).is_some());
-            let keys = found.collect();
-            let mut transfer = Transfer {
-                local,
-                options: &options,
-                timeout,
-                compress,
-                restore,
-                db,
-                keys,
-            };
-            transfer.send(&mut link)
+    let Some(answer) = blocking::park_for_errand(ctx) else {
+        let shared = ctx.shared;
+        let done = order.run(shared, &mut |work| {
+            ctx.with_keys(&keys, |local| work(local))
         })?;
-        match sent {
-            Err(Failure { timed_out, .. }) if may_retry && !timed_out => may_retry = false,
-            Err(failure) => break Err(failure.into()),
-            Ok(answer) => {
-                link.used = Instant::now();
-                let mut idle = IDLE.lock();
-                if idle.len() < LINKS {
-                    idle.insert(place, link);
+        ctx.out.simple(done);
+        return Ok(());
+    };
+    let origin = Origin::of(ctx);
+    let work = move |shared: &std::sync::Arc<Shared>, runner| {
+        let keys: Vec<&[u8]> = order.keys.iter().map(|key| &key[..]).collect();
+        let mut end = 0;
+        let result = order.run(shared, &mut |work| {
+            let ((), written) =
+                errand::under_claim(shared, runner, origin, &keys, |local| work(local))?;
+            end = end.max(written);
+            Ok(())
+        });
+        let mut out = Output::new();
+        match result {
+            Ok(done) => out.simple(done),
+            Err(error) => out.error_bytes(&error.text()),
+        }
+        answer(out.to_vec(), end);
+    };
+    if let Err(error) = errand::hand_in(ctx.shared, work) {
+        ctx.worker.parked = None;
+        return Err(Error::err(format_args!(
+            "Can't start a thread: {}",
+            crate::config::strerror(&error)
+        )));
+    }
+    Ok(())
+}
+
+/// Lets some work see the database under the locks of the keys.
+type WithKeys<'a> = dyn FnMut(&mut dyn FnMut(&mut Db<'_, '_>)) -> Result<(), Error> + 'a;
+
+/// What is to be moved where.
+struct Order {
+    host: Vec<u8>,
+    port: Vec<u8>,
+    tls: bool,
+    timeout: Duration,
+    /// The database there.
+    db: i64,
+    keys: Vec<Vec<u8>>,
+    copy: bool,
+    replace: bool,
+    /// Password, or user and password; or nothing.
+    auth: Vec<Vec<u8>>,
+    compress: bool,
+    restore: &'static [u8],
+}
+
+impl Order {
+    fn of(ctx: &ServerCtx<'_, '_>) -> Result<Self, Error> {
+        let args = ctx.args;
+        let options = Options::parse(args)?;
+        let (timeout, db) = (args.int(5)?, args.int(4)?);
+        let timeout = match u64::try_from(timeout) {
+            Ok(ms @ 1..) => Duration::from_millis(ms),
+            _ => Duration::from_secs(1),
+        };
+        let own = |list: &[&[u8]]| list.iter().map(|word| word.to_vec()).collect();
+        Ok(Self {
+            host: args[1].to_vec(),
+            port: args[2].to_vec(),
+            // Connections of either kind are kept.
+            tls: ctx.worker.settings.tls_cluster,
+            timeout,
+            db,
+            keys: own(options.keys(args)),
+            copy: options.copy,
+            replace: options.replace,
+            auth: own(&options.auth),
+            compress: ctx.worker.settings.rdbcompression,
+            // The other node takes the slot over, and does not serve it yet.
+            restore: match ctx.shared.routes.is_enabled() {
+                true => b"RESTORE-ASKING",
+                false => b"RESTORE",
+            },
+        })
+    }
+
+    /// Moves the keys; what to answer.
+    fn run(&self, shared: &Shared, with_keys: &mut WithKeys<'_>) -> Result<&'static str, Error> {
+        let kind: &[u8] = if self.tls { b" tls" } else { b"" };
+        let place = [&self.host[..], b":", &self.port, kind].concat();
+        let mut may_retry = true;
+        loop {
+            let kept = IDLE.lock().remove(&place);
+            let link = kept.map_or_else(|| self.connect(shared), Ok);
+            let mut link = link.map_err(|error| not_connected(&error))?;
+            let mut sent = Ok(Ok("NOKEY"));
+            with_keys(&mut |local| {
+                let keys = self.keys.iter().map(|key| &key[..]);
+                let found = keys.filter(|key| local.read(key).is_some()).collect();
+                let mut transfer = Transfer {
+                    local,
+                    order: self,
+                    keys: found,
+                    ends: &|| shared.keyspace.is_closed_to_claims(),
+                };
+                sent = transfer.send(&mut link);
+            })?;
+            match sent {
+                Err(Failure { timed_out, .. }) if may_retry && !timed_out => may_retry = false,
+                Err(failure) => return Err(failure.into()),
+                Ok(answer) => {
+                    link.used = Instant::now();
+                    let mut idle = IDLE.lock();
+                    if idle.len() < LINKS {
+                        idle.insert(place, link);
+                    }
+                    return answer;
                 }
-                break answer;
             }
         }
-    };
-    ctx.out.simple(answer?);
-    Ok(())
+    }
+
+    /// A new connection to the other server.
+    fn connect(&self, shared: &Shared) -> io::Result<Link> {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(before_nul(bytes)).into_owned();
+        let port: u16 = text(&self.port)
+            .parse()
+            .map_err(|_| io::ErrorKind::InvalidInput)?;
+        let timeout = self.timeout;
+        let mut last = io::Error::from(io::ErrorKind::NotFound);
+        for address in (text(&self.host).as_str(), port).to_socket_addrs()? {
+            match TcpStream::connect_timeout(&address, timeout) {
+                Ok(stream) => {
+                    stream.set_nodelay(true)?;
+                    let stream = match self.tls {
+                        true => {
+                            stream.set_nonblocking(true)?;
+                            let deadline = Instant::now() + timeout;
+                            Duplex::new(shared.tls.connect(stream.into(), deadline)?, timeout)?
+                        }
+                        false => Duplex::plain(stream, timeout)?,
+                    };
+                    return Ok(Link {
+                        stream: BufReader::new(stream),
+                        db: None,
+                        used: Instant::now(),
+                    });
+                }
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
 }
 
 /// Why there is no connection. A refusal by the other side shows in Redis when it first writes, and is
@@ -258,47 +370,16 @@ fn not_connected(error: &io::Error) -> Error {
     }
 }
 
-/// A new connection to the server that `args` name.
-fn connect(shared: &Shared, args: Args<'_>, timeout: Duration, tls: bool) -> io::Result<Link> {
-    let text = |i: usize| String::from_utf8_lossy(before_nul(&args[i])).into_owned();
-    let port: u16 = text(2).parse().map_err(|_| io::ErrorKind::InvalidInput)?;
-    let mut last = io::Error::from(io::ErrorKind::NotFound);
-    for address in (text(1).as_str(), port).to_socket_addrs()? {
-        match TcpStream::connect_timeout(&address, timeout) {
-            Ok(stream) => {
-                stream.set_nodelay(true)?;
-                let stream = match tls {
-                    true => {
-                        stream.set_nonblocking(true)?;
-                        let deadline = Instant::now() + timeout;
-                        Duplex::new(shared.tls.connect(stream.into(), deadline)?, timeout)?
-                    }
-                    false => Duplex::plain(stream, timeout)?,
-                };
-                return Ok(Link {
-                    stream: BufReader::new(stream),
-                    db: None,
-                    used: Instant::now(),
-                });
-            }
-            Err(error) => last = error,
-        }
-    }
-    Err(last)
-}
-
 /// The transfer of keys that are here.
-struct Transfer<'a, 'd, 'c, 'k> {
+struct Transfer<'a, 'c, 'k> {
     local: &'a mut Db<'c, 'k>,
-    options: &'a Options<'d>,
-    timeout: Duration,
-    compress: bool,
-    restore: &'static [u8],
-    db: i64,
-    keys: Vec<&'d [u8]>,
+    order: &'a Order,
+    keys: Vec<&'a [u8]>,
+    /// The server is about to end: no answer is waited for any more.
+    ends: &'a dyn Fn() -> bool,
 }
 
-impl Transfer<'_, '_, '_, '_> {
+impl Transfer<'_, '_, '_> {
     /// Sends all keys and removes those that arrived; the answer, an error where the other side had
     /// one.
     fn send(&mut self, link: &mut Link) -> Result<Result<&'static str, Error>, Failure> {
@@ -314,15 +395,19 @@ impl Transfer<'_, '_, '_, '_> {
                 ),
             }
         };
-        link.stream.get_ref().set_limit(self.timeout);
-        let (requests, before) = self.requests(link.db != Some(self.db));
-        link.stream
-            .get_mut()
-            .write_all(&requests)
+        let patience = Patience {
+            limit: self.order.timeout,
+            ends: self.ends,
+        };
+        let (requests, before) = self.requests(link.db != Some(self.order.db));
+        patience
+            .write(link.stream.get_ref(), &requests)
             .map_err(broken(true))?;
         let mut refused = None;
         for _ in 0..before {
-            let line = read_line(&mut link.stream).map_err(broken(false))?;
+            let line = patience
+                .read_line(&mut link.stream)
+                .map_err(broken(false))?;
             refused = refused.or_else(|| line.strip_prefix(b"-").map(<[u8]>::to_vec));
         }
         // Without the right user or database no key counts as arrived.
@@ -330,7 +415,7 @@ impl Transfer<'_, '_, '_, '_> {
         let mut moved: Vec<&[u8]> = Vec::new();
         let mut result = Ok(());
         for key in &self.keys {
-            let line = match read_line(&mut link.stream) {
+            let line = match patience.read_line(&mut link.stream) {
                 Ok(line) => line,
                 Err(error) => {
                     result = Err(broken(false)(error));
@@ -344,10 +429,10 @@ impl Transfer<'_, '_, '_, '_> {
             }
         }
         let arrived = !moved.is_empty();
-        if !self.options.copy && arrived {
+        if !self.order.copy && arrived {
             self.remove(&moved);
         }
-        link.db = refused.is_none().then_some(self.db);
+        link.db = refused.is_none().then_some(self.order.db);
         match result {
             // What was answered counts; trying again would send it twice.
             Err(Failure { writing, .. }) if arrived || refused.is_some() => Err(Failure {
@@ -366,14 +451,17 @@ impl Transfer<'_, '_, '_, '_> {
     fn requests(&mut self, selects: bool) -> (Vec<u8>, usize) {
         let (mut out, mut before) = (Vec::new(), 0);
         let mut digits = itoa::Buffer::new();
-        if !self.options.auth.is_empty() {
+        if !self.order.auth.is_empty() {
             let mut auth: Vec<&[u8]> = vec![b"AUTH"];
-            auth.extend(&self.options.auth);
+            auth.extend(self.order.auth.iter().map(|word| &word[..]));
             request(&mut out, &auth);
             before += 1;
         }
         if selects {
-            request(&mut out, &[b"SELECT", digits.format(self.db).as_bytes()]);
+            request(
+                &mut out,
+                &[b"SELECT", digits.format(self.order.db).as_bytes()],
+            );
             before += 1;
         }
         let now_ms = self.local.now_ms();
@@ -382,10 +470,14 @@ impl Transfer<'_, '_, '_, '_> {
                 continue;
             };
             let ttl = entry.expiry().map_or(0, |at| (at - now_ms).max(1));
-            let payload = payload::of(&entry, self.compress);
-            let mut restore: Vec<&[u8]> =
-                vec![self.restore, key, digits.format(ttl).as_bytes(), &payload];
-            if self.options.replace {
+            let payload = payload::of(&entry, self.order.compress);
+            let mut restore: Vec<&[u8]> = vec![
+                self.order.restore,
+                key,
+                digits.format(ttl).as_bytes(),
+                &payload,
+            ];
+            if self.order.replace {
                 restore.push(b"REPLACE");
             }
             request(&mut out, &restore);
@@ -405,13 +497,58 @@ impl Transfer<'_, '_, '_, '_> {
     }
 }
 
-/// Reads a line without its end.
-fn read_line(stream: &mut BufReader<Duplex>) -> io::Result<Vec<u8>> {
-    let mut line = Vec::new();
-    io::Read::take(&mut *stream, MAX_LINE).read_until(b'\n', &mut line)?;
-    if line.pop_if(|b| *b == b'\n').is_none() {
-        return Err(io::ErrorKind::UnexpectedEof.into());
+/// How long the other side is waited for.
+struct Patience<'a> {
+    limit: Duration,
+    ends: &'a dyn Fn() -> bool,
+}
+
+impl Patience<'_> {
+    /// Does `step`, which waits for so long, until it was not in vain or the time since `begun` is over.
+    fn wait<R>(
+        &self,
+        begun: Instant,
+        mut step: impl FnMut(Duration) -> io::Result<R>,
+    ) -> io::Result<R> {
+        loop {
+            let left = self.limit.saturating_sub(begun.elapsed());
+            match step(left.min(LOOK)) {
+                Err(error)
+                    if error.kind() == io::ErrorKind::WouldBlock
+                        && !left.is_zero()
+                        && !(self.ends)() => {}
+                done => return done,
+            }
+        }
     }
-    line.pop_if(|b| *b == b'\r');
-    Ok(line)
+
+    /// Writes everything; each piece has its time.
+    fn write(&self, mut stream: &Duplex, bytes: &[u8]) -> io::Result<()> {
+        for mut piece in bytes.chunks(CHUNK) {
+            let begun = Instant::now();
+            while !piece.is_empty() {
+                let written = self.wait(begun, |limit| {
+                    stream.set_limit(limit);
+                    stream.write(piece)
+                })?;
+                piece = &piece[written..];
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a line without its end.
+    fn read_line(&self, stream: &mut BufReader<Duplex>) -> io::Result<Vec<u8>> {
+        let mut line = Vec::new();
+        self.wait(Instant::now(), |limit| {
+            stream.get_ref().set_limit(limit);
+            let room = MAX_LINE.saturating_sub(line.len()) as u64;
+            io::Read::take(&mut *stream, room).read_until(b'\n', &mut line)
+        })?;
+        if line.pop_if(|b| *b == b'\n').is_none() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        line.pop_if(|b| *b == b'\r');
+        Ok(line)
+    }
 }

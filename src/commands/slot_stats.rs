@@ -184,7 +184,11 @@ pub fn slot_stats(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
         ctx.worker.job = Some(Box::new(counting));
         return Ok(());
     }
-    while counting.advance(|shard, count| ctx.await_shard(shard, |db| count(db))) {}
+    let mut result = Ok(());
+    while result.is_ok()
+        && counting.advance(|shard, count| result = ctx.await_shard(shard, |db| count(db)))
+    {}
+    result?;
     counting.reply(ctx.out);
     Ok(())
 }

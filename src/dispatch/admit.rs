@@ -14,6 +14,7 @@ use super::table::Known;
 use crate::base::alloc;
 use crate::client::session::Session;
 use crate::config::Settings;
+use crate::keyspace::shards::GaveUp;
 use crate::resp::write::{Output, Protocol};
 use crate::scripts::{self, ScriptFlags};
 
@@ -176,6 +177,30 @@ fn script_flags(shared: &Shared, known: &Known, args: Args<'_>) -> Flags {
         flags = flags.or(Flags::STALE);
     }
     flags
+}
+
+/// Why a client does not get the shards that its request needs.
+#[cold]
+pub fn gave_up(shared: &Shared, why: GaveUp) -> Error {
+    match why {
+        GaveUp::Overdue => busy(shared),
+        GaveUp::Claimed => Error::Later,
+    }
+}
+
+/// What stands against a write that was let in before, and begins now.
+pub(super) fn write_begins(shared: &Shared, worker: &Worker) -> Result<(), Error> {
+    if shared.replication.upstream.follows() && worker.settings.replica_read_only {
+        return Err(Error::line(
+            "READONLY You can't write against a read only replica.",
+        ));
+    }
+    if shared.durability.loading.is_under_way() {
+        return Err(Error::line(
+            "LOADING Redis is loading the dataset in memory",
+        ));
+    }
+    Ok(())
 }
 
 /// A script runs for longer than clients are made to wait.

@@ -94,6 +94,8 @@ pub struct Reply {
     pub failed: bool,
     /// The connection ends with it.
     pub closes: bool,
+    /// Where the stream ended after what the command appended on another thread; 0 when it did not.
+    pub written: u64,
 }
 
 impl From<Vec<u8>> for Reply {
@@ -200,9 +202,15 @@ impl Parked {
     /// Ends the wait for another thread by its reply, unless the client is gone. Its worker counts an
     /// error: [`count_failure`].
     pub(super) fn answer(&self, reply: Vec<u8>) {
+        self.answer_ran(reply, 0);
+    }
+
+    /// As [`Parked::answer`], for a command that another thread ran, where the stream ended after it.
+    fn answer_ran(&self, reply: Vec<u8>, written: u64) {
         if self.end() {
             self.reply(Reply {
                 failed: reply.first() == Some(&b'-'),
+                written,
                 ..Reply::from(reply)
             });
         }
@@ -391,6 +399,19 @@ pub fn park_for_answer(
     let parked = without_keys(ctx, Awaited::Chore, None);
     ctx.worker.parked = Some(Arc::clone(&parked));
     Some(move |reply| parked.answer(reply))
+}
+
+/// As [`park_for_answer`], for a command that another thread runs: beside the reply it tells where the stream ended
+/// after what it appended (0 when it did not).
+pub fn park_for_errand(
+    ctx: &mut ServerCtx<'_, '_>,
+) -> Option<impl FnOnce(Vec<u8>, u64) + Send + 'static> {
+    if ctx.denies_blocking() || ctx.session.is_script {
+        return None;
+    }
+    let parked = without_keys(ctx, Awaited::Chore, None);
+    ctx.worker.parked = Some(Arc::clone(&parked));
+    Some(move |reply, written| parked.answer_ran(reply, written))
 }
 
 fn without_keys(ctx: &ServerCtx<'_, '_>, awaited: Awaited, deadline: Option<i64>) -> Arc<Parked> {
@@ -685,7 +706,9 @@ pub fn release_all(shared: &Shared, worker: &mut Worker) {
 /// Counts the failure of a wait for another thread, if this reply tells of one.
 pub fn count_failure(shared: &Shared, worker: &Worker, parked: &Parked, reply: &Reply) {
     if reply.failed {
-        shared.stats.count_error(b"ERR");
+        shared
+            .stats
+            .count_error(reply.bytes.get(1..).unwrap_or(b"ERR"));
         bump(&worker.stats.commands[parked.command].failed, 1);
     }
 }
@@ -756,7 +779,13 @@ pub fn look_again(shared: &Shared, worker: &mut Worker, parked: &Parked) {
     }
     for key in &parked.keys {
         let keyspace = &shared.keyspace;
-        let mut locks = keyspace.lock_one(keyspace.hash(key));
+        let hash = keyspace.hash(key);
+        let Ok(mut locks) = keyspace.lock_one_in_time(hash) else {
+            let (key, also) = (key[..].into(), key[..].into());
+            let db = parked.db;
+            later::serve(shared, Waited { db, key, also });
+            continue;
+        };
         if keyspace.kind_of(&locks, parked.db, key, worker.env.now_ms) != Some(parked.on) {
             serve_key(shared, worker, &mut locks, parked.db, key);
         }

@@ -36,6 +36,7 @@ use super::blocking::{Aftermath, Block, Blocked, Parked};
 use super::chore::{Chore, Chores};
 use super::command::{Command, Flags};
 use super::control::Control;
+use super::errand::Errands;
 use super::error::Error;
 use super::job::{Job, Running};
 use super::monitor::Monitors;
@@ -88,6 +89,8 @@ pub struct Shared {
     pub blocked: Blocked,
     /// Clients that wait for what other threads do.
     pub chores: Chores,
+    /// Commands that wait for other servers.
+    pub errands: Errands,
     /// Keeps memory below `maxmemory`.
     pub evictor: Evictor,
     /// What commands ask of the server's frame (listeners, shutdown, log).
@@ -248,6 +251,8 @@ pub struct Worker {
     pub job: Option<Box<dyn Job>>,
     /// The job of the command that just ran, to be taken by its connection.
     pub running: Option<Running>,
+    /// The request that just came to its turn did nothing and is to be tried again.
+    pub(super) postponed: bool,
     /// The wait that the command that just ran began, to be taken by its connection.
     pub parked: Option<Arc<Parked>>,
     /// What EXEC is to wait for once its shards are let go.
@@ -311,6 +316,7 @@ impl Worker {
             settings,
             job: None,
             running: None,
+            postponed: false,
             parked: None,
             chore: None,
             asks_replicas: false,
@@ -549,16 +555,27 @@ impl<'k> ServerCtx<'_, 'k> {
     ) -> Result<R, Error> {
         let in_time = |keyspace: &'k Keyspace| {
             let guard = keyspace.lock_in_time(shard);
-            guard.map(LockSet::One).ok_or(GaveUp)
+            guard.map(LockSet::One)
         };
         let lock = |keyspace: &'k Keyspace| LockSet::One(keyspace.lock(shard));
         self.with_locks(in_time, lock, work)
     }
 
     /// As [`ServerCtx::with_shard`], however long a script holds it: for walks that do not end half way.
-    pub fn await_shard<R>(&mut self, shard: usize, work: impl FnOnce(&mut Db<'_, 'k>) -> R) -> R {
-        let keyspace = &self.shared.keyspace;
-        self.under(|| LockSet::One(keyspace.lock(shard)), work)
+    ///
+    /// # Errors
+    /// It is claimed, and the command begins again when it is not. (Not when the command has to be obeyed.)
+    pub fn await_shard<R>(
+        &mut self,
+        shard: usize,
+        work: impl FnOnce(&mut Db<'_, 'k>) -> R,
+    ) -> Result<R, Error> {
+        let unclaimed = |keyspace: &'k Keyspace| {
+            let guard = keyspace.lock_unclaimed(shard);
+            guard.map(LockSet::One).ok_or(GaveUp::Claimed)
+        };
+        let lock = |keyspace: &'k Keyspace| LockSet::One(keyspace.lock(shard));
+        self.with_locks(unclaimed, lock, work)
     }
 
     fn with_locks<R>(
@@ -573,7 +590,7 @@ impl<'k> ServerCtx<'_, 'k> {
         }
         match in_time(&self.shared.keyspace) {
             Ok(locks) => Ok(self.under(|| locks, work)),
-            Err(GaveUp) => Err(super::admit::busy(self.shared)),
+            Err(why) => Err(super::admit::gave_up(self.shared, why)),
         }
     }
 

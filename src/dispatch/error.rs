@@ -38,6 +38,9 @@ pub enum Error {
     Arity(Cow<'static, str>),
     /// Of a cluster, another node is to be asked, or none can serve it: the whole line.
     Elsewhere(Cow<'static, str>),
+    /// It is to be tried again when another server that is waited for has answered: the request waits, and no
+    /// reply tells of it but where nothing can wait.
+    Later,
     /// A whole error line beginning with its code, without the `-`.
     Line(Cow<'static, str>),
     /// As [`Error::Line`], for lines that quote bytes of the client.
@@ -97,6 +100,7 @@ impl Error {
             Self::StringTooLong => "ERR string exceeds maximum allowed size (proto-max-bulk-len)",
             Self::OutOfMemory => "OOM command not allowed when used memory > 'maxmemory'.",
             Self::NoAuth => "NOAUTH Authentication required.",
+            Self::Later => "TRYAGAIN Keys are on their way to another server",
             Self::InvalidExpire(command) => {
                 return Cow::Owned(
                     format!("ERR invalid expire time in '{command}' command").into_bytes(),

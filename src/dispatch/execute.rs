@@ -26,7 +26,8 @@ const LONG_NANOS: u64 = 1_000_000;
 pub enum Flow {
     /// Goes on with the next one.
     Next,
-    /// Keeps the request and tries it again when the pause is over.
+    /// Keeps the request and tries it again when the pause is over, or another server that is waited for
+    /// has answered.
     Park,
     /// Keeps the wait in [`Worker::parked`] until it has its reply.
     Block,
@@ -183,8 +184,11 @@ fn request_of_state(
 
 /// Where the connection goes on after a command that ran.
 #[inline]
-fn flow_after(worker: &Worker) -> Flow {
-    if worker.running.is_some() {
+fn flow_after(worker: &mut Worker) -> Flow {
+    if worker.postponed {
+        worker.postponed = false;
+        Flow::Park
+    } else if worker.running.is_some() {
         Flow::Job
     } else if worker.parked.is_some() {
         Flow::Block
@@ -241,6 +245,11 @@ fn answer(
             worker.env.reads_any_key = true;
             return Flow::Park;
         }
+        // Its keys have to be looked at for where they are.
+        Err(Error::Later) => {
+            worker.env.reads_any_key = true;
+            return Flow::Park;
+        }
         Err(_) if known.is_none() && is_foreign(&args[0]) => return security_warning(session),
         Err(error) => {
             admit::refused(shared, worker, session, known, &error);
@@ -276,7 +285,8 @@ fn call_looked_after(
     let is_about_client = known
         .container
         .is_some_and(|id| shared.commands.get(id).row.name == "client");
-    if session.multi.is_none()
+    if !worker.postponed
+        && session.multi.is_none()
         && !is_about_client
         && let Some(tracking) = &mut session.tracking
     {
@@ -349,6 +359,10 @@ fn perform<'k>(
         Handler::Container => Err(Error::Arity(known.full_name.clone().into())),
     };
     if let Err(error) = result {
+        if matches!(error, Error::Later) && is_alone && !session.is_script {
+            worker.postponed = true;
+            return;
+        }
         if matches!(error, Error::Elsewhere(_)) {
             return refused_late(shared, worker, session, out, (known, &error));
         }

@@ -22,8 +22,8 @@ pub trait Job: Send {
     fn reply(&mut self, out: &mut Output);
 }
 
-/// Lets a job look at a shard of database `db`, under its lock; `None` while a script holds it that runs for long:
-/// the job's next step tries again.
+/// Lets a job look at a shard of database `db`, under its lock; `None` while a script holds it that runs for long, or it
+/// is claimed: the job's next step tries again.
 pub fn look_at_shard<R>(
     shared: &Shared,
     worker: &Worker,
@@ -33,7 +33,7 @@ pub fn look_at_shard<R>(
 ) -> Option<R> {
     let keyspace = &shared.keyspace;
     let (mut locks, mut effects) = (
-        LockSet::One(keyspace.lock_in_time(shard)?),
+        LockSet::One(keyspace.lock_in_time(shard).ok()?),
         Effects::default(),
     );
     let view = Db::new(keyspace, &mut locks, &worker.env, &mut effects, db, &[]);

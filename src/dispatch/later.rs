@@ -1,5 +1,5 @@
-//! Serving who waits for a key while a script holds its shard that runs for long: a thread of this
-//! module waits for the script's end, no worker does.
+//! Serving who waits for a key while its shard cannot be had, since a script holds it that runs for long or it is
+//! claimed: a thread of this module waits for the end of that, no worker does.
 //!
 //! There is one such thread at most, and a key is in its list once, however often it is pushed to.
 

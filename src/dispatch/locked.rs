@@ -151,7 +151,7 @@ fn lock<'k>(
         [one] if known.key != 0 => shared.keyspace.lock_one_in_time(one.hash()),
         _ => lock_several_in_time(shared, known.row, args, hints),
     };
-    locks.map_err(|GaveUp| admit::busy(shared))
+    locks.map_err(|why| admit::gave_up(shared, why))
 }
 
 fn lock_several_in_time<'k>(

@@ -16,6 +16,7 @@ pub mod client_eviction;
 pub mod command;
 pub mod context;
 pub mod control;
+pub mod errand;
 pub mod error;
 pub mod events;
 pub mod execute;

@@ -47,7 +47,7 @@ pub struct Pause {
     /// every command.
     until_ms: AtomicI64,
     parts: Mutex<[Option<Part>; PURPOSES]>,
-    /// Counts ends.
+    /// Counts ends, of pauses and of whatever else holds requests back.
     ends: AtomicU64,
     /// Those who hold clients back.
     waiting: RwLock<Vec<Arc<Bell>>>,
@@ -129,6 +129,14 @@ impl Pause {
     fn follow(&self, parts: &[Option<Part>; PURPOSES]) {
         let first = parts.iter().flatten().map(|part| part.until_ms).min();
         self.until_ms.store(first.unwrap_or(0), Relaxed);
+    }
+
+    /// Something else is over that held requests back: all that waits is tried again.
+    pub fn try_again(&self) {
+        self.ends.fetch_add(1, Relaxed);
+        for bell in self.waiting.read().iter() {
+            bell.ring();
+        }
     }
 
     /// Number of ends so far: what waits is tried again when it changes.

@@ -363,7 +363,7 @@ impl Request<'_> {
             return Ok(());
         }
         let presence = match is_open && !self.is_shard_channel {
-            true => scene.presence(self.keys).map_err(|GaveUp| Refusal::Busy)?,
+            true => scene.presence(self.keys).map_err(Refusal::GaveUp)?,
             false => Presence::default(),
         };
         if let Some(to) = migrating_to
@@ -410,7 +410,7 @@ enum Refusal {
     /// Its keys are in several slots.
     CrossSlot,
     /// Whether its keys are here is not known while a script that runs for long holds them.
-    Busy,
+    GaveUp(GaveUp),
     /// Some of its keys are here and some are not, while their slot moves.
     TryAgain,
     /// The cluster does not serve it.
@@ -441,7 +441,7 @@ impl Refusal {
             Self::TryAgain => {
                 return Error::elsewhere("TRYAGAIN Multiple keys request during rehashing of slot");
             }
-            Self::Busy => return admit::busy(shared),
+            Self::GaveUp(why) => return admit::gave_up(shared, why),
             Self::Down => return Error::elsewhere("CLUSTERDOWN The cluster is down"),
             Self::DownForWrites => {
                 return Error::elsewhere(

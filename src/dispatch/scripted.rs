@@ -31,7 +31,7 @@ use super::undo::Undo;
 use crate::acl::log::Context;
 use crate::client::session::Session;
 use crate::keyspace::db::Hint;
-use crate::keyspace::shards::{GaveUp, Keyspace, LockSet, Stretch};
+use crate::keyspace::shards::{Keyspace, LockSet, Stretch};
 use crate::propagation::Audience;
 use crate::resp::write::{Output, Protocol};
 use crate::scripts::OverdueScript;
@@ -556,5 +556,5 @@ fn lock<'k>(
         (Reach::Declared, true) => Ok(keyspace.lock_many(hashes)),
         (Reach::Declared, false) => keyspace.lock_many_in_time(hashes),
     };
-    locks.map_err(|GaveUp| admit::busy(shared))
+    locks.map_err(|why| admit::gave_up(shared, why))
 }

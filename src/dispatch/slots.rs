@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::blocking;
 use super::context::{ServerCtx, Shared, env_of};
+use super::error::Error;
 use super::propagate::{Propagated, append};
 use crate::base::clock::Now;
 use crate::base::crc::SLOTS;
@@ -20,26 +21,37 @@ const LOOKED_AT: usize = 64;
 const COUNTED: usize = 4096;
 
 /// Shows a database to some work, with the shard locked.
-type WithShard<'a> = dyn FnMut(usize, &mut dyn FnMut(&mut Db<'_, '_>)) + 'a;
+type WithShard<'a> = dyn FnMut(usize, &mut dyn FnMut(&mut Db<'_, '_>)) -> Result<(), Error> + 'a;
 
 /// Number of keys of a slot, for a command, which within EXEC needs all shards
 /// ([`Scope::All`](super::command::Scope::All)), as for all of these that take a context.
-pub fn count(ctx: &mut ServerCtx<'_, '_>, slot: u16) -> usize {
+///
+/// # Errors
+/// Those of [`ServerCtx::await_shard`], as for all of these.
+pub fn count(ctx: &mut ServerCtx<'_, '_>, slot: u16) -> Result<usize, Error> {
     count_with(slot, &mut |shard, work| {
         ctx.await_shard(shard, |db| work(db))
     })
 }
 
 /// Keys of a slot, at most so many.
-pub fn first_keys(ctx: &mut ServerCtx<'_, '_>, slot: u16, most: usize) -> Vec<Box<[u8]>> {
+pub fn first_keys(
+    ctx: &mut ServerCtx<'_, '_>,
+    slot: u16,
+    most: usize,
+) -> Result<Vec<Box<[u8]>>, Error> {
     first_with(slot, most, &mut |shard, work| {
-        ctx.await_shard(shard, |db| work(db));
+        ctx.await_shard(shard, |db| work(db))
     })
 }
 
 /// Does `then` if there are no keys in a slot, before anybody can make one: under the slot's shard, so
 /// `then` publishes what becomes of the slot and takes no further shard. Whether it was done.
-pub fn when_empty(ctx: &mut ServerCtx<'_, '_>, slot: u16, then: impl FnOnce()) -> bool {
+pub fn when_empty(
+    ctx: &mut ServerCtx<'_, '_>,
+    slot: u16,
+    then: impl FnOnce(),
+) -> Result<bool, Error> {
     let begin = Walk::new(slot);
     ctx.await_shard(begin.shard(), |db| {
         let (mut walk, mut empty) = (Some(begin), true);
@@ -60,12 +72,20 @@ pub fn when_empty(ctx: &mut ServerCtx<'_, '_>, slot: u16, then: impl FnOnce()) -
 
 /// As [`count`], for threads that run no command and hold no shard.
 pub fn count_of(shared: &Shared, slot: u16) -> usize {
-    count_with(slot, &mut |shard, work| with_shard(shared, shard, work))
+    let counted = count_with(slot, &mut |shard, work| {
+        with_shard(shared, shard, work);
+        Ok(())
+    });
+    counted.unwrap_or(0)
 }
 
 /// True when a slot has keys, likewise.
 pub fn has_keys(shared: &Shared, slot: u16) -> bool {
-    !first_with(slot, 1, &mut |shard, work| with_shard(shared, shard, work)).is_empty()
+    let found = first_with(slot, 1, &mut |shard, work| {
+        with_shard(shared, shard, work);
+        Ok(())
+    });
+    found.is_ok_and(|keys| !keys.is_empty())
 }
 
 /// The slots that have keys, in order, likewise: what is to be held against the cluster's configuration
@@ -138,19 +158,23 @@ fn with_shard(shared: &Shared, shard: usize, work: &mut dyn FnMut(&mut Db<'_, '_
     ));
 }
 
-fn count_with(slot: u16, with_shard: &mut WithShard<'_>) -> usize {
+fn count_with(slot: u16, with_shard: &mut WithShard<'_>) -> Result<usize, Error> {
     let (mut walk, mut count) = (Some(Walk::new(slot)), 0);
     while let Some(here) = walk {
         with_shard(here.shard(), &mut |db| {
             let (more, rest) = here.count(db, COUNTED);
             count += more;
             walk = rest;
-        });
+        })?;
     }
-    count
+    Ok(count)
 }
 
-fn first_with(slot: u16, most: usize, with_shard: &mut WithShard<'_>) -> Vec<Box<[u8]>> {
+fn first_with(
+    slot: u16,
+    most: usize,
+    with_shard: &mut WithShard<'_>,
+) -> Result<Vec<Box<[u8]>>, Error> {
     let (mut walk, mut keys) = (Some(Walk::new(slot)).filter(|_| most > 0), Vec::new());
     while let Some(here) = walk {
         with_shard(here.shard(), &mut |db| {
@@ -158,7 +182,7 @@ fn first_with(slot: u16, most: usize, with_shard: &mut WithShard<'_>) -> Vec<Box
                 keys.push(Box::from(entry.key()));
                 keys.len() < most
             });
-        });
+        })?;
     }
-    keys
+    Ok(keys)
 }

@@ -12,6 +12,7 @@ use bytes::Bytes;
 
 use super::command::Flags;
 use super::context::Shared;
+use super::error::Error;
 use super::execute::Invocation;
 use super::keys;
 use crate::client::registry::{Handle, flag};
@@ -89,18 +90,24 @@ pub fn forget_surplus(shared: &Shared, max_keys: usize, most: usize) {
         let Some(shard) = tracked.random_shard().filter(|_| tracked.keys() > max_keys) else {
             break;
         };
-        shared.keyspace.lock(shard).forget_random_tracked();
+        // Of a claimed shard, later.
+        if let Some(mut guard) = shared.keyspace.lock_unclaimed(shard) {
+            guard.forget_random_tracked();
+        }
     }
     super::events::deliver(shared);
 }
 
 /// Has a session keep copies from now on, or otherwise than before. `held` are all shards, if any are.
+///
+/// # Errors
+/// A shard is claimed that has to know; nothing is done.
 pub fn begin(
     shared: &Shared,
     session: &mut Session,
     held: Option<&mut LockSet<'_>>,
     (tracking, redirect): (Tracking, u64),
-) {
+) -> Result<(), Error> {
     let live = &session.handle.live;
     let mut set = flag::TRACKING;
     if tracking.noloop {
@@ -108,12 +115,15 @@ pub fn begin(
     }
     if tracking.broadcast {
         set |= flag::TRACKING_BCAST;
-        let was_empty = shared.prefixes.is_empty();
         for prefix in &tracking.prefixes {
             shared.prefixes.add(prefix, session.handle.id);
         }
-        if was_empty {
-            follow_prefixes(shared, held);
+        // Whoever was first may not have told all shards yet.
+        if !follow_prefixes(shared, held) {
+            for prefix in &tracking.prefixes {
+                shared.prefixes.remove(prefix, session.handle.id);
+            }
+            return Err(Error::Later);
         }
     }
     live.redirect.store(redirect, Relaxed);
@@ -123,6 +133,7 @@ pub fn begin(
         shared.keyspace.tracked.clients.fetch_add(1, Relaxed);
         session.identity.look_after(true);
     }
+    Ok(())
 }
 
 /// Ends what [`begin`] began. What is known of the client's copies stays until the keys change.
@@ -143,29 +154,33 @@ pub fn end(shared: &Shared, session: &mut Session, held: Option<&mut LockSet<'_>
 }
 
 /// Tells each shard whether anybody follows prefixes. Looked at under each lock, so that it is true at the end,
-/// whoever else says so meanwhile.
-fn follow_prefixes(shared: &Shared, mut held: Option<&mut LockSet<'_>>) {
+/// whoever else says so meanwhile. False when one is claimed: not all were told then.
+fn follow_prefixes(shared: &Shared, mut held: Option<&mut LockSet<'_>>) -> bool {
     for shard in 0..SHARDS {
         match &mut held {
             Some(held) => held
                 .shard(shard)
                 .set_broadcasts(!shared.prefixes.is_empty()),
             None => {
-                let mut guard = shared.keyspace.lock(shard);
+                let Some(mut guard) = shared.keyspace.lock_unclaimed(shard) else {
+                    return false;
+                };
                 guard.set_broadcasts(!shared.prefixes.is_empty());
             }
         }
     }
+    true
 }
 
 /// As [`follow_prefixes`], for a client that goes: it waits for no shard that a script holds which runs for long,
 /// perhaps on this very stack. There a change is then told to nobody.
 fn leave_prefixes(shared: &Shared, held: Option<&mut LockSet<'_>>) {
     if held.is_some() {
-        return follow_prefixes(shared, held);
+        follow_prefixes(shared, held);
+        return;
     }
     for shard in 0..SHARDS {
-        if let Some(mut guard) = shared.keyspace.lock_in_time(shard) {
+        if let Ok(mut guard) = shared.keyspace.lock_in_time(shard) {
             guard.set_broadcasts(!shared.prefixes.is_empty());
         }
     }

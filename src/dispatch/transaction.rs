@@ -82,7 +82,7 @@ pub fn watch(
     let keyspace = &shared.keyspace;
     let db = session.db;
     let locks = keyspace.lock_many_in_time(keys.iter().map(|key| keyspace.hash(key)));
-    let mut locks = locks.map_err(|GaveUp| admit::busy(shared))?;
+    let mut locks = locks.map_err(|why| admit::gave_up(shared, why))?;
     for key in keys {
         if session
             .watched
@@ -126,12 +126,19 @@ pub fn exec(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     }
     let shared = ctx.shared;
     let started = ctx.worker.ticks;
-    let Ok(mut locks) = lock_union(shared, ctx.worker.source, ctx.session, &multi) else {
-        unwatch(shared, ctx.session);
-        let reason = String::from_utf8_lossy(&admit::busy(shared).text()).into_owned();
-        return Err(Error::Line(
-            format!("EXECABORT Transaction discarded because of: {reason}").into(),
-        ));
+    let mut locks = match lock_union(shared, ctx.worker.source, ctx.session, &multi) {
+        Ok(locks) => locks,
+        Err(GaveUp::Claimed) => {
+            ctx.session.multi = Some(multi);
+            return Err(Error::Later);
+        }
+        Err(GaveUp::Overdue) => {
+            unwatch(shared, ctx.session);
+            let reason = String::from_utf8_lossy(&admit::busy(shared).text()).into_owned();
+            return Err(Error::Line(
+                format!("EXECABORT Transaction discarded because of: {reason}").into(),
+            ));
+        }
     };
     if ctx.worker.in_cluster
         && let Some(refusal) =

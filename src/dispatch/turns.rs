@@ -8,6 +8,8 @@
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst, fence};
 use std::time::Duration;
 
+/// Most threads that do errands at once.
+pub const ERRANDS: usize = 16;
 /// How often [`Turns::pass`] looks.
 const LOOK: Duration = Duration::from_micros(50);
 
@@ -23,9 +25,9 @@ pub struct Turns(Box<[Count]>);
 pub struct InTurn<'a>(&'a Count);
 
 impl Turns {
-    /// For the workers, and one more thread: the cron.
+    /// For the workers, the threads of errands, and the cron.
     pub fn new(workers: usize) -> Self {
-        Self((0..=workers).map(|_| Count::default()).collect())
+        Self((0..=workers + ERRANDS).map(|_| Count::default()).collect())
     }
 
     /// Begins a turn of a worker.
@@ -40,6 +42,12 @@ impl Turns {
         // What is looked at from here on is as it was told before `pass` looked.
         fence(SeqCst);
         InTurn(count)
+    }
+
+    /// Begins a turn of a thread that does errands, which has this number.
+    pub fn enter_errand(&self, number: usize) -> InTurn<'_> {
+        debug_assert!(number < ERRANDS, "so many threads do errands");
+        self.enter(self.0.len() - 2 - number)
     }
 
     /// Begins a turn of the cron.

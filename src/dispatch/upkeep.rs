@@ -15,7 +15,7 @@ use crate::keyspace::db::{Db, Effects, Env};
 use crate::keyspace::eviction::{Outcome, memory_state};
 use crate::keyspace::expiry::{ActiveExpiry, Kind, Scene};
 use crate::keyspace::field_expiry;
-use crate::keyspace::shards::{LockSet, SHARDS};
+use crate::keyspace::shards::{Keyspace, LockSet, SHARDS};
 use crate::keyspace::tidy::Tidy;
 
 /// Keys of a writable replica's own clients that are looked at in one turn.
@@ -96,7 +96,11 @@ fn expire_own(shared: &Shared, env: Env) {
     for own in &some {
         let (db, key) = (own.0, &own.1[..]);
         let mut effects = Effects::default();
-        let mut locks = keyspace.lock_one(keyspace.hash(key));
+        let shard = Keyspace::shard_of(keyspace.hash(key));
+        let Some(guard) = keyspace.lock_unclaimed(shard) else {
+            continue;
+        };
+        let mut locks = LockSet::One(guard);
         let gone = Db::new(keyspace, &mut locks, &env, &mut effects, db, &[]).expire_if_due(key);
         if gone {
             propagate(shared, db, key, env.lazy_expire);
@@ -122,7 +126,10 @@ fn expire_fields(shared: &Shared, env: Env) -> bool {
     for shard in 0..SHARDS {
         let mut more = true;
         while more && clock::mono_us() < deadline_us {
-            let mut locks = LockSet::One(keyspace.lock(shard));
+            let Some(guard) = keyspace.lock_unclaimed(shard) else {
+                break;
+            };
+            let mut locks = LockSet::One(guard);
             if shared.durability.loading.is_under_way() {
                 return effects.has_notices();
             }

@@ -425,7 +425,10 @@ fn sample(
     wanted: usize,
     show: &mut dyn FnMut(&Entry),
 ) -> usize {
-    let mut locks = LockSet::One(scene.keyspace.lock(shard));
+    let Some(guard) = scene.keyspace.lock_unclaimed(shard) else {
+        return 0;
+    };
+    let mut locks = LockSet::One(guard);
     let mut effects = Effects::default();
     let none = &[];
     let view = Db::new(
@@ -476,7 +479,10 @@ fn search(scene: &Scene<'_>, db: usize, shard: usize, show: &mut dyn FnMut(&Entr
     let start = random_position(shard);
     let (mut position, mut wrapped) = (start, false);
     loop {
-        let mut locks = LockSet::One(scene.keyspace.lock(shard));
+        let Some(guard) = scene.keyspace.lock_unclaimed(shard) else {
+            return 0;
+        };
+        let mut locks = LockSet::One(guard);
         let mut effects = Effects::default();
         let none = &[];
         let view = Db::new(
@@ -527,7 +533,10 @@ fn remove(
 ) -> bool {
     let keyspace = scene.keyspace;
     let hash = keyspace.hash(&candidate.key);
-    let mut locks = keyspace.lock_one(hash);
+    let Some(guard) = keyspace.lock_unclaimed(Keyspace::shard_of(hash)) else {
+        return false;
+    };
+    let mut locks = LockSet::One(guard);
     let mut view = Db::new(keyspace, &mut locks, scene.env, effects, candidate.db, &[]);
     let evicted = view.evict(&candidate.key, scene.lazy, |entry| {
         let eligible = entry.expiry().is_some() || !scene.volatile();

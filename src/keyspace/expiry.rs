@@ -218,7 +218,11 @@ fn slice(
     removed: &mut dyn FnMut(usize, &[u8]),
 ) -> (Option<Position>, usize) {
     let keyspace = scene.keyspace;
-    let mut locks = LockSet::One(keyspace.lock(shard_of_position(at)));
+    // A claimed shard is for the next cycle.
+    let Some(guard) = keyspace.lock_unclaimed(shard_of_position(at)) else {
+        return (None, SLICE);
+    };
+    let mut locks = LockSet::One(guard);
     if (scene.rests)() {
         return (None, 0);
     }

@@ -33,8 +33,11 @@ use super::table::{
 use super::tracked::{Forgotten, TrackedCounts};
 use crate::types::Type;
 
+mod claim;
 mod stretch;
 
+pub use claim::Claim;
+use claim::{Claims, Mark};
 pub use stretch::{GaveUp, Stretch, Stretching};
 
 /// Number of shards. Locking all of them takes some 8 µs.
@@ -43,6 +46,7 @@ pub const SHARDS: usize = 1 << SKIP;
 #[repr(align(128))]
 struct Shard {
     state: Mutex<ShardState>,
+    mark: Mark,
 }
 
 type Tables = [Table<Entry>; SHARDS];
@@ -68,6 +72,8 @@ pub struct Keyspace {
     pub tracked: TrackedCounts,
     /// Who may wait for shards out of order.
     stretching: Stretching,
+    /// Who waits for other servers while holding shards.
+    claims: Claims,
 }
 
 /// A locked shard.
@@ -131,6 +137,7 @@ impl Keyspace {
     pub fn new(databases: usize, by_slot: bool) -> Self {
         let shard = || Shard {
             state: Mutex::new(ShardState::default()),
+            mark: Mark::default(),
         };
         Self {
             shards: (0..SHARDS).map(|_| shard()).collect(),
@@ -146,6 +153,7 @@ impl Keyspace {
             awaited_streams: AtomicUsize::new(0),
             tracked: TrackedCounts::new(SHARDS),
             stretching: Stretching::default(),
+            claims: Claims::default(),
         }
     }
 

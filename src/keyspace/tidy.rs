@@ -76,7 +76,9 @@ impl Tidy {
 pub(super) fn tidy_shard(keyspace: &Keyspace, db: usize, shard: usize) {
     let mut position = Some(position_of_shard(shard));
     while let Some(here) = position {
-        let mut guard = keyspace.lock(shard);
+        let Some(mut guard) = keyspace.lock_unclaimed(shard) else {
+            return;
+        };
         position = guard.table(db).tidy(here, &|key| keyspace.hash(key));
     }
 }

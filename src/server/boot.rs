@@ -254,6 +254,7 @@ fn build_as(
         cluster: cluster.map(Arc::new),
         sentinel: sentinel.map(Arc::new),
         chores: Default::default(),
+        errands: Default::default(),
         durability: Default::default(),
         scripts: Scripts::new(workers),
         stats: Stats::new(workers, commands.len()),

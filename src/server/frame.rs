@@ -310,6 +310,8 @@ impl Frame {
         let shared = Arc::clone(&self.shared);
         // While everything stands still, so does who saves it.
         shutdown::save_cluster_file(&shared);
+        // Nothing is given to other servers any more: it would be in the files all the same.
+        shared.keyspace.close_claims();
         let ended = shared.status.stall.during(|| self.shut_down_now(how));
         if ended.is_none() {
             tracing::warn!(
@@ -323,6 +325,7 @@ impl Frame {
     /// The server does not end.
     fn go_on(&self, clients: &[Arc<Parked>]) {
         CUT_SHORT.store(0, Relaxed);
+        self.shared.keyspace.reopen_claims();
         shutdown::cancel(&self.shared, clients);
     }
 

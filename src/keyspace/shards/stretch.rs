@@ -1,5 +1,5 @@
 //! Locking that gives way: to scripts that reach for shards beyond those they began with, and to clients who
-//! must not wait for a script that runs for long.
+//! must not wait for a script that runs for long, or for another server ([`super::claim`]).
 //!
 //! A script locks the shards of the keys it declares. When it reaches for another key it takes that shard
 //! if it can be had at once, which is safe in any order. When it cannot, and the script has written already
@@ -41,28 +41,41 @@ impl Drop for Stretch<'_> {
     }
 }
 
-/// A shard is held for longer than clients are made to wait.
-#[derive(Debug)]
-pub struct GaveUp;
+/// Why a client does not get a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GaveUp {
+    /// A script holds it for longer than clients are made to wait.
+    Overdue,
+    /// It is claimed: its holder waits for another server. The request is tried again when a claim has ended.
+    Claimed,
+}
 
 impl Keyspace {
-    /// Locks shards that stand in order, and begins again when somebody stretches meanwhile.
+    /// Locks shards that stand in order, and begins again when somebody stretches meanwhile or one of them is
+    /// claimed: nobody holds shards while it waits for such a one.
     pub(super) fn lock_in_order(&self, wanted: impl Iterator<Item = usize> + Clone) -> LockSet<'_> {
         loop {
             let mut guards = Vec::with_capacity(wanted.size_hint().0);
-            let all = wanted.clone().all(|shard| {
+            let missed = wanted.clone().find(|&shard| {
                 let guard = self.lock_unless(shard, || {
-                    !guards.is_empty() && self.stretching.active.load(SeqCst)
+                    let yields = self.stretching.active.load(SeqCst) || self.is_claimed(shard);
+                    !guards.is_empty() && yields
                 });
-                let is_had = guard.is_some();
+                let is_missed = guard.is_none();
                 guards.extend(guard);
-                is_had
+                is_missed
             });
-            if all {
+            let Some(missed) = missed else {
+                self.has_whole(guards.len());
                 return LockSet::Many(guards);
-            }
+            };
             drop(guards);
-            drop(self.stretching.token.lock());
+            if self.is_claimed(missed) {
+                self.wants_whole(wanted.clone().count());
+                drop(self.shards[missed].state.lock());
+            } else {
+                drop(self.stretching.token.lock());
+            }
         }
     }
 
@@ -87,23 +100,66 @@ impl Keyspace {
         }
     }
 
-    /// As [`Keyspace::lock`], for clients: not while a script holds it that runs for long.
-    #[track_caller]
-    pub fn lock_in_time(&self, shard: usize) -> Option<ShardGuard<'_>> {
-        held::assert_none(self);
-        self.lock_unless(shard, || self.is_any_overdue())
+    /// Locks a shard for a client, who waits for no script that runs for long and for no claim; nor does it wait
+    /// once `yields` says so, which is no reason of its own.
+    #[inline(always)]
+    fn lock_for_client(
+        &self,
+        shard: usize,
+        yields: impl Fn() -> bool,
+    ) -> Result<ShardGuard<'_>, Option<GaveUp>> {
+        match self.shards[shard].state.try_lock() {
+            Some(state) => Ok(self.guard(shard, state)),
+            None => self.wait_for_client(shard, &yields),
+        }
     }
 
-    /// As [`Keyspace::lock_one`], for clients: not while a script holds it that runs for long.
+    #[cold]
+    fn wait_for_client(
+        &self,
+        shard: usize,
+        yields: &dyn Fn() -> bool,
+    ) -> Result<ShardGuard<'_>, Option<GaveUp>> {
+        loop {
+            if self.is_claimed(shard) {
+                return self.lock_unless_claimed(shard).ok_or(Some(GaveUp::Claimed));
+            }
+            if let Some(state) = self.shards[shard].state.try_lock_for(LOOK) {
+                return Ok(self.guard(shard, state));
+            }
+            if self.is_any_overdue() {
+                return Err(Some(GaveUp::Overdue));
+            }
+            if yields() {
+                return Err(None);
+            }
+        }
+    }
+
+    fn lock_one_for_client(&self, shard: usize) -> Result<ShardGuard<'_>, GaveUp> {
+        let guard = self.lock_for_client(shard, || false);
+        guard.map_err(|why| why.unwrap_or(GaveUp::Overdue))
+    }
+
+    /// As [`Keyspace::lock`], for clients: not while a script holds it that runs for long, or it is claimed.
+    #[track_caller]
+    pub fn lock_in_time(&self, shard: usize) -> Result<ShardGuard<'_>, GaveUp> {
+        held::assert_none(self);
+        self.lock_one_for_client(shard)
+    }
+
+    /// As [`Keyspace::lock_one`], for clients: see [`Keyspace::lock_in_time`].
     #[inline(always)]
     #[track_caller]
     pub fn lock_one_in_time(&self, hash: u64) -> Result<LockSet<'_>, GaveUp> {
         held::assert_none(self);
-        let guard = self.lock_unless(Self::shard_of(hash), || self.is_any_overdue());
-        guard.map(LockSet::One).ok_or(GaveUp)
+        let guard = self.lock_for_client(Self::shard_of(hash), || false);
+        guard
+            .map(LockSet::One)
+            .map_err(|why| why.unwrap_or(GaveUp::Overdue))
     }
 
-    /// As [`Keyspace::lock_many`], for clients: not while a script holds one that runs for long.
+    /// As [`Keyspace::lock_many`], for clients: see [`Keyspace::lock_in_time`].
     #[track_caller]
     pub fn lock_many_in_time(
         &self,
@@ -113,15 +169,12 @@ impl Keyspace {
         let wanted = Self::in_order(hashes);
         match wanted[..] {
             [] => Ok(LockSet::None),
-            [one] => {
-                let guard = self.lock_unless(one, || self.is_any_overdue());
-                guard.map(LockSet::One).ok_or(GaveUp)
-            }
+            [one] => self.lock_one_for_client(one).map(LockSet::One),
             _ => self.lock_in_order_in_time(wanted.iter().copied()),
         }
     }
 
-    /// As [`Keyspace::lock_all`], for clients: not while a script holds one that runs for long.
+    /// As [`Keyspace::lock_all`], for clients: see [`Keyspace::lock_in_time`].
     #[track_caller]
     pub fn lock_all_in_time(&self) -> Result<LockSet<'_>, GaveUp> {
         held::assert_none(self);
@@ -134,25 +187,35 @@ impl Keyspace {
     ) -> Result<LockSet<'_>, GaveUp> {
         loop {
             let mut guards = Vec::with_capacity(wanted.size_hint().0);
+            let mut why = None;
             let all = wanted.clone().all(|shard| {
-                let guard = self.lock_unless(shard, || {
-                    let yields = !guards.is_empty() && self.stretching.active.load(SeqCst);
-                    yields || self.is_any_overdue()
+                let guard = self.lock_for_client(shard, || {
+                    !guards.is_empty() && self.stretching.active.load(SeqCst)
                 });
-                let is_had = guard.is_some();
-                guards.extend(guard);
-                is_had
+                match guard {
+                    Ok(guard) => guards.push(guard),
+                    Err(reason) => {
+                        why = reason;
+                        return false;
+                    }
+                }
+                true
             });
             if all {
+                self.has_whole(guards.len());
                 return Ok(LockSet::Many(guards));
             }
             drop(guards);
+            if why == Some(GaveUp::Claimed) {
+                self.wants_whole(wanted.count());
+                return Err(GaveUp::Claimed);
+            }
             // Not for the token: a script that is overdue may hold it.
             while self.stretching.active.load(SeqCst) && !self.is_any_overdue() {
                 drop(self.stretching.token.try_lock_for(LOOK));
             }
             if self.is_any_overdue() {
-                return Err(GaveUp);
+                return Err(GaveUp::Overdue);
             }
         }
     }

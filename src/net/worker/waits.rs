@@ -16,7 +16,7 @@ use crate::dispatch::execute::{self, Flow, Prepared};
 use crate::durability::append_only;
 
 impl EventLoop {
-    /// Runs parked requests again when the pause is over.
+    /// Runs parked requests again when the pause is over, or whatever else held them back.
     pub(super) fn retry_parked(&mut self) {
         if self.parked.is_empty() {
             return;
@@ -112,6 +112,9 @@ impl EventLoop {
                 connection.out.raw(&reply.bytes);
             }
             connection.session.tells = true;
+            if reply.written != 0 {
+                connection.session.written = reply.written;
+            }
             connection.session.close_after_reply |= reply.closes;
             connection.blocked = None;
             self.go_on(shared, place);

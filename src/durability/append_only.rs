@@ -461,20 +461,29 @@ pub fn turn_off(shared: &Shared) {
     blocking::acknowledged(shared);
 }
 
-/// The server is about to end: no rewrite is to go on. False when that is not possible yet.
+/// The server is about to end: no rewrite is to go on. False when that is not possible yet: what was
+/// acknowledged would be lost, as there is no file that has a base (Redis ends there if the base has failed and is
+/// to be written again), or as it cannot be written (there Redis ends too).
 pub fn may_close(shared: &Shared, force: bool) -> bool {
     let status = shared.append_only.status();
     if status.mode == Mode::Off {
         return true;
     }
-    if status.rewriting_since.is_some() {
-        if status.mode == Mode::Waiting {
-            if !force {
-                tracing::warn!("Writing initial AOF, can't exit");
-                return false;
-            }
-            tracing::warn!("Writing initial AOF. Exit anyway.");
+    if status.mode == Mode::Waiting {
+        if !force {
+            tracing::warn!("Writing initial AOF, can't exit");
+            return false;
         }
+        tracing::warn!("Writing initial AOF. Exit anyway.");
+    }
+    if let Err(error) = shared.append_only.log.flush(|| policy(shared)) {
+        tracing::warn!("Error writing to the AOF file: {}", strerror(&error));
+        if !force {
+            tracing::warn!("Error trying to write the AOF file, can't exit.");
+            return false;
+        }
+    }
+    if status.rewriting_since.is_some() {
         tracing::warn!("There is a child rewriting the AOF. Killing it!");
         shared.durability.saves.cancel_cut();
     }

@@ -13,6 +13,7 @@ mod faults;
 mod model;
 mod server;
 mod stalls;
+mod toggles;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -347,40 +348,6 @@ fn nothing_acknowledged_is_lost_with_the_process_when_it_is_never_synced() {
     .concat();
     let run_for = Duration::from_millis(600);
     crash("appendfsync no", &options, run_for, renew, |steps, _| {
-        steps.all_acknowledged()
-    });
-}
-
-/// Turns the file on and off, changes when it is synced, and asks for snapshots, at random.
-fn toggle(client: &mut Client) {
-    const LINES: [&str; 8] = [
-        "CONFIG SET appendonly yes",
-        "CONFIG SET appendonly no",
-        "CONFIG SET appendonly yes",
-        "CONFIG SET appendfsync always",
-        "CONFIG SET appendfsync everysec",
-        "CONFIG SET appendfsync no",
-        "BGREWRITEAOF",
-        "BGSAVE",
-    ];
-    for _ in 0..rand::random_range(5..40) {
-        let line = LINES[rand::random_range(0..LINES.len())];
-        // A snapshot may be under way.
-        let _ = client.try_ask(line).expect("a reply");
-        random_wait(rand::random_range(1..20));
-    }
-    client.ask("CONFIG SET appendonly yes");
-    until("the first base", || client.has_base());
-    assert_eq!(client.info("aof_enabled"), "1");
-    random_wait(100);
-}
-
-#[test]
-fn nothing_acknowledged_is_lost_or_doubled_however_the_file_is_turned_on_and_off() {
-    let options = [&EVERY_SECOND[..], &["--enable-debug-command", "yes"]].concat();
-    let during = |client: &mut Client, _| toggle(client);
-    let run_for = Duration::from_millis(100);
-    crash("toggled", &options, run_for, during, |steps, _| {
         steps.all_acknowledged()
     });
 }

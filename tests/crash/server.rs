@@ -76,6 +76,12 @@ impl Server {
         assert!(self.wait().success(), "it ends in order");
     }
 
+    /// Tells it to end in order, or kills it.
+    pub fn signal(&self, kill: bool) {
+        let signal = if kill { Signal::KILL } else { Signal::TERM };
+        rustix::process::kill_process(self.pid(), signal).expect("it runs");
+    }
+
     /// Waits until it has ended by itself.
     pub fn wait(&mut self) -> ExitStatus {
         let mut status = None;
@@ -84,6 +90,11 @@ impl Server {
             status.is_some()
         });
         status.expect("awaited")
+    }
+
+    /// True when it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.0.try_wait().expect("its state").is_some()
     }
 
     /// Limits how many bytes its files may have from now on.

@@ -1,6 +1,7 @@
 /* Stands before the C library: calls on the append-only file take for ever while a file says so, in
- * the directory in which the server works: `stall-sync` for syncs, `stall-write` for writes. Syncs fail
- * while `fail-sync` is there. `stall-settings` is for syncs of the configuration file. */
+ * the directory in which the server works: `stall-sync` for syncs, `stall-write` for writes, `stall-settings`
+ * for syncs of the configuration file. They fail while there is `fail-sync` or `fail-write`, writes of dumps and
+ * bases while there is `fail-dump`. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -9,7 +10,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-static int is_named(int fd, const char *part)
+static int has_name(int fd, const char *part)
 {
     char link[64], path[4096];
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
@@ -22,12 +23,26 @@ static int is_named(int fd, const char *part)
 
 static int is_increment(int fd)
 {
-    return is_named(fd, ".incr");
+    return has_name(fd, ".incr");
+}
+
+static int is_dump(int fd)
+{
+    return has_name(fd, "/temp-");
+}
+
+static int fails(int fd)
+{
+    int does = (access("fail-write", F_OK) == 0 && is_increment(fd))
+        || (access("fail-dump", F_OK) == 0 && is_dump(fd));
+    if (does)
+        errno = ENOSPC;
+    return does;
 }
 
 static void stall_named(int fd, const char *part, const char *while_there)
 {
-    if (access(while_there, F_OK) != 0 || !is_named(fd, part))
+    if (access(while_there, F_OK) != 0 || !has_name(fd, part))
         return;
     while (access(while_there, F_OK) == 0)
         usleep(1000);
@@ -66,6 +81,8 @@ ssize_t writev(int fd, const struct iovec *parts, int count)
     if (!real)
         real = (ssize_t (*)(int, const struct iovec *, int))dlsym(RTLD_NEXT, "writev");
     stall(fd, "stall-write");
+    if (fails(fd))
+        return -1;
     return real(fd, parts, count);
 }
 
@@ -75,5 +92,7 @@ ssize_t write(int fd, const void *bytes, size_t len)
     if (!real)
         real = (ssize_t (*)(int, const void *, size_t))dlsym(RTLD_NEXT, "write");
     stall(fd, "stall-write");
+    if (fails(fd))
+        return -1;
     return real(fd, bytes, len);
 }

@@ -8,7 +8,7 @@ use super::server::{Client, Server, until};
 use super::{ALWAYS, EVERY_SECOND, Steps, compare, models, with_writers};
 
 /// Builds the library that makes calls hang; nothing where there is no C compiler.
-fn library(dir: &Path) -> Option<PathBuf> {
+pub fn library(dir: &Path) -> Option<PathBuf> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/crash/stalls.c");
     let target = dir.join("stalls.so");
     let mut compiler = Command::new("cc");
@@ -69,7 +69,7 @@ impl Stalling {
 
     /// Kills the server and starts another one on its files.
     fn restart(&mut self, options: &[&str]) {
-        self.server.take().expect("it runs").kill();
+        self.server.take().expect("it ran").kill();
         self.server = Some(Server::start(self.path(), options));
     }
 }
@@ -239,6 +239,74 @@ fn while_syncs_fail_writes_are_refused_and_what_was_acknowledged_is_kept() {
     stalling.restart(&EVERY_SECOND);
     let mut client = stalling.client();
     assert_eq!(client.ask("GET counter"), acknowledged.to_string());
+}
+
+#[test]
+fn writes_go_on_after_a_sync_that_failed_also_when_nothing_is_synced_any_more() {
+    let Some(stalling) = Stalling::start(&EVERY_SECOND) else {
+        return;
+    };
+    let mut client = stalling.client();
+    stalling.stall("fail-sync");
+    until("a refusal", || {
+        client.try_ask("INCR counter").expect("a reply").is_err()
+    });
+    assert_eq!(client.ask("CONFIG SET appendfsync no"), "OK");
+    stalling.go_on("fail-sync");
+    until("writes again", || {
+        client.try_ask("INCR counter").expect("a reply").is_ok()
+    });
+    assert_eq!(client.info("aof_last_write_status"), "ok");
+}
+
+#[test]
+fn the_server_does_not_end_while_what_was_acknowledged_cannot_be_written() {
+    let Some(mut stalling) = Stalling::start(&EVERY_SECOND) else {
+        return;
+    };
+    let mut client = stalling.client();
+    stalling.stall("fail-write");
+    let mut acknowledged = 0;
+    until("a refusal", || {
+        let reply = client.try_ask("INCR counter").expect("a reply");
+        acknowledged += u64::from(reply.is_ok());
+        reply.is_err()
+    });
+    assert!(acknowledged > 0, "the first one is kept, and answered");
+    let refused = "ERR Errors trying to SHUTDOWN. Check logs.";
+    let reply = client.try_ask("SHUTDOWN NOSAVE").expect("it goes on");
+    assert_eq!(reply, Err(refused.to_owned()));
+    stalling.go_on("fail-write");
+    // It does not wait for the next try, a second after the one before.
+    assert!(client.try_ask("SHUTDOWN NOSAVE").is_err(), "it ends");
+    stalling.restart(&EVERY_SECOND);
+    let mut client = stalling.client();
+    assert_eq!(client.ask("GET counter"), acknowledged.to_string());
+}
+
+#[test]
+fn the_server_does_not_end_before_the_first_base_is_there() {
+    let options = ["--appendonly", "no", "--save", ""];
+    let Some(mut stalling) = Stalling::start(&options) else {
+        return;
+    };
+    let mut client = stalling.client();
+    assert_eq!(client.ask("SET key value"), "OK");
+    stalling.stall("fail-dump");
+    assert_eq!(client.ask("CONFIG SET appendonly yes"), "OK");
+    until("the failure", || {
+        client.info("aof_last_bgrewrite_status") == "err"
+    });
+    let reply = client.try_ask("SHUTDOWN").expect("it goes on");
+    assert!(reply.is_err());
+    stalling.go_on("fail-dump");
+    until("the first base", || {
+        let _ = client.try_ask("BGREWRITEAOF").expect("a reply");
+        client.info("aof_last_bgrewrite_status") == "ok" && client.has_base()
+    });
+    assert!(client.try_ask("SHUTDOWN").is_err(), "it ends");
+    stalling.restart(&EVERY_SECOND);
+    assert_eq!(stalling.client().ask("GET key"), "value");
 }
 
 #[test]

@@ -105,6 +105,7 @@ impl Log {
         let mut writer = tail.take()?;
         *self.rotation.lock() = None;
         self.is_open.store(false, Ordering::Release);
+        writer.try_at_once();
         let written = writer.write(&policy);
         // Nobody writes any more, so nobody can fail.
         self.progress.failing.store(false, Ordering::Relaxed);
@@ -176,6 +177,20 @@ impl Log {
         drop(tail);
         self.progress.ring();
         Attempt::Left
+    }
+
+    /// Writes what was appended so far, also when that failed a moment ago. It waits for whoever writes.
+    ///
+    /// # Errors
+    /// Of writing; what was not written stays, and is tried again.
+    pub fn flush(&self, policy: impl Fn() -> Policy) -> io::Result<()> {
+        match &mut *self.tail.lock() {
+            Some(writer) => {
+                writer.try_at_once();
+                self.write(writer, &policy)
+            }
+            None => Ok(()),
+        }
     }
 
     fn write(&self, writer: &mut Writer, policy: &impl Fn() -> Policy) -> io::Result<()> {

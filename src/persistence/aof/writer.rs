@@ -270,6 +270,13 @@ impl Writer {
         Rotation(Arc::clone(&self.next))
     }
 
+    /// Has the next write tried at once, whenever the last one failed.
+    pub fn try_at_once(&mut self) {
+        if let Some(last) = &mut self.last_try {
+            *last = last.checked_sub(SECOND).unwrap_or(*last);
+        }
+    }
+
     /// False for a second after a failure.
     pub fn may_try(&self) -> bool {
         self.last_try.is_none_or(|last| last.elapsed() >= SECOND)
@@ -606,14 +613,16 @@ impl Writer {
                 return Ok(Some(self.begin_sync(policy)));
             }
             Sync::Always => self.progress.clear(self.at),
-            Sync::EverySecond if self.unsynced && self.syncing.is_none() => {
-                if self.sync_failed {
-                    // It is awaited: writes are refused until one succeeds.
-                    return Ok(Some(self.begin_sync(policy)));
-                }
-                if self.last_sync.elapsed() >= SECOND {
-                    self.sync_in_background(policy)?;
-                }
+            // It is awaited: writes are refused until one succeeds, also where nothing is synced otherwise.
+            _ if self.sync_failed && self.unsynced && self.syncing.is_none() => {
+                return Ok(Some(self.begin_sync(policy)));
+            }
+            Sync::EverySecond
+                if self.unsynced
+                    && self.syncing.is_none()
+                    && self.last_sync.elapsed() >= SECOND =>
+            {
+                self.sync_in_background(policy)?;
             }
             _ => {}
         }

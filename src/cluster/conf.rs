@@ -2,7 +2,8 @@
 //! CLUSTER NODES, which are the same.
 //!
 //! The names by which nodes are looked up stand in the file alone, one a line, as variables: Redis passes
-//! over those that it does not know. `vars name-ID NAME:PORT`, with the port of the bus.
+//! over those that it does not know. `vars name-ID NAME:PORT`, with the port of the bus. `vars foreign 1` while
+//! what a replica has is another shard's data.
 
 use std::fmt::Write;
 
@@ -98,6 +99,9 @@ pub fn write(view: &View) -> String {
             node.id, node.name, node.name_port
         );
     }
+    if view.is_foreign {
+        let _ = writeln!(text, "vars {FOREIGN} 1");
+    }
     let _ = writeln!(
         text,
         "vars currentEpoch {} lastVoteEpoch {}",
@@ -105,6 +109,9 @@ pub fn write(view: &View) -> String {
     );
     text
 }
+
+/// The variable that says that a replica has another shard's data.
+const FOREIGN: &str = "foreign";
 
 /// How the variable begins that holds a node's name.
 const NAME: &str = "name-";
@@ -248,6 +255,8 @@ impl Reading {
                 view.current_epoch = epoch()?;
             } else if name.eq_ignore_ascii_case("lastVoteEpoch") {
                 view.last_vote_epoch = epoch()?;
+            } else if *name == FOREIGN {
+                view.is_foreign = *value == "1";
             } else if let Some(id) = name.strip_prefix(NAME) {
                 read_name(view, id, value);
             } else {
@@ -394,6 +403,14 @@ mod tests {
         assert_eq!(view.node(other).hostname, "b.example");
         let written = write(&view);
         assert_eq!(write(&read(written.as_bytes(), 5).unwrap()), written);
+    }
+
+    #[test]
+    fn whose_data_a_replica_has_outlives_it() {
+        let mut view = read(text().as_bytes(), 5).unwrap();
+        assert!(!view.is_foreign);
+        view.is_foreign = true;
+        assert!(read(write(&view).as_bytes(), 5).unwrap().is_foreign);
     }
 
     #[test]

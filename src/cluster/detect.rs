@@ -40,7 +40,10 @@ impl Machine {
         self.forget_old();
         self.give_up_manual();
         self.tend_reborn();
-        self.is_foreign &= !self.facts.copies;
+        if self.view.is_foreign && self.facts.copies {
+            self.view.is_foreign = false;
+            self.todo.save = true;
+        }
         if self.view.me().is_replica() {
             self.manual_failover();
             self.failover();

@@ -3,7 +3,7 @@
 use rand::Rng;
 
 use super::machine::{Action, Election, Facts, Hindrance, Machine, Manual};
-use super::node::{NodeIndex, flag};
+use super::node::{Node, NodeIndex, flag};
 use super::wire::{Body, Header, Kind, message_flag};
 
 /// How long a manual failover may take, in milliseconds.
@@ -15,6 +15,9 @@ const MIGRATION_DELAY: i64 = 5000;
 /// Delay for each replica that has more, or each failed primary that comes first, in milliseconds.
 const RANK_DELAY: i64 = 1000;
 const SHARD_DELAY: i64 = 100;
+/// How long the first in rank waits at most until the others of its shard have told what they have, in
+/// milliseconds.
+const HEARING: i64 = 500;
 /// After how long it is said again why a failed primary is not replaced, in milliseconds.
 const RELOG: i64 = 300_000;
 
@@ -22,17 +25,28 @@ impl Machine {
     /// How many replicas of our primary have more than we have; of those that have as much, the one with
     /// the smallest name comes first.
     fn rank(&self) -> i64 {
-        let Some(primary) = self.view.me().primary else {
-            return 0;
-        };
         let (mine, me) = (self.facts.offset, self.view.me());
-        let replicas = self.view.node(primary).replicas.iter();
-        let ahead = replicas.map(|index| self.view.node(*index)).filter(|node| {
-            node.id != me.id
-                && !node.is(flag::NO_FAILOVER | flag::FAILED)
-                && (node.offset > mine || node.offset == mine && node.id < me.id)
-        });
+        let ahead = self
+            .siblings()
+            .filter(|node| node.offset > mine || node.offset == mine && node.id < me.id);
         ahead.count() as i64
+    }
+
+    /// The other replicas of our primary that may replace it.
+    fn siblings(&self) -> impl Iterator<Item = &Node> {
+        let primary = self.view.me().primary;
+        let replicas = primary.map(|primary| &self.view.node(primary).replicas);
+        let replicas = replicas.into_iter().flatten();
+        let nodes = replicas.map(|index| self.view.node(*index));
+        nodes.filter(|node| !node.is(flag::MYSELF | flag::NO_FAILOVER | flag::FAILED))
+    }
+
+    /// A sibling has said what it has since our primary has failed. What it said before may be less than what
+    /// it has: a write that only it has confirmed would be lost if we stood first.
+    fn has_told(&self, sibling: &Node) -> bool {
+        let primary = self.view.me().primary;
+        let failed = primary.map_or(0, |primary| self.view.node(primary).fail_time);
+        sibling.data_received >= failed
     }
 
     /// How many failed primaries come before ours: two elections at once would take each other's votes.
@@ -67,7 +81,7 @@ impl Machine {
             self.hindrance = Hindrance::None;
             return;
         }
-        if self.is_foreign || !manual && self.is_too_old() {
+        if self.view.is_foreign || !manual && self.is_too_old() {
             return self.hindered_by(Hindrance::DataAge);
         }
         let (timeout, retry) = self.election_times();
@@ -88,7 +102,9 @@ impl Machine {
                 );
             }
         }
-        if now < self.election.at {
+        let unheard =
+            self.election.at + HEARING > now && self.siblings().any(|n| !self.has_told(n));
+        if now < self.election.at || !self.election.asked && self.manual.end == 0 && unheard {
             return self.hindered_by(Hindrance::Delay);
         }
         if age > timeout {
@@ -151,10 +167,22 @@ impl Machine {
             self.election.rank,
             self.facts.offset
         );
-        // So that the others of the shard know what we have.
-        let mine = self.view.my_primary();
-        self.broadcast_pong(|machine, index| machine.view.node(index).primary == Some(mine));
+        self.tell_siblings();
         self.todo.failover |= delay == 0;
+    }
+
+    /// The others of the shard are to know what we have, and to answer with what they have.
+    fn tell_siblings(&mut self) {
+        let told = self.siblings().filter_map(|node| {
+            let kind = match node.ping_sent {
+                0 => Kind::Ping,
+                _ => Kind::Pong,
+            };
+            Some((node.link?, kind))
+        });
+        for (link, kind) in told.collect::<Vec<_>>() {
+            self.send_ping(link, kind);
+        }
     }
 
     fn ask_for_votes(&mut self) {
@@ -285,6 +313,11 @@ impl Machine {
             newer.then_some((slot, epoch))
         });
         if let Some((slot, epoch)) = newer {
+            // It may be our candidate's own primary that had a new epoch and died before it told it. Who
+            // does not hear of it from us would be refused for ever.
+            if let Some(owner) = self.view.owner(slot) {
+                self.send_update(candidate, owner);
+            }
             return refuse(format!(
                 "slot {slot} epoch ({epoch}) > reqEpoch ({})",
                 request.config_epoch
@@ -368,7 +401,7 @@ impl Machine {
         if self.manual.end == 0 {
             return;
         }
-        if offset == self.facts.offset && !self.is_foreign {
+        if offset == self.facts.offset && !self.view.is_foreign {
             self.manual.may_start = true;
             tracing::warn!("All master replication stream processed, manual failover can start.");
             self.todo.failover = true;

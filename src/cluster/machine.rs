@@ -301,9 +301,6 @@ pub struct Machine {
     /// This primary has lost the data set that its replicas have.
     pub(super) reborn: Option<Reborn>,
     pub(super) imported: Imported,
-    /// This replica came from another shard, or without data, and has not copied its primary since: it must
-    /// not lead.
-    pub(super) is_foreign: bool,
     pub(super) hindrance: Hindrance,
     pub(super) hindrance_logged: i64,
     pub(super) forgotten: BTreeMap<NodeId, i64>,
@@ -362,7 +359,6 @@ impl Machine {
             manual: Manual::default(),
             reborn: None,
             imported: Imported::new(),
-            is_foreign: false,
             hindrance: Hindrance::None,
             hindrance_logged: 0,
             forgotten: BTreeMap::new(),

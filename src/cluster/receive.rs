@@ -1,7 +1,7 @@
 //! What a message means.
 
 use super::id::NodeId;
-use super::machine::{Action, Machine};
+use super::machine::{Action, Election, Machine};
 use super::node::{LinkId, Node, NodeIndex, flag};
 use super::slots::SlotSet;
 use super::view::View;
@@ -137,6 +137,9 @@ impl Machine {
         }
         // It is there for clients while it has copied anything.
         self.todo.state |= available;
+        // An election may have waited for what it has.
+        let primary = self.view.node(index).primary;
+        self.todo.failover |= primary.is_some() && primary == self.view.me().primary;
         let paused = header.message_flags & message_flag::PAUSED != 0;
         let is_my_primary = self.view.me().primary == Some(index);
         let waits = self.manual.end != 0 && self.manual.primary_offset.is_none();
@@ -455,7 +458,7 @@ impl Machine {
     }
 
     /// Tells `to` which slots `about` has.
-    fn send_update(&mut self, to: NodeIndex, about: NodeIndex) {
+    pub(super) fn send_update(&mut self, to: NodeIndex, about: NodeIndex) {
         let Some(link) = self.view.node(to).link else {
             return;
         };
@@ -716,5 +719,9 @@ impl Machine {
         self.todo.save = true;
         self.todo.state = true;
         self.update_slots(index, config_epoch, slots);
+        if self.view.me().primary == Some(index) {
+            // Who voted against us for our primary's old epoch would not do so again.
+            self.election = Election::default();
+        }
     }
 }

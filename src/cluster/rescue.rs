@@ -94,12 +94,14 @@ impl Machine {
     }
 
     /// This node is about to copy `primary`: what it has is that shard's data if the other one was its sibling,
-    /// or its replica.
+    /// or its replica, and has all the slots now. While the one before has slots of its own, the other one has
+    /// become the primary of another shard.
     pub(super) fn note_shard(&mut self, primary: NodeIndex) {
         let me = self.view.me();
         let before = me.primary.unwrap_or(self.view.myself());
-        let stays = before == primary || self.view.node(primary).former == Some(before);
-        self.is_foreign |= !stays;
+        let heir = self.view.node(primary).former == Some(before);
+        let stays = before == primary || heir && self.view.node(before).slots.is_empty();
+        self.view.is_foreign |= !stays;
     }
 
     /// A slot has come here, with its keys.
@@ -135,5 +137,45 @@ impl Machine {
             unaware.remove(&gone);
             !unaware.is_empty()
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::cluster::conf;
+    use crate::cluster::id::NodeId;
+    use crate::cluster::machine::Facts;
+    use crate::config::Settings;
+
+    const ME: &str = "1111111111111111111111111111111111111111";
+    const SIBLING: &str = "2222222222222222222222222222222222222222";
+    const PRIMARY: &str = "3333333333333333333333333333333333333333";
+
+    /// What a replica becomes that is to copy its former sibling, which leads now.
+    fn follows_sibling(slots_of_primary: &str) -> bool {
+        let text = format!(
+            "{PRIMARY} 10.0.0.1:1@2 master - 0 0 3 connected {slots_of_primary}\n\
+             {ME} 10.0.0.2:1@2 myself,slave {PRIMARY} 0 0 3 connected\n\
+             {SIBLING} 10.0.0.3:1@2 slave {PRIMARY} 0 0 3 connected\n\
+             vars currentEpoch 7 lastVoteEpoch 6\n"
+        );
+        let view = conf::read(text.as_bytes(), 0).expect("it is well-formed");
+        let settings = Arc::new(Settings::default());
+        let (mut machine, _) = Machine::new(settings, Some(view), 0, Facts::default());
+        let sibling = NodeId::parse(SIBLING.as_bytes()).and_then(|id| machine.view.find(id));
+        let sibling = sibling.expect("it is known");
+        machine.view.promote(sibling);
+        machine.note_shard(sibling);
+        machine.view.is_foreign
+    }
+
+    #[test]
+    fn who_leads_another_shard_is_no_heir() {
+        assert!(!follows_sibling(""));
+        // It has left and leads elsewhere: what we have is not what it has.
+        assert!(follows_sibling("0-4"));
     }
 }

@@ -27,6 +27,9 @@ pub struct View {
     pub current_epoch: u64,
     /// The epoch of our last vote.
     pub last_vote_epoch: u64,
+    /// This replica came from another shard, or without data, and has not copied its primary since: it must
+    /// not lead.
+    pub is_foreign: bool,
     /// Slots that this shard no longer has, since that was looked at last.
     pub left: SlotSet,
     /// What primaries had that became replicas, as far as nobody has claimed it yet: somebody has, and votes.
@@ -46,6 +49,7 @@ impl View {
             unclaimed: SlotSet::default(),
             current_epoch: 0,
             last_vote_epoch: 0,
+            is_foreign: false,
             left: SlotSet::default(),
             vacant: BTreeMap::new(),
         };

@@ -73,7 +73,7 @@ impl World {
     }
 
     /// Who has a slot, in a cluster that is whole.
-    fn owner_of(&self, slot: u16) -> usize {
+    pub(super) fn owner_of(&self, slot: u16) -> usize {
         let machine = self.servers[0].machine.as_ref().expect("it is whole");
         let view = machine.view();
         let owner = view.owner(slot).map(|owner| view.node(owner).id);

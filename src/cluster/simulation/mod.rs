@@ -108,6 +108,8 @@ struct World {
     excused: BTreeSet<u32>,
     /// Keys that were moved from one shard to another.
     moved: BTreeSet<u32>,
+    /// What machines log is shown.
+    is_told: bool,
 }
 
 const TICK: i64 = 100;
@@ -158,6 +160,7 @@ impl World {
             moves: Vec::new(),
             excused: BTreeSet::new(),
             moved: BTreeSet::new(),
+            is_told: std::env::var_os("TESSERA_CLUSTER_LOG").is_some(),
             random,
         };
         for at in 0..count {
@@ -263,6 +266,7 @@ impl World {
     }
 
     fn step(&mut self, at: usize, event: Event<'_>) {
+        self.name_speaker(at);
         let facts = self.servers[at].facts(self.now);
         let Some(machine) = self.servers[at].machine.as_mut() else {
             return;
@@ -281,7 +285,19 @@ impl World {
         self.note_role(at);
     }
 
+    /// Where what machines log is shown: who logs it, and when.
+    fn name_speaker(&self, at: usize) {
+        self.tell(&at.to_string());
+    }
+
+    fn tell(&self, what: &str) {
+        if self.is_told {
+            println!("@{} {what}", self.now);
+        }
+    }
+
     fn order(&mut self, at: usize, order: Order) -> bool {
+        self.name_speaker(at);
         let facts = self.servers[at].facts(self.now);
         let Some(machine) = self.servers[at].machine.as_mut() else {
             return false;
@@ -350,6 +366,7 @@ impl World {
                         self.note_reach();
                     }
                     self.replicate(at);
+                    self.name_speaker(at);
                     let facts = self.servers[at].facts(self.now);
                     let machine = self.servers[at].machine.as_mut().expect("it runs");
                     let actions = machine.tick(facts);
@@ -684,6 +701,35 @@ impl World {
         self.await_whole();
         self.check_keys();
     }
+
+    /// A life in which nothing happens but that a primary dies, and one of its replicas has got more of the
+    /// stream until others hold it failed.
+    fn live_ahead(&mut self) {
+        self.form();
+        self.fill();
+        let slot = self.first_slot(0);
+        let dead = self.owner_of(slot);
+        let replicas = (0..self.members).filter(|at| self.primary_of(*at) == Some(dead));
+        let replicas: Vec<usize> = replicas.collect();
+        let ahead = replicas[self.random.random_range(0..replicas.len())];
+        self.kill(dead);
+        while !self.members().any(|server| self.holds_failed(server, dead)) {
+            self.run_until(self.now + 1);
+        }
+        self.servers[ahead].offset += 50;
+        self.at(self.now + 5 * self.timeout + 5000, Coming::Start(dead));
+        self.await_whole();
+        assert_eq!(self.owner_of(slot), ahead, "{}", self.show());
+    }
+
+    fn holds_failed(&self, server: &Server, other: usize) -> bool {
+        let (machine, id) = (server.machine.as_ref(), self.servers[other].id);
+        machine.is_some_and(|machine| {
+            let view = machine.view();
+            let other = id.and_then(|id| view.find(id));
+            other.is_some_and(|other| view.node(other).has_failed())
+        })
+    }
 }
 
 /// How many seeds are tried, and the first.
@@ -698,6 +744,9 @@ fn run(seeds: std::ops::Range<u64>, life: fn(&mut World)) -> Counts {
     let mut total = Counts::default();
     for seed in seeds {
         let mut world = World::new(seed);
+        if world.is_told {
+            crate::observe::log::install();
+        }
         let lived = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| life(&mut world)));
         if lived.is_err() {
             panic!("seed {seed}: TESSERA_CLUSTER_SEED={seed} TESSERA_SEEDS=1 repeats it");
@@ -723,5 +772,13 @@ fn a_primary_that_comes_back_without_data_takes_none_from_its_replicas() {
     let seeds = seeds();
     let a_few = seeds.start..seeds.start + (seeds.end - seeds.start).div_ceil(4);
     let total = run(a_few, World::live_reborn);
+    assert!(total.wins > 0, "nobody ever took over: {total:?}");
+}
+
+#[test]
+fn of_two_replicas_the_one_with_more_takes_over() {
+    let seeds = seeds();
+    let a_few = seeds.start..seeds.start + (seeds.end - seeds.start).div_ceil(4);
+    let total = run(a_few, World::live_ahead);
     assert!(total.wins > 0, "nobody ever took over: {total:?}");
 }

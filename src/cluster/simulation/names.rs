@@ -4,7 +4,7 @@ use rand::Rng;
 use rand::rngs::SmallRng;
 
 use super::{Coming, NodeId, World};
-use crate::cluster::machine::Event;
+use crate::cluster::machine::{Event, Machine};
 use crate::cluster::node::flag;
 
 /// The name that all of them have together.
@@ -136,16 +136,19 @@ impl World {
         for server in self.members() {
             let machine = server.machine.as_ref().expect("the cluster is whole");
             assert!(machine.view().find(id).is_none(), "{}", self.show());
-            assert!(machine.view().count() <= self.members, "{}", self.show());
+            assert!(known(machine) <= self.members, "{}", self.show());
         }
         let machine = stranger.machine.as_ref().expect("nobody stops it");
-        // It may be asking somebody for a name.
-        let known = machine.view().iter();
-        let known = known.filter(|(_, node)| !node.is(flag::HANDSHAKE)).count();
-        assert_eq!(known, 1, "{}", self.show());
+        assert_eq!(known(machine), 1, "{}", self.show());
         let me = machine.view().me();
         assert!(me.config_epoch == 0 && machine.view().current_epoch == 0);
     }
+}
+
+/// How many nodes a machine knows. Beside them it may be asking somebody for a name.
+fn known(machine: &Machine) -> usize {
+    let nodes = machine.view().iter();
+    nodes.filter(|(_, node)| !node.is(flag::HANDSHAKE)).count()
 }
 
 fn address(number: usize) -> String {

@@ -13,7 +13,9 @@ impl World {
     /// Something happens, mostly something bad.
     pub fn disturb(&mut self) {
         let at = self.any();
-        match self.random.random_range(0..100) {
+        let what = self.random.random_range(0..100);
+        self.tell(&format!("trouble {what} for {at}"));
+        match what {
             0..25 => {
                 if self.servers[at].is_up() {
                     self.kill(at);

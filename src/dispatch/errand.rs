@@ -10,7 +10,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 use super::admit;
 use super::args::Args;
@@ -25,19 +25,28 @@ use crate::keyspace::db::Db;
 
 /// How often one looks that waits for the end of a pause.
 const LOOK: Duration = Duration::from_millis(1);
+/// How long a thread waits for its next errand: they come one after the other, and a thread costs more than most of
+/// them.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// The work of an errand; it is told which thread does it.
 type Work = Box<dyn FnOnce(&Arc<Shared>, Runner) + Send>;
 
 /// Errands that wait, and the threads that do them.
 #[derive(Default)]
-pub struct Errands(Mutex<Crew>);
+pub struct Errands {
+    crew: Mutex<Crew>,
+    /// Something waits, for those without work.
+    more: Condvar,
+}
 
 #[derive(Default)]
 struct Crew {
     waiting: VecDeque<Work>,
     /// Which threads there are.
     busy: [bool; ERRANDS],
+    /// How many of them have no work.
+    idle: usize,
 }
 
 /// Which thread does an errand.
@@ -81,8 +90,12 @@ pub fn hand_in(
     shared: &Shared,
     work: impl FnOnce(&Arc<Shared>, Runner) + Send + 'static,
 ) -> io::Result<()> {
-    let mut crew = shared.errands.0.lock();
+    let mut crew = shared.errands.crew.lock();
     crew.waiting.push_back(Box::new(work));
+    if crew.idle >= crew.waiting.len() {
+        shared.errands.more.notify_one();
+        return Ok(());
+    }
     let Some(place) = crew.busy.iter().position(|busy| !busy) else {
         return Ok(());
     };
@@ -92,7 +105,7 @@ pub fn hand_in(
         .threads
         .start("errand", move |shared| serve(shared, place));
     started.or_else(|error| {
-        let mut crew = shared.errands.0.lock();
+        let mut crew = shared.errands.crew.lock();
         crew.busy[place] = false;
         // Whoever else is at it comes to it later.
         if crew.busy.contains(&true) {
@@ -104,16 +117,24 @@ pub fn hand_in(
 }
 
 fn serve(shared: &Arc<Shared>, place: usize) {
+    while let Some(work) = next(&shared.errands, place) {
+        work(shared, Runner(place));
+    }
+}
+
+/// The next errand; `None`, and the thread's end, when there was none for a while.
+fn next(errands: &Errands, place: usize) -> Option<Work> {
+    let mut crew = errands.crew.lock();
     loop {
-        let work = {
-            let mut crew = shared.errands.0.lock();
-            let next = crew.waiting.pop_front();
-            crew.busy[place] = next.is_some();
-            next
-        };
-        match work {
-            Some(work) => work(shared, Runner(place)),
-            None => return,
+        if let Some(work) = crew.waiting.pop_front() {
+            return Some(work);
+        }
+        crew.idle += 1;
+        let waited = errands.more.wait_for(&mut crew, LINGER);
+        crew.idle -= 1;
+        if waited.timed_out() && crew.waiting.is_empty() {
+            crew.busy[place] = false;
+            return None;
         }
     }
 }

@@ -304,7 +304,12 @@ fn ours(args: &[&str]) -> Value {
 const LATER: &[&str] = &[
     "client|no-touch",
     "client|setinfo",
+    "cluster|cancelslotmigrations",
+    "cluster|flushslot",
+    "cluster|getslotmigrations",
+    "cluster|migrateslots",
     "cluster|slot-stats",
+    "cluster|syncslots",
     "hexpire",
     "hpexpire",
     "hexpireat",

@@ -17,6 +17,7 @@ use super::names::{self, Names};
 use super::picture;
 use super::saver::Saver;
 use crate::cluster::file::NodeFile;
+use crate::cluster::handing::Hand;
 use crate::cluster::handle::{Asked, Cluster};
 use crate::cluster::machine::{Action, Event, Facts, Machine};
 use crate::cluster::node::LinkId;
@@ -73,6 +74,8 @@ struct Driver {
     leading: Option<u64>,
     /// A change of role that waits until what the server loads at its start is there.
     role: Option<Action>,
+    /// Slots that were taken, and the place of who had them: until this save they are shown to be that one's.
+    taking: Option<(u64, Vec<(u16, u16)>)>,
     /// [`Machine::version`] of what was published.
     published: u64,
     fails: bool,
@@ -131,6 +134,7 @@ async fn drive(shared: Arc<Shared>, beginning: Beginning) -> io::Result<()> {
         emptying: 0,
         leading: None,
         role: None,
+        taking: None,
         published: 0,
         fails: true,
     };
@@ -368,7 +372,9 @@ impl Driver {
                     if let Order::SetSlot { slot, .. } = &order {
                         self.cluster.has_left_slot(*slot);
                     }
+                    let taken = self.owners_before(&order);
                     let (outcome, actions) = self.cluster.machine().order(order, facts);
+                    self.await_save_of(taken, outcome.is_ok(), &actions);
                     self.carry_out(actions);
                     if outcome.is_err() {
                         // What was published ahead of the order is not so.
@@ -406,6 +412,29 @@ impl Driver {
         }
     }
 
+    /// Of slots that an order takes over: who has them.
+    fn owners_before(&self, order: &Order) -> Vec<(u16, u16)> {
+        let Order::Hand(Hand::Take { slots, .. }) = order else {
+            return Vec::new();
+        };
+        let machine = self.cluster.machine();
+        let place = |slot| machine.view().owner(slot).map(|owner| (slot, owner.0));
+        slots.iter().filter_map(place).collect()
+    }
+
+    /// What was taken is served once it is in the file: what is written then is not forgotten with it.
+    fn await_save_of(&mut self, taken: Vec<(u16, u16)>, is_so: bool, actions: &[Action]) {
+        let save = actions.iter().find_map(|action| match action {
+            Action::Save { number, .. } => Some(*number),
+            _ => None,
+        });
+        if let Some(save) = save.filter(|_| is_so && !taken.is_empty()) {
+            let mut all = taken;
+            all.extend(self.taking.take().into_iter().flat_map(|(_, slots)| slots));
+            self.taking = Some((save, all));
+        }
+    }
+
     /// Answers those whose orders have had their effect.
     fn answer(&mut self) {
         let (saved, busy) = (self.saved, self.emptying > 0);
@@ -425,6 +454,9 @@ impl Driver {
         match saved {
             Ok(()) => {
                 self.saved = number;
+                if self.taking.take_if(|(save, _)| *save <= number).is_some() {
+                    self.publish();
+                }
                 let ready = |(after, ..): &mut (u64, LinkId, Arc<[u8]>)| *after <= number;
                 let ready: Vec<_> = self.held.extract_if(.., ready).collect();
                 for (_, link, bytes) in ready {
@@ -457,7 +489,8 @@ impl Driver {
         }
         let (version, fails, picture) = {
             let machine = self.cluster.machine();
-            let leaving = self.cluster.leaving();
+            let mut leaving = self.cluster.leaving();
+            leaving.extend(self.taking.iter().flat_map(|(_, slots)| slots));
             let picture = picture::draw(&machine, &leaving);
             (machine.version(), machine.fails(), picture)
         };
@@ -628,6 +661,9 @@ impl Driver {
                 if !keeps {
                     slots::delete(&shared, slot);
                 }
+            }
+            if let Some(cluster) = &shared.cluster {
+                cluster.order(Order::Hand(Hand::Clean(gone)), true, |_| {});
             }
         });
     }

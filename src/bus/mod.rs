@@ -10,6 +10,7 @@ mod driver;
 pub mod handover;
 mod happened;
 mod link;
+pub mod moving;
 mod names;
 mod picture;
 mod saver;
@@ -134,6 +135,7 @@ impl Bus {
             let slots = crate::dispatch::slots::with_keys(shared);
             cluster.order(Order::Claim(slots.into_iter().collect()), false, |_| {});
         }
+        self::moving::export::resume(shared, cluster);
         let server = Arc::clone(shared);
         let started = std::thread::Builder::new()
             .name("cluster-bus".to_owned())

@@ -33,6 +33,10 @@ pub fn draw(machine: &Machine, leaving: &[(u16, u16)]) -> Published {
     for (slot, from) in &view.importing {
         slots[usize::from(*slot)].importing_from = place(*from);
     }
+    let doubtful = view.granted.iter().filter(|(_, grant)| grant.doubtful);
+    for (slot, grant) in doubtful {
+        slots[usize::from(*slot)].owner = place(grant.to);
+    }
     for (slot, to) in leaving {
         slots[usize::from(*slot)] = Slot {
             owner: Node::at((*to).into()),

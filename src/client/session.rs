@@ -97,9 +97,18 @@ impl ReplicaOptions {
     }
 }
 
-/// How a replica asks for the stream.
+/// How a connection leaves its worker: how a replica asks for the stream, or an owner of slots to move them here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SyncRequest {
+    /// CLUSTER SYNCSLOTS IMPORT.
+    Slots {
+        /// Their owner.
+        source: Vec<u8>,
+        /// What the migration is called.
+        name: Vec<u8>,
+        /// The ranges of slots, both ends included.
+        ranges: Vec<(u16, u16)>,
+    },
     /// SYNC: from a dump on, without any answer before it.
     Sync,
     /// PSYNC: from an offset, counted from 1, of the stream of this id on, if possible.
@@ -117,7 +126,7 @@ impl SyncRequest {
     /// The order that is to be carried out first.
     pub fn order(&self) -> Option<u64> {
         match self {
-            Self::Sync => None,
+            Self::Sync | Self::Slots { .. } => None,
             Self::Psync { order, .. } => *order,
         }
     }

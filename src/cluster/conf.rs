@@ -5,12 +5,13 @@
 //! over those that it does not know. `vars name-ID NAME:PORT`, with the port of the bus. `vars foreign 1` while
 //! what a replica has is another shard's data.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use super::id::NodeId;
 use super::node::{Node, NodeIndex, flag};
-use super::slots::SLOTS;
-use super::view::View;
+use super::slots::{SLOTS, SlotSet};
+use super::view::{Grant, View};
 use super::wire::{is_address, is_hostname};
 
 /// A node's flags as text.
@@ -102,6 +103,15 @@ pub fn write(view: &View) -> String {
     if view.is_foreign {
         let _ = writeln!(text, "vars {FOREIGN} 1");
     }
+    let targets: BTreeSet<NodeIndex> = view.granted.values().map(|grant| grant.to).collect();
+    for to in targets {
+        let granted = view.granted.iter().filter(|(_, grant)| grant.to == to);
+        let slots: SlotSet = granted.map(|(slot, _)| *slot).collect();
+        let _ = writeln!(text, "vars {GRANTED}{} {}", view.node(to).id, slots.text());
+    }
+    if !view.strays.is_empty() {
+        let _ = writeln!(text, "vars {STRAYS} {}", view.strays.text());
+    }
     let _ = writeln!(
         text,
         "vars currentEpoch {} lastVoteEpoch {}",
@@ -115,6 +125,11 @@ const FOREIGN: &str = "foreign";
 
 /// How the variable begins that holds a node's name.
 const NAME: &str = "name-";
+
+/// How the variable begins that holds what was granted to a node.
+const GRANTED: &str = "granted-";
+/// The variable that holds slots whose keys do not belong here unless the slot does.
+const STRAYS: &str = "strays";
 
 /// True when the last thing that is written into a file is there.
 pub fn is_whole(text: &[u8]) -> bool {
@@ -259,6 +274,10 @@ impl Reading {
                 view.is_foreign = *value == "1";
             } else if let Some(id) = name.strip_prefix(NAME) {
                 read_name(view, id, value);
+            } else if let Some(id) = name.strip_prefix(GRANTED) {
+                read_granted(view, id, value)?;
+            } else if *name == STRAYS {
+                view.strays = SlotSet::from_text(value).ok_or("no slots")?;
             } else {
                 tracing::warn!("Skipping unknown cluster config variable '{name}'");
             }
@@ -287,6 +306,25 @@ fn read_name(view: &mut View, id: &str, value: &str) {
         }
         _ => tracing::warn!("Skipping the name '{value}' of node '{id}'"),
     }
+}
+
+/// Slots of ours that were granted: whatever became of that, it is in doubt now.
+fn read_granted(view: &mut View, id: &str, value: &str) -> Result<(), &'static str> {
+    let slots = SlotSet::from_text(value).ok_or("no slots")?;
+    let id = NodeId::parse(id.as_bytes()).ok_or("not the name of a node")?;
+    let Some(to) = view.find(id) else {
+        return Ok(());
+    };
+    let me = view.myself();
+    for slot in slots
+        .iter()
+        .filter(|slot| view.owner(*slot) == Some(me))
+        .collect::<Vec<_>>()
+    {
+        let grant = Grant { to, doubtful: true };
+        view.granted.insert(slot, grant);
+    }
+    Ok(())
 }
 
 /// `ip:port[@bus-port][,hostname]`
@@ -411,6 +449,25 @@ mod tests {
         assert!(!view.is_foreign);
         view.is_foreign = true;
         assert!(read(write(&view).as_bytes(), 5).unwrap().is_foreign);
+    }
+
+    #[test]
+    fn what_was_granted_is_in_doubt_when_it_is_read() {
+        let vars = format!("vars granted-{OTHER} 1-2,4-4\nvars strays 1-2,9-9\nvars curr");
+        let text = text().replace("vars curr", &vars);
+        let view = read(text.as_bytes(), 5).unwrap();
+        let other = view.find(NodeId::parse(OTHER.as_bytes()).unwrap()).unwrap();
+        let granted: Vec<u16> = view.granted.keys().copied().collect();
+        assert_eq!(granted, [1, 2, 4]);
+        assert!(view.granted.values().all(|g| g.doubtful && g.to == other));
+        assert!(view.strays.has(9) && !view.strays.has(3));
+        let written = write(&view);
+        assert_eq!(write(&read(written.as_bytes(), 5).unwrap()), written);
+        // What is another's by now is nothing that was granted.
+        let text = text.replace("1-2,4-4", "5-5");
+        assert!(read(text.as_bytes(), 5).unwrap().granted.is_empty());
+        let bad = text.replace("5-5", "5-x");
+        assert!(read(bad.as_bytes(), 5).is_err());
     }
 
     #[test]

@@ -360,7 +360,7 @@ impl Machine {
 
     /// A replica asks this primary to stop, so that it can take over with all data.
     pub(super) fn take_manual_request(&mut self, replica: NodeIndex) {
-        if self.view.node(replica).primary != Some(self.view.myself()) {
+        if self.view.node(replica).primary != Some(self.view.myself()) || self.hands_over() {
             return;
         }
         self.end_manual();

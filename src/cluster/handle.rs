@@ -13,6 +13,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use super::machine::Machine;
+use super::moving::list::Moves;
 use super::orders::{Order, Outcome};
 use crate::base::clock::Steady;
 
@@ -63,6 +64,8 @@ pub struct Cluster {
     /// Slots that are being given away by an order that was not carried out yet, and the place of the node
     /// that gets each: clients are sent there already.
     leaving: Mutex<BTreeMap<u16, u16>>,
+    /// Atomic migrations of slots.
+    pub moves: Moves,
     /// CLUSTER SLOTS as it was told last, and what it depends on.
     slots_text: Mutex<Option<(SlotsKey, Bytes)>>,
     clock: Steady,
@@ -84,6 +87,7 @@ impl Cluster {
             dropped_kind: AtomicI64::new(-1),
             is_loaded: AtomicBool::new(false),
             leaving: Mutex::default(),
+            moves: Moves::default(),
             slots_text: Mutex::default(),
             clock,
         }

@@ -8,6 +8,7 @@
 //!   failover  elections, votes, manual      orders    what clients order
 //!   links     connections, what is said on them    rescue   a primary without its data, slots just imported
 //!   names     who has moved is looked up            forming  pods become a cluster by themselves
+//!   handing   slots that change hands as one
 //! view      nodes, slots, epochs: plain data
 //! ```
 //!
@@ -19,11 +20,13 @@ mod detect;
 pub mod failover;
 pub mod file;
 mod forming;
+pub mod handing;
 pub mod handle;
 pub mod id;
 mod links;
 pub mod machine;
 pub mod meter;
+pub mod moving;
 mod names;
 pub mod node;
 pub mod orders;

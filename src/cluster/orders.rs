@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use super::failover::MANUAL_TIMEOUT;
+use super::handing::Hand;
 use super::id::NodeId;
 use super::machine::{Action, Election, Facts, Forming, Machine, Manual};
 use super::node::{Node, NodeIndex, flag};
@@ -96,6 +97,8 @@ pub enum Order {
         /// That which it opened.
         from: bool,
     },
+    /// A step of an atomic migration of slots.
+    Hand(Hand),
     /// At the start: these slots have keys here.
     Claim(SlotSet),
     /// At the start: nothing was loaded, nor is it known where in the stream of replication this server was.
@@ -118,6 +121,7 @@ impl Machine {
             Order::DelSlots(slots) => self.del_slots(&slots),
             Order::FlushSlots => {
                 let mine: Vec<u16> = self.view.me().slots.iter().collect();
+                self.check_not_granted(mine.iter().copied())?;
                 for slot in mine {
                     self.view.unassign(slot);
                 }
@@ -152,6 +156,7 @@ impl Machine {
                 }
                 Ok(())
             }
+            Order::Hand(hand) => self.hand(hand),
             Order::StartEmpty => {
                 self.start_empty();
                 Ok(())
@@ -225,6 +230,7 @@ impl Machine {
 
     fn del_slots(&mut self, slots: &[u16]) -> Result<(), String> {
         self.check_slots(slots, true)?;
+        self.check_not_granted(slots.iter().copied())?;
         for &slot in slots {
             self.view.importing.remove(&slot);
             self.view.unassign(slot);
@@ -239,6 +245,10 @@ impl Machine {
         }
         let me = self.view.myself();
         let mine = self.view.owner(slot) == Some(me);
+        // Who is asked to leave things as they are answers for a slot in doubt.
+        if state != SlotState::Stable {
+            self.check_not_granted([slot].into_iter())?;
+        }
         match state {
             SlotState::Migrating(_) if !mine => {
                 return Err(format!("I'm not the owner of hash slot {slot}"));
@@ -255,6 +265,10 @@ impl Machine {
                 self.view.importing.insert(slot, from);
             }
             SlotState::Stable => {
+                if self.view.granted.get(&slot).is_some_and(|g| g.doubtful) {
+                    self.view.granted.remove(&slot);
+                    self.view.strays.remove(slot);
+                }
                 self.view.migrating.remove(&slot);
                 self.view.importing.remove(&slot);
             }
@@ -363,6 +377,13 @@ impl Machine {
         }
         if self.view.me().primary == Some(index) {
             return Err("Can't forget my master!".to_owned());
+        }
+        let granted = self.view.granted.values();
+        if granted
+            .filter(|grant| !grant.doubtful)
+            .any(|grant| grant.to == index)
+        {
+            return Err("Slots are being handed over to that node".to_owned());
         }
         self.forget_for_all(index);
         self.broadcast_pong(|machine, index| machine.view.node(index).reads_extensions);
@@ -477,6 +498,7 @@ impl Machine {
     }
 
     fn reset(&mut self, hard: bool, empty: bool) -> Result<(), String> {
+        self.check_not_granted(self.view.me().slots.iter())?;
         if self.view.me().is_primary() && !empty {
             return Err(
                 "CLUSTER RESET can't be called with master nodes containing keys".to_owned(),
@@ -521,7 +543,8 @@ impl Machine {
             return;
         }
         let me = self.view.myself();
-        for slot in slots.iter() {
+        let strays = self.drop_strays(slots);
+        for slot in slots.iter().filter(|slot| !strays.has(*slot)) {
             match self.view.owner(slot) {
                 Some(owner) if owner == me => {}
                 _ if self.view.importing.contains_key(&slot) => {}

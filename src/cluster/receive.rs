@@ -526,7 +526,13 @@ impl Machine {
     }
 
     /// What it means for this node that `owner` has taken slots of its shard, `taken` of `claimed`.
-    fn follow_slots(&mut self, mine: NodeIndex, owner: NodeIndex, claimed: usize, taken: SlotSet) {
+    pub(super) fn follow_slots(
+        &mut self,
+        mine: NodeIndex,
+        owner: NodeIndex,
+        claimed: usize,
+        taken: SlotSet,
+    ) {
         let all_gone = !taken.is_empty() && self.view.node(mine).slots.is_empty();
         let moves = self.settings.cluster_allow_replica_migration || claimed == taken.len();
         let grand = self
@@ -563,6 +569,7 @@ impl Machine {
             node.set(flag::REPLICA, true);
             self.view.migrating.clear();
             self.view.importing.clear();
+            self.view.granted.clear();
         }
         self.view.attach(me, primary);
         self.end_manual();

@@ -97,6 +97,41 @@ impl SlotSet {
         })
     }
 
+    /// The set of these ranges, both ends included.
+    pub fn of(ranges: &[(u16, u16)]) -> Self {
+        ranges
+            .iter()
+            .flat_map(|(first, last)| *first..=*last)
+            .collect()
+    }
+
+    /// True when a slot is in both.
+    pub fn meets(&self, other: &Self) -> bool {
+        let pairs = self.bits.iter().zip(other.bits.iter());
+        pairs.into_iter().any(|(a, b)| a & b != 0)
+    }
+
+    /// Its ranges, as one word.
+    pub fn text(&self) -> String {
+        let ranges = self.ranges();
+        let words = ranges.iter().map(|(first, last)| format!("{first}-{last}"));
+        words.collect::<Vec<_>>().join(",")
+    }
+
+    /// What [`SlotSet::text`] gave; `None` for anything else.
+    pub fn from_text(text: &str) -> Option<Self> {
+        let slot = |text: &str| {
+            let slot = text.parse::<u16>().ok();
+            slot.filter(|slot| usize::from(*slot) < SLOTS)
+        };
+        let mut set = Self::default();
+        for word in text.split(',') {
+            let (first, last) = word.split_once('-')?;
+            (slot(first)?..=slot(last)?).for_each(|slot| _ = set.insert(slot));
+        }
+        Some(set)
+    }
+
     /// Its slots as ranges, both ends included.
     pub fn ranges(&self) -> Vec<(u16, u16)> {
         let mut ranges: Vec<(u16, u16)> = Vec::new();

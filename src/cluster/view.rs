@@ -10,6 +10,15 @@ use super::id::NodeId;
 use super::node::{Node, NodeIndex, Report, flag};
 use super::slots::{SLOTS, SlotSet};
 
+/// A slot that its owner has granted to another node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// To whom.
+    pub to: NodeIndex,
+    /// Nobody answers for it any more: clients are sent to that node.
+    pub doubtful: bool,
+}
+
 /// The cluster as a node sees it.
 #[derive(Clone, Debug)]
 pub struct View {
@@ -21,6 +30,10 @@ pub struct View {
     pub migrating: BTreeMap<u16, NodeIndex>,
     /// Slots that we are about to get, and from whom.
     pub importing: BTreeMap<u16, NodeIndex>,
+    /// Slots of ours that another node may have taken, or may still take.
+    pub granted: BTreeMap<u16, Grant>,
+    /// Slots whose keys do not belong here unless the slot does.
+    pub strays: SlotSet,
     /// Slots that their owner has stopped to claim: others are not told that it has them.
     pub unclaimed: SlotSet,
     /// The highest epoch known.
@@ -46,6 +59,8 @@ impl View {
             owners: vec![None; SLOTS],
             migrating: BTreeMap::new(),
             importing: BTreeMap::new(),
+            granted: BTreeMap::new(),
+            strays: SlotSet::default(),
             unclaimed: SlotSet::default(),
             current_epoch: 0,
             last_vote_epoch: 0,
@@ -89,6 +104,7 @@ impl View {
         }
         self.migrating.retain(|_, to| *to != gone);
         self.importing.retain(|_, from| *from != gone);
+        self.granted.retain(|_, grant| grant.to != gone);
         self.vacant.remove(&gone);
         for node in self.nodes.iter_mut().flatten() {
             node.reports.retain(|report| report.by != gone);
@@ -240,6 +256,7 @@ impl View {
             self.left.insert(slot);
         }
         self.unclaimed.remove(slot);
+        self.granted.remove(&slot);
         self.node_mut(owner).slots.remove(slot);
         true
     }

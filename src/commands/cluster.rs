@@ -1,7 +1,7 @@
 //! CLUSTER and its kin: the rows. Of a server that is not part of a cluster each is known, and says so.
 
 use super::rows::{OnServer, on_server as row};
-use super::{cluster_keys, cluster_orders, cluster_view, slot_stats};
+use super::{cluster_keys, cluster_moves, cluster_orders, cluster_view, slot_stats};
 use crate::dispatch::command::{Acl, Command, Flags, ROW, Scope};
 
 const LOOKING: Flags = Flags::STALE;
@@ -35,6 +35,12 @@ pub const ROWS: &[Command] = &[
             row("addslotsrange", -4, CHANGING, cluster_orders::addslotsrange),
             row("bumpepoch", 2, CHANGING, cluster_orders::bumpepoch).tipped(VARYING),
             row(
+                "cancelslotmigrations",
+                2,
+                CHANGING,
+                cluster_moves::cancelslotmigrations,
+            ),
+            row(
                 "count-failure-reports",
                 3,
                 FOR_ADMINS,
@@ -45,9 +51,20 @@ pub const ROWS: &[Command] = &[
             row("delslots", -3, CHANGING, cluster_orders::delslots),
             row("delslotsrange", -4, CHANGING, cluster_orders::delslotsrange),
             row("failover", -2, CHANGING, cluster_orders::failover),
+            Command {
+                acl: Acl::KEYSPACE,
+                flags: Flags::ADMIN.or(Flags::WRITE).or(Flags::NO_ASYNC_LOADING),
+                ..on_keys("flushslot", -3, cluster_moves::flushslot)
+            },
             row("flushslots", 2, CHANGING, cluster_orders::flushslots),
             row("forget", 3, CHANGING, cluster_orders::forget),
             on_keys("getkeysinslot", 4, cluster_keys::getkeysinslot).tipped(VARYING),
+            row(
+                "getslotmigrations",
+                2,
+                CHANGING,
+                cluster_moves::getslotmigrations,
+            ),
             row(
                 "help",
                 2,
@@ -58,6 +75,7 @@ pub const ROWS: &[Command] = &[
             row("keyslot", 3, LOOKING, cluster_keys::keyslot),
             row("links", 2, LOOKING, cluster_view::links).tipped(VARYING),
             row("meet", -4, CHANGING, cluster_orders::meet),
+            row("migrateslots", -4, CHANGING, cluster_moves::migrateslots),
             row("myid", 2, LOOKING, cluster_view::myid),
             row("nodes", 2, LOOKING, cluster_view::nodes).tipped(VARYING),
             row("replicas", 3, FOR_ADMINS, cluster_view::replicas).tipped(VARYING),
@@ -84,6 +102,12 @@ pub const ROWS: &[Command] = &[
             }
             .tipped(&["nondeterministic_output", "request_policy:all_shards"]),
             row("slots", 2, LOOKING, cluster_view::slots).tipped(VARYING),
+            row(
+                "syncslots",
+                -3,
+                CHANGING.or(Flags::NOSCRIPT),
+                cluster_moves::syncslots,
+            ),
         ],
         ..ROW
     },

@@ -27,7 +27,10 @@ pub fn keyslot(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
 pub fn countkeysinslot(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     check_enabled(ctx)?;
     let slot = slot_in_range(ctx.args.int(2)?).ok_or(Error::line("ERR Invalid slot"))?;
-    let count = slots::count(ctx, slot)?;
+    let count = match ctx.shared.keyspace.arriving.has(slot) {
+        true => 0,
+        false => slots::count(ctx, slot)?,
+    };
     ctx.out.uint(count as u64);
     Ok(())
 }
@@ -38,6 +41,10 @@ pub fn getkeysinslot(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
     let (slot, most) = (ctx.args.int(2)?, ctx.args.int(3)?);
     let (Some(slot), Ok(most)) = (slot_in_range(slot), usize::try_from(most)) else {
         return Err(Error::line("ERR Invalid slot or number of keys"));
+    };
+    let most = match ctx.shared.keyspace.arriving.has(slot) {
+        true => 0,
+        false => most,
     };
     let keys = slots::first_keys(ctx, slot, most)?;
     ctx.out.array(keys.len());

@@ -432,4 +432,12 @@ const HELP: &[&str] = &[
     "LINKS",
     "    Return information about all network links between this node and its peers.",
     "    Output format is an array where each array element is a map containing attributes of a link",
+    "FLUSHSLOT <slot> [ASYNC|SYNC]",
+    "    Delete all keys in <slot>.",
+    "MIGRATESLOTS SLOTSRANGE <start> <end> [<start> <end> ...] NODE <node-id> [SLOTSRANGE ... NODE ...]",
+    "    Move slots with their keys to another node, all at once.",
+    "GETSLOTMIGRATIONS",
+    "    Return what is moving, and what moved lately.",
+    "CANCELSLOTMIGRATIONS",
+    "    Cancel all moves that begin here.",
 ];

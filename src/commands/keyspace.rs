@@ -7,6 +7,7 @@ use crate::dispatch::command::{Acl, Command, Databases, Flags, Handler, ROW, Sco
 use crate::dispatch::context::{ServerCtx, Shared, Worker};
 use crate::dispatch::error::Error;
 use crate::dispatch::job::{Job, SLICE_NANOS, look_at_shard};
+use crate::dispatch::slots;
 use crate::durability::save;
 use crate::keyspace::scan::{self, Found};
 use crate::keyspace::shards::Keyspace;
@@ -253,8 +254,12 @@ fn keys(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
 
 /// `DBSIZE`
 fn dbsize(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
-    let len = ctx.shared.keyspace.len(ctx.session.db);
-    ctx.out.int(len as i64);
+    let shared = ctx.shared;
+    let len = shared.keyspace.len(ctx.session.db);
+    let arriving = shared.keyspace.arriving.slots();
+    let counts = arriving.map(|slot| slots::count(ctx, slot));
+    let hidden: usize = counts.sum::<Result<usize, Error>>()?;
+    ctx.out.int(len.saturating_sub(hidden) as i64);
     Ok(())
 }
 
@@ -270,8 +275,12 @@ fn randomkey(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
         let key = ctx.with_shard(shard, |db| {
             let key = scan::random_key(db, shard)?;
             let stuck = tries >= EXPIRED_TRIES && !db.env().expires_keys;
-            (db.exists(&key) || stuck).then_some(key)
+            let shown = !db.keyspace().arriving.hides_key(&key);
+            (shown && (db.exists(&key) || stuck)).then_some(key)
         })?;
+        if key.is_none() && tries >= EXPIRED_TRIES && keyspace.arriving.is_any() {
+            break;
+        }
         if let Some(key) = key {
             ctx.out.bulk(&key);
             return Ok(());
@@ -327,6 +336,9 @@ fn flush(
         }
         // Replicas flush even when there is nothing here.
         db.propagate_anyway();
+        if let Some(cluster) = &shared.cluster {
+            cluster.moves.flushed();
+        }
         done(shared, db.changes());
     })?;
     ctx.out.ok();

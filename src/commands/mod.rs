@@ -33,6 +33,7 @@ mod client;
 mod client_tracking;
 mod cluster;
 mod cluster_keys;
+mod cluster_moves;
 mod cluster_orders;
 pub mod cluster_view;
 mod command;

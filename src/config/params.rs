@@ -478,6 +478,10 @@ params! {
     cluster_form_primaries: i32 = 3, "cluster-form-primaries", int(1, 1000);
     /// Most unsent bytes of one link of the bus; 0 is no limit.
     cluster_link_sendbuf_limit: u64 = 0, "cluster-link-sendbuf-limit", umemory(0, u64::MAX);
+    /// Atomic migrations of slots that are remembered.
+    cluster_slot_migration_log_max_len: i64 = 1000, "cluster-slot-migration-log-max-len", int(0, i64::MAX);
+    /// Most bytes of changes that may be left when a migration of slots holds writes back; -1 is no limit.
+    slot_migration_max_failover_repl_bytes: i64 = -1, "slot-migration-max-failover-repl-bytes", int(-1, i64::MAX);
     /// Address announced; empty is the one others see.
     cluster_announce_ip: Text = Text::default(), "cluster-announce-ip", UNSET_TEXT, effect ClusterIp;
     /// Host name announced.

@@ -57,8 +57,10 @@ fn names_and_aliases() {
         "auto-failover-on-shutdown",
         "cluster-form-service",
         "cluster-form-primaries",
+        "cluster-slot-migration-log-max-len",
         "lua-memory-limit",
         "script-kill-rollback",
+        "slot-migration-max-failover-repl-bytes",
     ];
     let theirs = all.iter().filter(|(name, _)| !ours.contains(&&**name));
     assert_eq!(theirs.count(), 192, "as many as Redis 7.0.15 lists");

@@ -1,5 +1,6 @@
 //! What the parts of the server share, and what a handler sees of it.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering::Relaxed};
 
@@ -264,6 +265,8 @@ pub struct Worker {
     pub out_of_memory: bool,
     /// Whose commands these are.
     pub source: Source,
+    /// A command of an owner of slots has failed.
+    pub owner_failed: Cell<bool>,
     /// Id of the command of the log or the primary that runs, which may be EXEC; `None` of one that
     /// there is not.
     pub obeyed: Option<usize>,
@@ -322,6 +325,7 @@ impl Worker {
             asks_replicas: false,
             out_of_memory: false,
             source: Source::Client,
+            owner_failed: Cell::new(false),
             obeyed: None,
             aftermath: Aftermath::default(),
             pending: Vec::new(),
@@ -394,7 +398,7 @@ impl Worker {
     pub fn follow_pause(&mut self, shared: &Shared) {
         let is_paused = shared.pause.is_set() && shared.pause.at(self.now.ms).is_some();
         let follows = shared.replication.upstream.follows();
-        let leaves_it = follows && self.settings.replica_read_only;
+        let leaves_it = follows && self.settings.replica_read_only || self.source == Source::Owner;
         self.env.expires_keys = !(is_paused || leaves_it);
     }
 

@@ -27,10 +27,12 @@ pub enum Purpose {
     Failover,
     /// A primary's dump is loaded: nobody is told so if that is over in a moment.
     Load,
+    /// Slots change hands.
+    Slots,
 }
 
 /// How many purposes there are.
-const PURPOSES: usize = 4;
+const PURPOSES: usize = 5;
 
 /// A pause for one purpose.
 #[derive(Clone, Copy)]

@@ -14,6 +14,7 @@ use crate::base::clock::Now;
 use crate::base::crc::SLOTS;
 use crate::keyspace::by_slot::Walk;
 use crate::keyspace::db::{Db, Effects};
+use crate::keyspace::event;
 use crate::keyspace::shards::LockSet;
 
 /// Most buckets that are looked at under one lock, and of which entries are counted.
@@ -70,6 +71,33 @@ pub fn when_empty(
     })
 }
 
+/// Deletes all keys of a slot, for a command, as DEL or UNLINK.
+///
+/// # Errors
+/// Its shard is claimed, and the command begins again when it is not.
+pub fn flush(ctx: &mut ServerCtx<'_, '_>, slot: u16, lazy: bool) -> Result<(), Error> {
+    let mut walk = Some(Walk::new(slot));
+    while let Some(here) = walk {
+        ctx.await_shard(here.shard(), |db| {
+            let mut keys: Vec<Box<[u8]>> = Vec::new();
+            walk = here.slice(db, LOOKED_AT, |entry| {
+                keys.push(entry.key().into());
+                true
+            });
+            let word: &[u8] = if lazy { b"UNLINK" } else { b"DEL" };
+            // Without keys nothing is done, and nothing told.
+            db.rewrite_as(Vec::new());
+            for key in &keys {
+                if db.remove_freeing(key, lazy) {
+                    db.changed(key, event::ON_DEL);
+                    db.rewrite(&[word, key]);
+                }
+            }
+        })?;
+    }
+    Ok(())
+}
+
 /// As [`count`], for threads that run no command and hold no shard.
 pub fn count_of(shared: &Shared, slot: u16) -> usize {
     let counted = count_with(slot, &mut |shard, work| {
@@ -98,8 +126,19 @@ pub fn with_keys(shared: &Shared) -> Vec<u16> {
 /// many they were. Replicas and files hear of it, and who watches or waits for a key. Subscribers do not:
 /// nothing is deleted, it is only elsewhere. For threads that run no command and hold no shard.
 ///
-/// Should the slot come back meanwhile, what is written to it then stays.
+/// Should the slot come back meanwhile, what is written to it then stays; so does what arrives in it.
 pub fn delete(shared: &Shared, slot: u16) -> usize {
+    delete_if(shared, slot, || {
+        !is_kept(shared, slot) && !shared.keyspace.arriving.has(slot)
+    })
+}
+
+/// As [`delete`], for who brings the slot's keys, which nobody else does meanwhile.
+pub fn delete_arriving(shared: &Shared, slot: u16) -> usize {
+    delete_if(shared, slot, || !is_kept(shared, slot))
+}
+
+fn delete_if(shared: &Shared, slot: u16, goes: impl Fn() -> bool) -> usize {
     let settings = shared.config.load();
     let env = env_of(&settings, Now::read());
     let (keyspace, lazy) = (&shared.keyspace, env.lazy_overwrite);
@@ -108,7 +147,7 @@ pub fn delete(shared: &Shared, slot: u16) -> usize {
     while let Some(here) = walk {
         let mut effects = Effects::default();
         let mut locks = LockSet::One(keyspace.lock(shard));
-        if is_kept(shared, slot) {
+        if !goes() {
             break;
         }
         let mut db = Db::new(keyspace, &mut locks, &env, &mut effects, 0, &[]);

@@ -21,6 +21,8 @@ pub enum Source {
     Log,
     /// The primary: what commands do is in its stream, which becomes ours byte by byte.
     Primary,
+    /// The owner of slots that are moving here: what commands do is news to our replicas and files.
+    Owner,
 }
 
 impl Source {
@@ -33,7 +35,7 @@ impl Source {
     /// What it does is appended to the stream command by command.
     #[inline]
     pub fn is_heard(self) -> bool {
-        self == Self::Client
+        matches!(self, Self::Client | Self::Owner)
     }
 }
 
@@ -67,6 +69,8 @@ pub fn refusal(source: Source, known: &Known) -> Option<Error> {
 pub fn failed(shared: &Shared, worker: &Worker, error: &[u8]) {
     let (from, to) = match worker.source {
         Source::Client => return,
+        // Who brings the slots ends that.
+        Source::Owner => return worker.owner_failed.set(true),
         Source::Log => ("server", "AOF-loading-client"),
         Source::Primary => ("replica", "master"),
     };

@@ -439,6 +439,7 @@ fn sample(
         db,
         none,
     );
+    let arriving = &scene.keyspace.arriving;
     let mut seen = 0;
     for _ in 0..wanted * TRIES {
         if seen == wanted {
@@ -449,14 +450,16 @@ fn sample(
             // One of up to seven entries of a bucket, so that all are equally likely.
             let (mut rank, mut hit) = (random::below(7), false);
             view.visit_volatile(place, |entry| {
-                if rank == 0 {
+                if rank == 0 && !arriving.hides(entry) {
                     show(entry);
                     hit = true;
                 }
                 rank = rank.wrapping_sub(1);
             });
             seen += usize::from(hit);
-        } else if let Some(entry) = view.random_entry(shard, random::bits(), random::bits()) {
+        } else if let Some(entry) = view.random_entry(shard, random::bits(), random::bits())
+            && !arriving.hides(&entry)
+        {
             show(&entry);
             seen += 1;
         }
@@ -496,6 +499,9 @@ fn search(scene: &Scene<'_>, db: usize, shard: usize, show: &mut dyn FnMut(&Entr
         for _ in 0..SLICE {
             let mut found = 0;
             let mut meet = |entry: &Entry| {
+                if scene.keyspace.arriving.hides(entry) {
+                    return;
+                }
                 if found == 0 {
                     show(entry);
                 }
@@ -540,7 +546,7 @@ fn remove(
     let mut view = Db::new(keyspace, &mut locks, scene.env, effects, candidate.db, &[]);
     let evicted = view.evict(&candidate.key, scene.lazy, |entry| {
         let eligible = entry.expiry().is_some() || !scene.volatile();
-        eligible && scene.score(entry) >= candidate.score
+        eligible && !keyspace.arriving.hides(entry) && scene.score(entry) >= candidate.score
     });
     if evicted {
         removed(candidate.db, &candidate.key);

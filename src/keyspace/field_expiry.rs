@@ -31,6 +31,10 @@ pub fn slice<'k>(
         let Some((db, key)) = locks.shard(shard).due_hash(env.now_ms) else {
             return false;
         };
+        if keyspace.arriving.hides_key(&key) {
+            // It waits until that slot is here, and so do those behind it.
+            return false;
+        }
         let mut view = Db::new(keyspace, locks, env, effects, db, &[]);
         view.expire_due_fields(&key, FIELDS);
         view.note_fields(&key);

@@ -9,6 +9,7 @@
 pub mod access;
 #[allow(unsafe_code)]
 mod arena;
+pub mod arriving;
 pub mod by_slot;
 pub mod collections;
 pub mod cut;

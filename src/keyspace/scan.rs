@@ -101,7 +101,8 @@ pub fn slice(
         // before it, with keys that were seen.
         let partly = here == at && at != position_of_shard(shard_of_position(at));
         position = db.visit_bucket(here, |entry| {
-            if !partly || keyspace.position_of(entry.key()) >= at {
+            let is_new = !partly || keyspace.position_of(entry.key()) >= at;
+            if is_new && !keyspace.arriving.hides(entry) {
                 found.add(entry, now_ms);
             }
         });

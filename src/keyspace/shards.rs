@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
 
+use super::arriving::Arriving;
 use super::due::{Figures, TimedCounts};
 use super::entry::{Entry, EntryRef};
 use super::held::{self, Held};
@@ -70,6 +71,8 @@ pub struct Keyspace {
     pub awaited_streams: AtomicUsize,
     /// Number of keys that clients keep copies of.
     pub tracked: TrackedCounts,
+    /// Slots whose keys are not shown, and left alone.
+    pub arriving: Arriving,
     /// Who may wait for shards out of order.
     stretching: Stretching,
     /// Who waits for other servers while holding shards.
@@ -152,6 +155,7 @@ impl Keyspace {
             timed: TimedCounts::new(2 * databases),
             awaited_streams: AtomicUsize::new(0),
             tracked: TrackedCounts::new(SHARDS),
+            arriving: Arriving::default(),
             stretching: Stretching::default(),
             claims: Claims::default(),
         }

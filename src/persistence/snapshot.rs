@@ -44,15 +44,32 @@ pub struct Progress {
     pub total: AtomicU64,
 }
 
+/// Says which keys belong to a snapshot.
+pub type Wanted = dyn Fn(&[u8]) -> bool + Send + Sync;
+
 /// Takes what writers are about to change.
 struct Collector {
+    /// Without one, all keys belong to it.
+    wanted: Option<Box<Wanted>>,
     ahead: Mutex<Ahead>,
     options: Options,
     progress: Arc<Progress>,
 }
 
+impl Collector {
+    #[inline]
+    fn wants(&self, entry: &InPlace<'_>) -> bool {
+        self.wanted
+            .as_ref()
+            .is_none_or(|wanted| wanted(entry.key()))
+    }
+}
+
 impl Visitor for Collector {
     fn visit(&self, db: usize, entry: &mut InPlace<'_>) {
+        if !self.wants(entry) {
+            return;
+        }
         self.progress.keys.fetch_add(1, Relaxed);
         self.ahead.lock().take(db, entry, &self.options);
     }
@@ -116,7 +133,26 @@ pub fn write(
     at_cut: impl FnOnce(&mut LockSet<'_>) -> Vec<u8>,
     started: impl FnOnce(&Arc<Cut>),
 ) -> io::Result<()> {
+    write_part(keyspace, options, progress, to, None, (at_cut, started))
+}
+
+/// As [`write()`], of the keys that are `wanted`, with what to do at the cut and once it has begun.
+///
+/// # Errors
+/// As those of [`write()`].
+pub fn write_part(
+    keyspace: &Keyspace,
+    options: Options,
+    progress: &Arc<Progress>,
+    to: &mut dyn Write,
+    wanted: Option<Box<Wanted>>,
+    (at_cut, started): (
+        impl FnOnce(&mut LockSet<'_>) -> Vec<u8>,
+        impl FnOnce(&Arc<Cut>),
+    ),
+) -> io::Result<()> {
     let collector = Arc::new(Collector {
+        wanted,
         ahead: Mutex::default(),
         options,
         progress: Arc::clone(progress),
@@ -208,6 +244,9 @@ struct Walk<'a> {
 
 impl Walker for Walk<'_> {
     fn visit(&mut self, db: usize, entry: &mut InPlace<'_>) -> usize {
+        if !self.collector.wants(entry) {
+            return 0;
+        }
         self.collector.progress.keys.fetch_add(1, Relaxed);
         self.own.take(db, entry, &self.collector.options)
     }

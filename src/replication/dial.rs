@@ -50,6 +50,24 @@ pub(super) fn begin(
     })
 }
 
+/// Connects to another server as to a primary, on the calling thread.
+///
+/// # Errors
+/// Why that is not possible.
+pub fn reach(
+    shared: &Shared,
+    (host, port): &(String, u16),
+    limit: Duration,
+) -> Result<Stream, String> {
+    let settings = shared.config.load();
+    let source = settings.bind_source_addr.to_str();
+    let connected = connect(host, *port, &source, limit);
+    let secured = connected.and_then(|socket| secure(shared, socket, limit));
+    secured.map_err(|failure| match failure {
+        Unconnected::Unreachable(text) | Unconnected::Refused(text) => text,
+    })
+}
+
 /// A stream over a connected socket: with TLS, where `tls-replication` says so.
 fn secure(shared: &Shared, socket: TcpStream, limit: Duration) -> Result<Stream, Unconnected> {
     if !shared.config.settings().tls_replication {

@@ -1,4 +1,4 @@
-//! Finds where requests end in the bytes that a primary sends, without copying them: what is passed on
+//! Finds where requests end in the bytes that another server sends, without copying them: what is passed on
 //! must lie in one piece.
 //!
 //! Resumable: of a request of a million arguments that trickles in, each byte is looked at once.
@@ -12,11 +12,11 @@ const LONGEST_LINE: usize = 64 * 1024;
 
 /// The stream is no sequence of requests.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Corrupt;
+pub struct Corrupt;
 
 /// Where in a request that is not there as a whole the search goes on; counted from its first byte.
 #[derive(Debug, Default)]
-pub(super) struct Frame {
+pub struct Frame {
     at: usize,
     /// Arguments that are to come; `None` before the header.
     missing: Option<u64>,
@@ -24,13 +24,16 @@ pub(super) struct Frame {
 
 impl Frame {
     /// True at the start of a request.
-    pub(super) fn is_idle(&self) -> bool {
+    pub fn is_idle(&self) -> bool {
         self.at == 0
     }
 
     /// The end of the request at the start of `input`; `None` while it is not there. The same bytes, and
     /// more, are to be shown again then.
-    pub(super) fn end(&mut self, input: &[u8]) -> Result<Option<usize>, Corrupt> {
+    ///
+    /// # Errors
+    /// The bytes are no requests.
+    pub fn end(&mut self, input: &[u8]) -> Result<Option<usize>, Corrupt> {
         loop {
             if self.missing == Some(0) {
                 let end = self.at;

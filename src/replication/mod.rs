@@ -5,11 +5,11 @@
 //! ([`crate::propagation`]); here is what acts on them and on the whole server.
 
 mod apply;
-mod dial;
+pub mod dial;
 pub mod failover;
 pub mod follow;
 pub mod following;
-mod frame;
+pub mod frame;
 mod full_sync;
 mod peer;
 pub mod primary;

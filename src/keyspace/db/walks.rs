@@ -76,8 +76,12 @@ impl Db<'_, '_> {
     pub fn expire_bucket(&mut self, position: Position, met: &mut Met) -> Option<Position> {
         let shard = shard_of_position(position);
         let now_ms = self.run.env.now_ms;
+        let arriving = &self.run.keyspace.arriving;
         let mut part = self.locks.shard(shard).part(self.run.index);
         part.table.visit_volatile_slots(position, |slot| {
+            if arriving.hides(&slot.get()) {
+                return;
+            }
             met.sampled += 1;
             let expiry = slot.get().expiry();
             match expiry {

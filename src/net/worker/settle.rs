@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::{EventLoop, KEPT_BUFFERS, TICKED};
-use crate::client::session::Replies;
+use crate::bus::moving;
+use crate::client::session::{Replies, SyncRequest};
 use crate::dispatch::{blocking, client_eviction, execute};
 use crate::net::connection::Connection;
 use crate::observe::stats::bump;
@@ -113,10 +114,13 @@ impl EventLoop {
         Ok(())
     }
 
-    /// Lets a connection go that becomes a replica.
+    /// Lets a connection go that becomes a replica, or brings slots.
     fn hand_over(&mut self, place: usize) {
         if let Some(connection) = self.detach(place) {
             let (session, stream, unsent, input) = connection.into_parts();
+            if matches!(session.sync, Some(SyncRequest::Slots { .. })) {
+                return moving::import::begin(&self.shared, session, stream, unsent, input);
+            }
             primary::hand_over(
                 &self.shared,
                 &self.full_syncs,

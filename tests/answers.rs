@@ -69,3 +69,18 @@ fn a_command_may_be_renamed_to_itself() {
     let server = Server::start(&["--rename-command", "CONFIG", "CONFIG"]);
     assert_eq!(server.client().ask("CONFIG GET port"), "port 0");
 }
+
+#[test]
+fn a_small_hash_is_one_listpack_with_times_and_without() {
+    // As Redis 7.4 says of the first; the second is refused by every version.
+    let server = Server::start(&["--enable-debug-command", "yes"]);
+    let mut client = server.client();
+    client.ask("HSET h f v");
+    client.ask("HPEXPIRE h 100000 FIELDS 1 f");
+    assert_eq!(client.ask("OBJECT ENCODING h"), "listpackex");
+    let shown = "+Listpack structure printed on stdout";
+    assert_eq!(client.ask("DEBUG LISTPACK h"), shown);
+    client.ask("SET s v");
+    let refused = "-ERR Not a listpack encoded object.";
+    assert_eq!(client.ask("DEBUG LISTPACK s"), refused);
+}

@@ -73,15 +73,19 @@ fn role(port: u16) -> String {
     ask(port, &["ROLE"])
 }
 
-fn survives(programs: &[OsString]) {
+/// A folder with the script that notes what sentinels tell it.
+fn folder() -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a folder");
     let (script, notes) = (folder.path().join("notify"), folder.path().join("notes"));
-    fs::write(
-        &script,
-        format!("#!/bin/sh\necho \"$@\" >> {}\n", notes.display()),
-    )
-    .expect("a script");
+    let text = format!("#!/bin/sh\necho \"$@\" >> {}\n", notes.display());
+    fs::write(&script, text).expect("a script");
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("it is ours");
+    folder
+}
+
+fn survives(programs: &[OsString]) {
+    let folder = folder();
+    let notes = folder.path().join("notes");
     let options = ["--bind", "127.0.0.1", "--repl-diskless-sync-delay", "0"];
     let mut master = Server::start(&under_test(), &options);
     let place = format!("127.0.0.1 {}", master.port);
@@ -154,7 +158,7 @@ fn a_redis_that_has_loaded_its_append_only_file_can_be_promoted() {
     if !replicas::is_redis_installed() {
         return;
     }
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder();
     let redis = OsStr::new("redis-server");
     let options = ["--repl-diskless-sync-delay", "0", "--appendonly", "yes"];
     let mut master = Server::start(redis, &options);

@@ -706,9 +706,8 @@ pub fn release_all(shared: &Shared, worker: &mut Worker) {
 /// Counts the failure of a wait for another thread, if this reply tells of one.
 pub fn count_failure(shared: &Shared, worker: &Worker, parked: &Parked, reply: &Reply) {
     if reply.failed {
-        shared
-            .stats
-            .count_error(reply.bytes.get(1..).unwrap_or(b"ERR"));
+        let line = reply.bytes.get(1..).unwrap_or(b"ERR");
+        shared.stats.count_error(line.trim_ascii_end());
         bump(&worker.stats.commands[parked.command].failed, 1);
     }
 }

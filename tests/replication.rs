@@ -118,6 +118,20 @@ fn the_log_tells_why_an_older_redis_does_not_come_into_step() {
 }
 
 #[test]
+fn a_killed_replica_is_none_any_more() {
+    let primary = Server::primary(&["--repl-diskless-sync-delay", "0"]);
+    let mut client = primary.client();
+    for _ in 0..10 {
+        let mut replica = primary.client();
+        replica.send("SYNC");
+        eventually(|| client.ask("INFO replication").contains("state=online"));
+        assert_eq!(client.ask("CLIENT KILL TYPE replica"), ":1");
+        let replicas = client.ask("INFO replication");
+        assert!(replicas.contains("connected_slaves:0"), "{replicas}");
+    }
+}
+
+#[test]
 fn waiting_for_replicas_that_are_not_there_ends_with_its_time() {
     let primary = Server::primary(&[]);
     let mut client = primary.client();

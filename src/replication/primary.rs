@@ -150,7 +150,7 @@ fn forget(shared: &Shared, client: u64) {
 }
 
 /// Serves a replica until one side has enough.
-fn run(shared: &Shared, full_syncs: &FullSyncs, attachment: Attachment) {
+fn run(shared: &Arc<Shared>, full_syncs: &FullSyncs, attachment: Attachment) {
     let Attachment {
         stream,
         unsent,
@@ -183,9 +183,11 @@ fn run(shared: &Shared, full_syncs: &FullSyncs, attachment: Attachment) {
         closed: AtomicBool::new(false),
         preparing: Mutex::new(false),
     });
-    let killed = Arc::downgrade(&peer);
+    let (server, killed) = (Arc::downgrade(shared), Arc::downgrade(&peer));
     peer.handle.set_hang_up(move || {
-        if let Some(peer) = killed.upgrade() {
+        if let (Some(shared), Some(peer)) = (server.upgrade(), killed.upgrade()) {
+            // Whoever sees that the connection has ended finds it gone from the replicas.
+            shared.replication.remove(peer.handle.id, now());
             peer.close();
         }
     });

@@ -129,13 +129,18 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.kill();
         if std::thread::panicking() {
-            let printed = std::fs::read(self.path(PRINTED)).unwrap_or_default();
-            let printed = String::from_utf8_lossy(&printed);
-            let lines: Vec<&str> = printed.lines().collect();
-            let last = &lines[lines.len().saturating_sub(60)..];
-            eprintln!("{:?} printed at last:\n{}", self.args, last.join("\n"));
+            let last = last_lines(&self.path(PRINTED));
+            eprintln!("{:?} printed at last:\n{last}", self.args);
         }
     }
+}
+
+/// The end of what a server printed or logged, to be shown with a test that fails.
+pub fn last_lines(file: &Path) -> String {
+    let text = std::fs::read(file).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(60)..].join("\n")
 }
 
 /// The file in a server's directory that has what it prints.

@@ -228,14 +228,7 @@ fn migrate(ctx: &mut ServerCtx<'_, '_>) -> Result<(), Error> {
         }
         answer(out.to_vec(), end);
     };
-    if let Err(error) = errand::hand_in(ctx.shared, work) {
-        ctx.worker.parked = None;
-        return Err(Error::err(format_args!(
-            "Can't start a thread: {}",
-            crate::config::strerror(&error)
-        )));
-    }
-    Ok(())
+    errand::hand_in(ctx.shared, work).inspect_err(|_| ctx.worker.parked = None)
 }
 
 /// Lets some work see the database under the locks of the keys.

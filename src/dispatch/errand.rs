@@ -6,7 +6,6 @@
 //! put off until it ends. At most [`ERRANDS`] threads do errands, further ones wait their turn.
 
 use std::collections::VecDeque;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +20,7 @@ use super::locked::{self, Call};
 use super::source::Source;
 use super::turns::ERRANDS;
 use crate::client::registry::flag;
+use crate::config::strerror;
 use crate::keyspace::db::Db;
 
 /// How often one looks that waits for the end of a pause.
@@ -28,6 +28,9 @@ const LOOK: Duration = Duration::from_millis(1);
 /// How long a thread waits for its next errand: they come one after the other, and a thread costs more than most of
 /// them.
 const LINGER: Duration = Duration::from_secs(1);
+
+/// Most errands that wait for a thread: those whose clients have gone are done as well, and others may come for ever.
+const WAITING: usize = 1024;
 
 /// The work of an errand; it is told which thread does it.
 type Work = Box<dyn FnOnce(&Arc<Shared>, Runner) + Send>;
@@ -85,12 +88,15 @@ impl Origin {
 /// Has a thread do `work`.
 ///
 /// # Errors
-/// There can be no more threads; `work` is dropped.
+/// Too many wait, or there can be no thread at all; `work` is dropped.
 pub fn hand_in(
     shared: &Shared,
     work: impl FnOnce(&Arc<Shared>, Runner) + Send + 'static,
-) -> io::Result<()> {
+) -> Result<(), Error> {
     let mut crew = shared.errands.crew.lock();
+    if crew.waiting.len() >= WAITING {
+        return Err(Error::line("ERR Too many commands wait for other servers"));
+    }
     crew.waiting.push_back(Box::new(work));
     if crew.idle >= crew.waiting.len() {
         shared.errands.more.notify_one();
@@ -99,21 +105,20 @@ pub fn hand_in(
     let Some(place) = crew.busy.iter().position(|busy| !busy) else {
         return Ok(());
     };
-    crew.busy[place] = true;
-    drop(crew);
+    // Under the lock, so that of two who cannot start one none counts on the other.
     let started = shared
         .threads
         .start("errand", move |shared| serve(shared, place));
-    started.or_else(|error| {
-        let mut crew = shared.errands.crew.lock();
-        crew.busy[place] = false;
-        // Whoever else is at it comes to it later.
-        if crew.busy.contains(&true) {
-            return Ok(());
+    crew.busy[place] = started.is_ok();
+    match started {
+        // Whoever else is at it comes to it later; without anybody it is the only one.
+        Err(error) if !crew.busy.contains(&true) => {
+            crew.waiting.pop_back();
+            let reason = strerror(&error);
+            Err(Error::err(format_args!("Can't start a thread: {reason}")))
         }
-        crew.waiting.clear();
-        Err(error)
-    })
+        _ => Ok(()),
+    }
 }
 
 fn serve(shared: &Arc<Shared>, place: usize) {

@@ -238,6 +238,20 @@ fn the_server_ends_while_a_target_is_waited_for() {
 }
 
 #[test]
+fn who_changes_the_role_does_not_wait_for_a_target() {
+    let (server, target) = (start(&[]), Target::new());
+    let mut moves = server.client();
+    assert_eq!(moves.ask("SET k v"), "+OK");
+    target.migrate(&mut moves, "k", LONG, &[]);
+    let _there = target.accept("RESTORE");
+    let mut client = server.client();
+    assert_eq!(client.ask("REPLICAOF 127.0.0.1 1"), "+OK");
+    assert_eq!(moves.read(), NOT_READ);
+    assert_eq!(client.ask("REPLICAOF NO ONE"), "+OK");
+    assert_eq!(client.ask("GET k"), "v");
+}
+
+#[test]
 fn what_was_moved_is_confirmed_and_on_the_disk_like_any_write() {
     let options = ["--appendonly", "yes", "--appendfsync", "always"];
     let (mut server, target) = (start(&options), Target::new());

@@ -644,7 +644,7 @@ impl Driver {
             .begin(Purpose::Failover, until, Paused::Writes);
         let (shared, tell) = (Arc::clone(&self.shared), self.tell.clone());
         tokio::task::spawn_blocking(move || {
-            shared.turns.pass();
+            shared.pass_turns();
             // The driver ends with the process.
             let _ = tell.blocking_send(Happened::Paused);
         });

@@ -18,7 +18,7 @@
 //! its keys' hashes) finds in it all that was done by those who came before, and nobody acts on the
 //! former picture behind that. This needs no waiting. To look first and publish what follows from it (no
 //! keys are left: the slot may be given away), publish under the shard's lock. What a command does beside
-//! keys is settled for all commands by `Shared::turns.pass()`, to be called by no worker.
+//! keys is settled for all commands by `Shared::pass_turns()`, to be called by no worker.
 
 use std::num::NonZeroU16;
 use std::sync::Arc;

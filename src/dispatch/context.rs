@@ -122,6 +122,13 @@ impl Shared {
         }
     }
 
+    /// Waits until every thread has ended the turn that it is in (see [`Turns`]), for threads that are in
+    /// none. Whoever waits for another server gives that up.
+    pub fn pass_turns(&self) {
+        let _claims = self.keyspace.close_claims();
+        self.turns.pass();
+    }
+
     /// Changes so far.
     pub fn changes(&self) -> u64 {
         self.stats.sum(|c: &Counters| &c.changes)

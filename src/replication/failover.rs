@@ -71,7 +71,7 @@ pub fn give_up(shared: &Shared) {
 fn run(shared: &Arc<Shared>) {
     let replication = &shared.replication;
     // No write is under way any more: the stream has the end that a replica is to have.
-    shared.turns.pass();
+    shared.pass_turns();
     if synced(shared, None).is_none() {
         replication.ask(&shared.stream);
     }

@@ -343,7 +343,7 @@ impl Following<'_> {
             show_role(true, &shared.config.load());
             // What clients do from now on goes to files only; what they did until now is in the
             // stream, which can be gone on with.
-            shared.turns.pass();
+            shared.pass_turns();
             shared.stream.follow();
             let mut worker = Worker::for_source(shared, Default::default());
             blocking::release_all(shared, &mut worker);

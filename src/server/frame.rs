@@ -311,9 +311,13 @@ impl Frame {
         // While everything stands still, so does who saves it.
         shutdown::save_cluster_file(&shared);
         // Nothing is given to other servers any more: it would be in the files all the same.
-        shared.keyspace.close_claims();
+        let claims = shared.keyspace.close_claims();
         let ended = shared.status.stall.during(|| self.shut_down_now(how));
-        if ended.is_none() {
+        if ended.is_some() {
+            // For good.
+            std::mem::forget(claims);
+        } else {
+            drop(claims);
             tracing::warn!(
                 "Errors trying to shut down the server. Check the logs for more information."
             );
@@ -325,7 +329,6 @@ impl Frame {
     /// The server does not end.
     fn go_on(&self, clients: &[Arc<Parked>]) {
         CUT_SHORT.store(0, Relaxed);
-        self.shared.keyspace.reopen_claims();
         shutdown::cancel(&self.shared, clients);
     }
 

@@ -42,7 +42,7 @@ impl Waiting {
         if may_ask {
             // Behind the last write; not on this thread, which those may wait for who write.
             shared.threads.start_or_do("shutdown", |shared| {
-                shared.turns.pass();
+                shared.pass_turns();
                 shared.replication.ask(&shared.stream);
             });
         }

@@ -486,7 +486,7 @@ impl Source<'_> {
         shared.pause.begin(Purpose::Slots, i64::MAX, Paused::Writes);
         let limit = Duration::from_millis(MANUAL_TIMEOUT.unsigned_abs());
         self.watch.deadline = Some(Instant::now() + limit);
-        shared.turns.pass();
+        shared.pass_turns();
         Ok(Event::Still)
     }
 

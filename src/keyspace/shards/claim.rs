@@ -28,8 +28,8 @@ pub(super) struct Claims {
     awaited: AtomicBool,
     /// One of them needs all shards, and has not had them yet.
     whole: AtomicBool,
-    /// No new ones are made.
-    closed: AtomicBool,
+    /// How many want no new ones to be made.
+    closed: AtomicUsize,
 }
 
 /// What is known of a shard's claim.
@@ -69,7 +69,7 @@ impl Keyspace {
             keyspace: self,
             shards: Vec::new(),
         };
-        if claims.closed.load(SeqCst) {
+        if self.is_closed_to_claims() {
             return None;
         }
         claim.shards = match &mut locks {
@@ -99,23 +99,20 @@ impl Keyspace {
         }
     }
 
-    /// Makes no more claims, and waits for the end of those that there are: their holders look at
-    /// [`Keyspace::is_closed_to_claims`] while they wait.
-    pub fn close_claims(&self) {
-        self.claims.closed.store(true, SeqCst);
+    /// Makes no more claims until the result is dropped, and waits for the end of those that there are: their
+    /// holders look at [`Keyspace::is_closed_to_claims`] while they wait.
+    pub fn close_claims(&self) -> ClosedClaims<'_> {
+        self.claims.closed.fetch_add(1, SeqCst);
         while self.claims.active.load(SeqCst) > 0 {
             std::thread::sleep(LOOK);
         }
+        ClosedClaims(self)
     }
 
-    /// Claims are made again.
-    pub fn reopen_claims(&self) {
-        self.claims.closed.store(false, SeqCst);
-    }
-
-    /// True when the server is about to end: who holds a claim gives it up as if its time were over.
+    /// True while somebody does not wait for other servers: who holds a claim gives it up as if its time were
+    /// over.
     pub fn is_closed_to_claims(&self) -> bool {
-        self.claims.closed.load(SeqCst)
+        self.claims.closed.load(SeqCst) > 0
     }
 
     /// Locks a shard that is not claimed, however long that takes. `None` says that it is: the work is for later,
@@ -157,6 +154,15 @@ impl Keyspace {
         if shards == SHARDS && self.claims.whole.load(SeqCst) {
             self.claims.whole.store(false, SeqCst);
         }
+    }
+}
+
+/// While this is held no claims are made.
+pub struct ClosedClaims<'k>(&'k Keyspace);
+
+impl Drop for ClosedClaims<'_> {
+    fn drop(&mut self) {
+        self.0.claims.closed.fetch_sub(1, SeqCst);
     }
 }
 
@@ -249,7 +255,7 @@ mod tests {
         let keyspace = Keyspace::new(1, false);
         let (claim, locks) = keyspace.claim([hash_in(1)].into_iter()).expect("made");
         std::thread::scope(|scope| {
-            let closes = scope.spawn(|| keyspace.close_claims());
+            let closes = scope.spawn(|| std::mem::forget(keyspace.close_claims()));
             while !keyspace.is_closed_to_claims() {
                 std::thread::yield_now();
             }
@@ -260,7 +266,7 @@ mod tests {
         });
         assert!(keyspace.claim([hash_in(1)].into_iter()).is_none());
         assert!(keyspace.lock_all_in_time().is_ok());
-        keyspace.reopen_claims();
+        drop(ClosedClaims(&keyspace));
         assert!(keyspace.claim([hash_in(1)].into_iter()).is_some());
     }
 }

@@ -73,7 +73,7 @@ impl Following<'_> {
         shared.pause.begin(Purpose::Load, until, Paused::All);
         shared.durability.loading.begin(len.unwrap_or(0));
         // Nobody acts on the old data set from here on.
-        shared.turns.pass();
+        shared.pass_turns();
         self.part_with_replicas();
         shared.durability.saves.cancel();
         self.suspend_file();

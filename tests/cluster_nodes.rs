@@ -1,6 +1,7 @@
 //! Clusters of real processes: formed by redis-cli, ours alone and together with nodes of a real Redis.
 //! What is shown is that every acknowledged write is there in the end, whoever fails or moves.
 
+mod redirected;
 mod replicas;
 mod sockets;
 
@@ -10,6 +11,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
+use redirected::Redirected;
 use replicas::Server;
 use sockets::{Client, eventually, soon, under_test};
 
@@ -102,39 +104,11 @@ fn replica_of<'a>(primary: &Server, nodes: &[&'a Server]) -> &'a Server {
 
 /// Writes numbered keys through whatever node has them, until told to stop; what was acknowledged.
 fn write(nodes: &[u16], stop: &AtomicBool, done: &Mutex<u64>) {
-    let mut connections = std::collections::HashMap::new();
-    let mut at = nodes[0];
-    let mut n = 0;
+    let (mut client, mut n) = (Redirected::new(nodes), 0);
     while !stop.load(Relaxed) {
-        let client = connections.entry(at).or_insert_with(|| {
-            redis::Client::open(format!("redis://127.0.0.1:{at}"))
-                .and_then(|client| client.get_connection())
-                .ok()
-        });
-        let result: redis::RedisResult<()> = match client {
-            Some(connection) => redis::cmd("SET")
-                .arg(format!("k{n}"))
-                .arg(n)
-                .query(connection),
-            None => Err((redis::ErrorKind::Io, "no connection").into()),
-        };
-        match result {
-            Ok(()) => {
-                n += 1;
-                *done.lock().unwrap() = n;
-            }
-            Err(error) => {
-                let moved = error.redirect_node().map(|(address, _)| address.to_owned());
-                match moved.and_then(|address| address.rsplit(':').next()?.parse().ok()) {
-                    Some(port) => at = port,
-                    None => {
-                        // Whoever it was is gone, or does not serve for now.
-                        connections.remove(&at);
-                        let next = nodes.iter().position(|port| *port == at).unwrap_or(0) + 1;
-                        at = nodes[next % nodes.len()];
-                    }
-                }
-            }
+        if client.set(&format!("k{n}"), n).is_ok() {
+            n += 1;
+            *done.lock().unwrap() = n;
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Atomic migration of slots between real processes: under load, with every type, and whoever dies or is told to
 //! stop meanwhile. What is shown is that every acknowledged write is there in the end, at one place.
 
+mod redirected;
 mod replicas;
 mod sockets;
 
@@ -10,6 +11,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread;
 
+use redirected::Redirected;
 use replicas::Server;
 use rustix::process::Signal;
 use sockets::{Client, eventually, under_test};
@@ -147,37 +149,17 @@ struct Written {
 
 /// Writes numbered keys through whoever has them, until told to stop.
 fn write(ports: &[u16], writer: u64, stop: &AtomicBool, written: &Written) {
-    let mut connections = std::collections::HashMap::new();
-    let (mut at, mut n) = (ports[0], 0);
+    let (mut client, mut n) = (Redirected::new(ports), 0);
     while !stop.load(Relaxed) {
-        let connection = connections.entry(at).or_insert_with(|| {
-            redis::Client::open(format!("redis://127.0.0.1:{at}"))
-                .and_then(|client| client.get_connection())
-                .ok()
-        });
-        let result: redis::RedisResult<()> = match connection {
-            Some(connection) => redis::cmd("SET")
-                .arg(format!("w{writer}:{n}"))
-                .arg(n)
-                .query(connection),
-            None => Err((redis::ErrorKind::Io, "no connection").into()),
-        };
-        let Err(error) = result else {
-            n += 1;
-            written.acknowledged.store(n, Relaxed);
-            continue;
-        };
-        if matches!(error.code(), Some("ASK" | "TRYAGAIN")) {
-            written.halfway.fetch_add(1, Relaxed);
-        }
-        let moved = error.redirect_node().map(|(address, _)| address.to_owned());
-        match moved.and_then(|address| address.rsplit(':').next()?.parse().ok()) {
-            Some(port) => at = port,
-            None => {
-                connections.remove(&at);
-                let next = ports.iter().position(|port| *port == at).unwrap_or(0) + 1;
-                at = ports[next % ports.len()];
+        match client.set(&format!("w{writer}:{n}"), n) {
+            Ok(()) => {
+                n += 1;
+                written.acknowledged.store(n, Relaxed);
             }
+            Err(error) if matches!(error.code(), Some("ASK" | "TRYAGAIN")) => {
+                written.halfway.fetch_add(1, Relaxed);
+            }
+            Err(_) => {}
         }
     }
 }

@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use crate::base::crc::SLOTS;
 use crate::base::{clock, number, random};
 use crate::bus::moving::{PROTOCOL, ask, export};
 use crate::client::session::SyncRequest;
@@ -17,18 +16,11 @@ use crate::dispatch::context::ServerCtx;
 use crate::dispatch::error::Error;
 use crate::dispatch::slots;
 
+use super::cluster_orders::slot;
 use super::cluster_view::node;
 
 type Done = Result<(), Error>;
 type Ranges = Vec<(u16, u16)>;
-
-fn slot(ctx: &ServerCtx<'_, '_>, at: usize) -> Result<u16, Error> {
-    let number = ctx.args.int(at).ok();
-    number
-        .and_then(|number| u16::try_from(number).ok())
-        .filter(|slot| *slot < SLOTS)
-        .ok_or(Error::line("ERR Invalid or out of range slot"))
-}
 
 /// The ranges from argument `at` on, and which argument follows. They are those of one owner, who is told.
 fn ranges(

@@ -33,7 +33,8 @@ fn encoded(outcome: &Outcome) -> Vec<u8> {
     }
 }
 
-fn slot(ctx: &ServerCtx<'_, '_>, at: usize) -> Result<u16, Error> {
+/// The slot that argument `at` names.
+pub(super) fn slot(ctx: &ServerCtx<'_, '_>, at: usize) -> Result<u16, Error> {
     let number = ctx.args.int(at).ok();
     number
         .and_then(|number| u16::try_from(number).ok())

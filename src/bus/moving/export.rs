@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::conn::{Broken, Conn, place_of};
 use super::filter::{Filter, Unfit};
-use super::{APPLIED, DROPPED, GO_ON, PROTOCOL, READY, TAKEN, TICK, order, unix_seconds};
+use super::{APPLIED, DROPPED, GO_ON, PROTOCOL, READY, TAKEN, TICK, end, order, unix_seconds};
 use crate::base::{clock, random};
 use crate::cluster::failover::MANUAL_TIMEOUT;
 use crate::cluster::handing::Hand;
@@ -265,16 +265,7 @@ impl Source<'_> {
             }
             Action::End(phase, why) => {
                 job.remaining.store(0, Relaxed);
-                job.enter(phase, Some(&why), unix_seconds());
-                tracing::info!(
-                    "Slot migration {} finished. State: {}, Message: {why}",
-                    job.describe(),
-                    phase.name()
-                );
-                let most = shared.config.settings().cluster_slot_migration_log_max_len;
-                cluster
-                    .moves
-                    .trim(usize::try_from(most).unwrap_or(usize::MAX));
+                end(shared, cluster, job, (phase, &why));
             }
             _ => {}
         }

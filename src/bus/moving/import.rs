@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use super::requests::Requests;
-use super::{APPLIED, GO_ON, READY, TAKEN, TICK, order, unix_seconds};
+use super::{APPLIED, GO_ON, READY, TAKEN, TICK, end, order, unix_seconds};
 use crate::base::alloc;
 use crate::base::crc::key_slot;
 use crate::client::registry::Handle;
@@ -16,7 +16,7 @@ use crate::cluster::handing::Hand;
 use crate::cluster::handle::Cluster;
 use crate::cluster::id::NodeId;
 use crate::cluster::moving::import::{Action, Event, Import};
-use crate::cluster::moving::list::{Job, Phase};
+use crate::cluster::moving::list::Job;
 use crate::cluster::slots::SlotSet;
 use crate::config::strerror;
 use crate::dispatch::args::Args;
@@ -102,6 +102,7 @@ fn serve(
         out: Output::new(),
         hints: Vec::new(),
         requests: Requests::default(),
+        piece: vec![0; PIECE],
         machine,
         todo: actions.into(),
         heard: Instant::now(),
@@ -130,6 +131,8 @@ struct Target<'a> {
     out: Output,
     hints: Vec<Hint>,
     requests: Requests,
+    /// What is being read.
+    piece: Vec<u8>,
     machine: Import,
     todo: VecDeque<Action>,
     /// When the source was heard last.
@@ -203,7 +206,7 @@ impl Target<'_> {
             }
             Action::Forget => _ = order(self.cluster, Hand::Clean(slots), true),
             Action::Close => self.socket.shutdown(),
-            Action::End(phase, why) => self.end(phase, &why),
+            Action::End(phase, why) => end(self.shared, self.cluster, self.job, (phase, &why)),
         }
         None
     }
@@ -237,23 +240,6 @@ impl Target<'_> {
             true => Err(why.to_owned()),
             false => Ok(()),
         }
-    }
-
-    fn end(&self, phase: Phase, why: &str) {
-        self.job.enter(phase, Some(why), unix_seconds());
-        tracing::info!(
-            "Slot migration {} finished. State: {}, Message: {why}",
-            self.job.describe(),
-            phase.name()
-        );
-        let most = self
-            .shared
-            .config
-            .settings()
-            .cluster_slot_migration_log_max_len;
-        self.cluster
-            .moves
-            .trim(usize::try_from(most).unwrap_or(usize::MAX));
     }
 
     fn owns_slots(&self) -> bool {
@@ -349,12 +335,11 @@ impl Target<'_> {
     /// Reads what there is, and does what it says.
     fn hear(&mut self) -> Result<(), String> {
         self.look()?;
-        let mut piece = vec![0; PIECE];
         self.serve_requests()?;
         if !self.todo.is_empty() {
             return Ok(());
         }
-        match self.socket.read(&mut piece) {
+        match self.socket.read(&mut self.piece) {
             Ok(0) => {
                 self.broken = true;
                 self.look()?;
@@ -362,7 +347,7 @@ impl Target<'_> {
             Ok(count) => {
                 self.heard = Instant::now();
                 self.job.heard.store(unix_seconds(), Relaxed);
-                self.requests.add(&piece[..count]);
+                self.requests.add(&self.piece[..count]);
                 self.unwritten += count;
                 if self.unwritten > WRITE_AFTER && self.shared.append_only.log.is_open() {
                     self.unwritten = 0;

@@ -19,7 +19,9 @@ use std::time::Duration;
 use crate::base::clock;
 use crate::cluster::handing::Hand;
 use crate::cluster::handle::Cluster;
+use crate::cluster::moving::list::{Job, Phase};
 use crate::cluster::orders::{Order, Outcome};
+use crate::dispatch::context::Shared;
 
 /// How often a thread that waits for something looks up.
 const TICK: Duration = Duration::from_millis(20);
@@ -40,6 +42,19 @@ pub const DROPPED: &str = "+DROPPED";
 
 fn unix_seconds() -> i64 {
     clock::unix_ms() / 1000
+}
+
+/// Enters how a migration ended, and forgets those that are too old to be told of.
+fn end(shared: &Shared, cluster: &Cluster, job: &Job, (phase, why): (Phase, &str)) {
+    job.enter(phase, Some(why), unix_seconds());
+    tracing::info!(
+        "Slot migration {} finished. State: {}, Message: {why}",
+        job.describe(),
+        phase.name()
+    );
+    let most = shared.config.settings().cluster_slot_migration_log_max_len;
+    let most = usize::try_from(most).unwrap_or(usize::MAX);
+    cluster.moves.trim(most);
 }
 
 /// Has a step carried out and waits, however long, for its outcome: until it is in the node's file, or only

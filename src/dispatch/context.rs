@@ -122,8 +122,8 @@ impl Shared {
         }
     }
 
-    /// Waits until every thread has ended the turn that it is in (see [`Turns`]), for threads that are in
-    /// none. Whoever waits for another server gives that up.
+    /// Waits until every thread has ended the turn that it is in (see [`Turns`]); to be called by threads that
+    /// are in none. A MIGRATE that awaits its target's answer is cut short.
     pub fn pass_turns(&self) {
         let _claims = self.keyspace.close_claims();
         self.turns.pass();

@@ -29,7 +29,8 @@ const LOOK: Duration = Duration::from_millis(1);
 /// them.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// Most errands that wait for a thread: those whose clients have gone are done as well, and others may come for ever.
+/// Most errands that wait for a thread. A client that hangs up leaves its errand behind, so the number of clients
+/// bounds nothing.
 const WAITING: usize = 1024;
 
 /// The work of an errand; it is told which thread does it.

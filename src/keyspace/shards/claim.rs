@@ -28,7 +28,7 @@ pub(super) struct Claims {
     awaited: AtomicBool,
     /// One of them needs all shards, and has not had them yet.
     whole: AtomicBool,
-    /// How many want no new ones to be made.
+    /// How many [`ClosedClaims`] there are.
     closed: AtomicUsize,
 }
 
@@ -109,8 +109,7 @@ impl Keyspace {
         ClosedClaims(self)
     }
 
-    /// True while somebody does not wait for other servers: who holds a claim gives it up as if its time were
-    /// over.
+    /// True while claims are closed: who holds one gives it up as if its time were over.
     pub fn is_closed_to_claims(&self) -> bool {
         self.claims.closed.load(SeqCst) > 0
     }
@@ -157,7 +156,7 @@ impl Keyspace {
     }
 }
 
-/// While this is held no claims are made.
+/// No claims are made until this is dropped.
 pub struct ClosedClaims<'k>(&'k Keyspace);
 
 impl Drop for ClosedClaims<'_> {
